@@ -1,0 +1,1 @@
+"""Configurations; `default.py` says what every setting means."""

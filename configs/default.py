@@ -1,0 +1,105 @@
+"""Every setting there is, with its meaning. Other configs start from this one.
+
+Any of them can be given on the command line: `--config.teachers.num_epochs=100`,
+`--config.students.be_conf_ods.step_size=0.008`.
+"""
+
+import ml_collections
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults; `placeholder` is a setting without a value (None)."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of the data split and everything that is drawn
+    config.dtype = "float32"  # what networks compute in; or "bfloat16"
+    config.teachers_workdir = placeholder(str)  # use the teachers trained there
+    config.checkpoint_minutes = 5.0  # at most this long between checkpoints
+    # Devices to split the members and the batches over; 1 x 1 is one device.
+    config.mesh = ml_collections.ConfigDict({"member": 1, "data": 1})
+
+    config.data = data = ml_collections.ConfigDict()
+    data.source = "digits"  # "digits", "tfds", "folder" or "npz"
+    data.name = placeholder(str)  # tfds: the dataset, as "cifar10"
+    data.data_dir = placeholder(str)  # tfds: where it is or will be prepared
+    data.train_split = "train"  # tfds: the part to train and validate on
+    data.test_split = "test"  # tfds: the part to test on
+    data.path = placeholder(str)  # folder: the root; npz: the file
+    data.image_shape = (8, 8, 1)  # height, width, channels: checked
+    data.num_classes = 10  # K: checked
+    data.train_size = placeholder(int)  # None: all that validation leaves
+    data.validation_size = placeholder(int)  # taken from training
+    data.test_size = placeholder(int)  # None: all
+    data.validation = "stratified"  # drawn with the seed; or "last", in order
+    data.mean = (0.5,)  # per channel (or one for all), of pixels in [0, 1];
+    data.std = (0.25,)  # the network itself normalises with them
+    data.crop_padding = 0  # pixels padded before a random crop; 0: no crop
+    data.flip = False  # random horizontal flips
+
+    config.model = model = ml_collections.ConfigDict()
+    model.name = "convnet"  # "convnet", "resnet", "wide_resnet" or "resnet50"
+    model.width = placeholder(int)  # convnet, resnet: channels of the first stage
+    model.depth = placeholder(int)  # resnet: 6n + 2; wide_resnet: 6n + 4
+    model.widen_factor = placeholder(int)  # wide_resnet: k of WRN-depth-k
+
+    config.teachers = teachers = ml_collections.ConfigDict()
+    teachers.num_members = 4  # M
+    teachers.batch_size = 128  # examples per member and step
+    teachers.num_epochs = 200
+    teachers.member_strategy = placeholder(str)  # "vmap", "unroll"; None: by backend
+    _set_optimizer(teachers)
+
+    config.distill = distill = ml_collections.ConfigDict()
+    distill.student = "single"  # or "batch_ensemble" (as many members as teachers)
+    distill.perturbation = "none"  # "gaussian", "ods", "conf_ods", "disagreement"
+    distill.step_size = 1 / 255  # η, of pixels in [0, 1]; moves are of length η√D
+    distill.quantity = "variance"  # disagreement: what it ascends; also
+    # "mutual_information", "pairwise_kl", "projection"
+    distill.num_steps = 1  # disagreement: gradient steps
+    distill.step_length = placeholder(float)  # disagreement: None: η√D / num_steps
+    distill.temperature = 1.0  # τ, of targets, student and perturbation
+    distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
+    distill.clean_pass = True  # False: the label term too on perturbed inputs
+    distill.factor_init = "normal"  # batch_ensemble: or "sign", "ones"
+    distill.rank_one_lr_factor = 0.5  # batch_ensemble: of the learning rate
+    distill.batch_size = 128
+    distill.num_epochs = 250
+    _set_optimizer(distill)
+
+    # Name -> what differs from `distill`; see `student`.
+    config.students = ml_collections.ConfigDict()
+    config.students.single_none = student(config)
+
+    config.evaluation = evaluation = ml_collections.ConfigDict()
+    evaluation.batch_size = 256
+    evaluation.max_subsets = 256  # of teachers, per ensemble size; more: a sample
+    evaluation.diversity_size = 1000  # inputs on which teachers are compared
+    evaluation.gallery_size = 6  # inputs shown in the report
+    return config
+
+
+def _set_optimizer(section: ml_collections.ConfigDict) -> None:
+    """SGD with momentum; L2 decay on all parameters but rank-one factors."""
+    section.schedule = "cosine"  # "step_linear", "cosine" or "constant"
+    section.learning_rate = 0.1  # its peak
+    section.warmup_epochs = 5.0  # cosine
+    section.milestones = (100, 180)  # step_linear: epochs E1 and E2
+    section.momentum = 0.9
+    section.nesterov = False
+    section.weight_decay = 5e-4
+
+
+def student(
+    config: ml_collections.ConfigDict, **overrides
+) -> ml_collections.ConfigDict:
+    """A student: `config.distill` with `overrides`.
+
+    Every key of `distill` is there, so that each can be set on the command line;
+    one left at None is taken from `distill`.
+    """
+    settings = ml_collections.ConfigDict()
+    for key in config.distill:
+        settings[key] = placeholder(config.distill.get_type(key))
+    settings.update(overrides)
+    return settings

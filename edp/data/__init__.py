@@ -1,0 +1,139 @@
+"""Image classification sets as arrays, and batches of them on the device.
+
+On the host: `create_dataset` reads a set from one of the sources
+(`edp.data.sources`) and holds out validation examples (`edp.data.splits`).
+Everything is kept in memory as uint8, which suits sets up to a few gigabytes.
+
+On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment`
+(`edp.data.batches`). A training step reads
+
+    images, labels = take(train, order[step])
+    images = to_float(augment(key, images, crop_padding=4, flip=True))
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from edp.data import sources, splits
+from edp.data.arrays import Dataset, Split, check_source
+from edp.data.batches import augment, epoch_order, take, to_float
+from edp.errors import InputError
+
+__all__ = [
+    "Dataset",
+    "Split",
+    "augment",
+    "create_dataset",
+    "epoch_order",
+    "take",
+    "to_float",
+]
+
+_DEFAULTS = {
+    "source": None,
+    "name": None,
+    "data_dir": None,
+    "path": None,
+    "train_size": None,
+    "validation_size": None,
+    "test_size": None,
+    "validation": "stratified",
+    "image_shape": None,
+    "num_classes": None,
+    "train_split": "train",
+    "test_split": "test",
+}
+
+
+def create_dataset(
+    config: Mapping[str, Any],
+    *,
+    seed: int,
+    split_path: str | os.PathLike | None = None,
+) -> Dataset:
+    """Reads an image classification set and splits it.
+
+    `config` is the `data` section of a configuration:
+
+    * `source`: 'digits' (scikit-learn's 1,797 images of 8x8), 'tfds', 'folder'
+      or 'npz'; what each reads is told in `edp.data.sources`.
+    * `name`, `data_dir`, `train_split`, `test_split`: for 'tfds', the set's name
+      (with `/config` and `:version` as TFDS takes them), the TFDS data directory
+      (None: the TFDS default), and the parts to read ('train' and 'test').
+    * `path`: for 'folder' the root, for 'npz' the file.
+    * `image_shape` (H, W, C) and `num_classes`: checked against the data.
+    * `train_size`, `validation_size`, `test_size`: numbers of examples. None is
+      all there is, or for training all that validation leaves; for 'digits' it
+      is 400, 200 and 1,000. A set without validation examples of its own needs
+      `validation_size`.
+    * `validation`: how the validation examples are taken from training where
+      the set has none of its own: 'stratified' (drawn with `seed`, each class in
+      proportion) or 'last' (the last ones in the source's order).
+
+    Smaller training and validation sets are stratified draws made with `seed`. A
+    smaller test set is a stratified draw which is the same whatever the seed.
+    All splits keep the source's order.
+
+    Args:
+      config: the `data` section; keys left out count as None or the defaults
+        above, further keys are not read.
+      seed: seed of the draws, 0 or more.
+      split_path: `.npz` file which keeps the chosen indices. Written on first
+        use; from then on read, after checking that it was made with the same
+        settings for the same data.
+
+    Returns:
+      The three splits: C-contiguous uint8 images [N, H, W, C] and int32 labels
+      [N], and the class names.
+
+    Raises:
+      InputError: if a setting is wrong, or the data or the stored split is
+        missing, unreadable or does not fit the settings.
+    """
+    settings = {key: config.get(key, default) for key, default in _DEFAULTS.items()}
+    settings["image_shape"] = _image_shape(settings["image_shape"])
+    num_classes = splits.check_size("num_classes", settings["num_classes"])
+    entry = sources.get_source(settings["source"])
+    for key, size in entry.default_sizes.items():
+        if settings[key] is None:
+            settings[key] = size
+
+    source = entry.load(**{key: settings[key] for key in entry.reads})
+    source = check_source(
+        source, image_shape=settings["image_shape"], num_classes=num_classes
+    )
+    plan = splits.plan_split(
+        source.train.labels,
+        None if source.validation is None else source.validation.labels,
+        train_size=settings["train_size"],
+        validation_size=settings["validation_size"],
+        validation=settings["validation"],
+        seed=seed,
+    )
+    if split_path is None:
+        chosen = splits.draw_indices(plan)
+    else:
+        chosen = splits.stored_indices(plan, split_path)
+    tested = splits.fixed_subset(source.test.labels, "test_size", settings["test_size"])
+    held_out = source.train if source.validation is None else source.validation
+    return Dataset(
+        train=source.train.select(chosen.train),
+        validation=held_out.select(chosen.validation),
+        test=source.test.select(tested),
+        class_names=source.class_names,
+    )
+
+
+def _image_shape(value: Any) -> tuple[int, int, int]:
+    """Returns the setting `image_shape` as three positive ints."""
+    try:
+        shape = tuple(splits.check_size("image_shape", size) for size in value)
+    except (TypeError, InputError):
+        shape = ()
+    if len(shape) != 3:
+        raise InputError(
+            f"data.image_shape is {value!r}; it must be (height, width, channels), "
+            "three positive integers"
+        )
+    return shape

@@ -1,0 +1,120 @@
+"""What a data set is here: arrays in memory, and the checks every set passes."""
+
+import os
+import pickle
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+
+from edp.errors import InputError
+
+
+class Split(NamedTuple):
+    """Examples: images uint8 [N, H, W, C] and labels int32 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def select(self, indices: np.ndarray) -> "Split":
+        """Returns the examples at `indices` [n], copied in that order."""
+        return Split(self.images[indices], self.labels[indices])
+
+
+class Dataset(NamedTuple):
+    """The three splits of a data set, and the names of its K classes."""
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.class_names)
+
+
+class Source(NamedTuple):
+    """What a source holds, before training examples are held out.
+
+    `origin` names it in messages. `validation` is None where the source has no
+    validation examples of its own, `class_names` where it does not name classes.
+    """
+
+    origin: str
+    train: Split
+    validation: Split | None
+    test: Split
+    class_names: tuple[str, ...] | None
+
+
+def check_source(
+    source: Source, *, image_shape: tuple[int, int, int], num_classes: int
+) -> Source:
+    """Checks a source against the configuration.
+
+    Returns:
+      The source with C-contiguous uint8 images and int32 labels, and with class
+      names ('0', '1', ... where it has none).
+
+    Raises:
+      InputError: if a split is empty, or the images' shape or the number of
+        classes is not what the configuration says.
+    """
+    parts = {"train": source.train, "test": source.test}
+    if source.validation is not None:
+        parts["validation"] = source.validation
+    for name, split in parts.items():
+        if len(split.labels) == 0:
+            raise InputError(f"{source.origin}: the {name} split has no examples")
+        if split.images.shape[1:] != image_shape:
+            raise InputError(
+                f"data.image_shape is {image_shape}, but the {name} images of "
+                f"{source.origin} are {split.images.shape[1:]}"
+            )
+    largest = max(int(split.labels.max()) for split in parts.values())
+    found = largest + 1 if source.class_names is None else len(source.class_names)
+    if found != num_classes:
+        detail = "" if source.class_names else f" (largest label {largest}, no names)"
+        raise InputError(
+            f"data.num_classes is {num_classes}, but {source.origin} has {found} "
+            f"classes{detail}"
+        )
+    for name, split in parts.items():
+        wrong = np.flatnonzero((split.labels < 0) | (split.labels >= num_classes))
+        if wrong.size:
+            raise InputError(
+                f"{source.origin}: label {split.labels[wrong[0]]} of {name} example "
+                f"{wrong[0]}; data.num_classes is {num_classes}, so labels must be "
+                f"0 to {num_classes - 1}"
+            )
+    names = source.class_names or tuple(str(label) for label in range(num_classes))
+    parts = {name: _contiguous(split) for name, split in parts.items()}
+    return source._replace(class_names=names, **parts)
+
+
+def _contiguous(split: Split) -> Split:
+    return Split(
+        np.ascontiguousarray(split.images, np.uint8),
+        np.ascontiguousarray(split.labels, np.int32),
+    )
+
+
+def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads every array of an .npz file, refusing pickled objects.
+
+    Raises:
+      InputError: if the file is missing, is not an .npz or cannot be read.
+    """
+    failures = (OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (*failures, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read as an .npz of plain arrays: {error}"
+        ) from error

@@ -1,0 +1,119 @@
+"""Batches on the device: pure functions for use inside a jitted training step."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from edp.errors import InputError
+
+
+def epoch_order(key: chex.PRNGKey, num_examples: int, batch_size: int) -> chex.Array:
+    """Returns the order in which one epoch visits the examples.
+
+    Args:
+      key: random key; a new one for each epoch.
+      num_examples: number of examples N.
+      batch_size: examples in a batch, 1 to N. The `N mod batch_size` examples
+        left over sit this epoch out.
+
+    Returns:
+      Distinct indices, int32 [N // batch_size, batch_size].
+
+    Raises:
+      InputError: if no batch can be filled.
+    """
+    if not 1 <= batch_size <= num_examples:
+        raise InputError(
+            f"batch_size is {batch_size} and num_examples is {num_examples}; "
+            f"batch_size must be 1 to num_examples"
+        )
+    num_batches = num_examples // batch_size
+    order = jax.random.permutation(key, jnp.arange(num_examples, dtype=jnp.int32))
+    return order[: num_batches * batch_size].reshape(num_batches, batch_size)
+
+
+def take(
+    split_arrays: tuple[chex.Array, chex.Array], indices: chex.Array
+) -> tuple[chex.Array, chex.Array]:
+    """Gathers examples from arrays on the device.
+
+    Args:
+      split_arrays: images [N, H, W, C] and labels [N], such as a `Split` put on
+        the device once, before the first step.
+      indices: integers of any shape [...], such as [B], or [M, B] for members
+        which each see their own batch. They must lie in 0 to N - 1.
+
+    Returns:
+      Images [..., H, W, C] and labels [...], with the dtypes they came in.
+    """
+    images, labels = split_arrays
+    chex.assert_rank([images, labels], [4, 1])
+    chex.assert_equal_shape_prefix([images, labels], 1)
+    chex.assert_type(indices, int)
+    images = jnp.take(images, indices, axis=0, mode="clip")
+    return images, jnp.take(labels, indices, axis=0, mode="clip")
+
+
+def to_float(images: chex.Array) -> chex.Array:
+    """Maps uint8 images [...] with values 0 to 255 to float32 [...] in [0, 1]."""
+    chex.assert_type(images, jnp.uint8)
+    return jnp.asarray(images, jnp.float32) / 255.0
+
+
+def augment(
+    key: chex.PRNGKey,
+    images: chex.Array,
+    *,
+    crop_padding: int = 0,
+    flip: bool = False,
+) -> chex.Array:
+    """Randomly crops and flips each image on its own.
+
+    The usual augmentation for small images (He et al., arXiv 1512.03385, section
+    4.2): pad with `crop_padding` zeros on every side, crop back to H x W at a
+    uniformly random place, and mirror left to right with probability 1/2.
+
+    Pixels are moved, never computed, so the dtype is kept and `to_float` may come
+    before or after; before, uint8, there is a quarter of the memory to move. Rows
+    and then columns are gathered by index, which on a CPU took no longer than a
+    dynamic slice per image and a quarter of the time of products with one-hot
+    matrices.
+
+    Args:
+      key: random key.
+      images: images [B, H, W, C] of any dtype.
+      crop_padding: zeros padded on each side; 0 turns the crop off.
+      flip: whether to flip.
+
+    Returns:
+      Images of the shape and dtype of `images`; `images` itself if both are off.
+
+    Raises:
+      InputError: if `crop_padding` is negative.
+    """
+    chex.assert_rank(images, 4)
+    if crop_padding < 0:
+        raise InputError(f"crop_padding is {crop_padding}; it must be 0 or more")
+    if not (crop_padding or flip):
+        return images
+    batch_size, height, width, _ = images.shape
+    crop_key, flip_key = jax.random.split(key)
+    columns = jnp.broadcast_to(jnp.arange(width), (batch_size, width))
+    if crop_padding:
+        pad = (crop_padding, crop_padding)
+        images = jnp.pad(images, ((0, 0), pad, pad, (0, 0)))
+        top, left = jax.random.randint(
+            crop_key, (2, batch_size, 1), 0, 2 * crop_padding + 1
+        )
+        rows = top + jnp.arange(height)
+        images = _gather(images, rows[:, :, None, None], axis=1)
+        columns = left + columns
+    if flip:
+        flipped = jax.random.bernoulli(flip_key, shape=(batch_size, 1))
+        columns = jnp.where(flipped, columns[:, ::-1], columns)
+    return _gather(images, columns[:, None, :, None], axis=2)
+
+
+def _gather(images: chex.Array, indices: chex.Array, axis: int) -> chex.Array:
+    # The indices are in range by construction: no test of them at run time.
+    return jnp.take_along_axis(images, indices, axis, mode="promise_in_bounds")

@@ -1,0 +1,235 @@
+"""Where data comes from: one loader per source, found by name.
+
+* digits: scikit-learn's 1,797 handwritten digits of 8x8 pixels. No download.
+* tfds: a TFDS set in a random-access form (`edp.data.tfds_source`).
+* folder: `path/split/class/*.png` (or .jpg, .jpeg), with the splits `train`,
+  `test` and optionally `validation` or `val`.
+* npz: a file with `train_images`, `train_labels`, `test_images`, `test_labels`,
+  and optionally `validation_images`, `validation_labels` and `class_names`.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from edp.data import splits
+from edp.data.arrays import Source, Split, read_arrays
+from edp.data.tfds_source import load_tfds
+from edp.errors import InputError
+
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+_COLOUR_MODES = {1: "L", 3: "RGB"}
+
+
+def load_digits(*, test_size: int) -> Source:
+    """Reads scikit-learn's digits; values 0 to 16 become 0 to 255.
+
+    They come without a test split, so one is drawn here: stratified, and the same
+    in every run.
+
+    Raises:
+      InputError: if `test_size` leaves nothing to train and validate with.
+    """
+    from sklearn import datasets  # Slow to import, and only needed here.
+
+    digits = datasets.load_digits()
+    images = np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8)
+    every = Split(images, digits.target.astype(np.int32))
+    num_examples = len(every.labels)
+    splits.check_size("test_size", test_size, num_examples - 2)
+    tested = splits.fixed_subset(every.labels, "test_size", test_size)
+    return Source(
+        origin="digits",
+        train=every.select(np.setdiff1d(np.arange(num_examples), tested)),
+        validation=None,
+        test=every.select(tested),
+        class_names=tuple(str(name) for name in digits.target_names),
+    )
+
+
+def load_npz(*, path: str | os.PathLike | None) -> Source:
+    """Reads an .npz file of arrays.
+
+    Images are uint8 [N, H, W, C], or [N, H, W] for one channel; labels are
+    integers [N]; `class_names` are strings [K].
+
+    Raises:
+      InputError: if the file cannot be read, or an array is missing or is not
+        what it should be.
+    """
+    path = _existing(path, "npz")
+    arrays = read_arrays(path)
+    optional = [name for name in arrays if name.startswith("validation_")]
+    names = arrays.get("class_names")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+        raise InputError(
+            f"{path}: class_names is {_describe(names)}; it must be strings [K]"
+        )
+    return Source(
+        origin=str(path),
+        train=_npz_split(path, arrays, "train"),
+        validation=_npz_split(path, arrays, "validation") if optional else None,
+        test=_npz_split(path, arrays, "test"),
+        class_names=None if names is None else tuple(names.tolist()),
+    )
+
+
+def _npz_split(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], part: str
+) -> Split:
+    images_name, labels_name = f"{part}_images", f"{part}_labels"
+    for name in (images_name, labels_name):
+        if name not in arrays:
+            raise InputError(
+                f"{path} has no array {name}; it has {', '.join(sorted(arrays))}"
+            )
+    images, labels = arrays[images_name], arrays[labels_name]
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(
+            f"{path}: {images_name} is {_describe(images)}; it must be uint8 "
+            "[N, H, W, C] or [N, H, W]"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
+        raise InputError(
+            f"{path}: {labels_name} is {_describe(labels)}; it must be integers "
+            f"[{len(images)}], one for each of {images_name}"
+        )
+    return Split(images if images.ndim == 4 else images[..., None], labels)
+
+
+def _describe(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+def load_folder(
+    *, path: str | os.PathLike | None, image_shape: tuple[int, int, int]
+) -> Source:
+    """Reads a tree of image files, one directory per split and class.
+
+    The classes are the sorted directory names of the training split, and files
+    are read in sorted order. Images are converted to greyscale or colour,
+    whichever `image_shape` asks for.
+
+    Raises:
+      InputError: if a directory is missing or empty, a class is unknown to the
+        training split, or an image is unreadable or of another size.
+    """
+    path = _existing(path, "folder")
+    if image_shape[2] not in _COLOUR_MODES:
+        raise InputError(
+            f"data.image_shape is {image_shape}; a folder gives 1 or 3 channels"
+        )
+    own = [name for name in ("validation", "val") if (path / name).is_dir()]
+    if len(own) > 1:
+        raise InputError(f"{path} has both validation and val; keep one of them")
+    classes = tuple(directory.name for directory in _directories(path / "train"))
+    return Source(
+        origin=str(path),
+        train=_folder_split(path / "train", classes, image_shape),
+        validation=_folder_split(path / own[0], classes, image_shape) if own else None,
+        test=_folder_split(path / "test", classes, image_shape),
+        class_names=classes,
+    )
+
+
+def _directories(path: pathlib.Path) -> list[pathlib.Path]:
+    if not path.is_dir():
+        raise InputError(f"{path} is not a directory; it must hold one for each class")
+    found = [entry for entry in path.iterdir() if entry.is_dir()]
+    found = [entry for entry in found if not entry.name.startswith(".")]
+    if not found:
+        raise InputError(f"{path} has no directories; it must hold one for each class")
+    return sorted(found)
+
+
+def _folder_split(
+    path: pathlib.Path, classes: tuple[str, ...], image_shape: tuple[int, int, int]
+) -> Split:
+    files, labels = [], []
+    for directory in _directories(path):
+        if directory.name not in classes:
+            raise InputError(
+                f"{directory} is a class that the training split does not have; it "
+                f"has {', '.join(classes)}"
+            )
+        found = [
+            entry
+            for entry in sorted(directory.iterdir())
+            if entry.suffix.lower() in _IMAGE_SUFFIXES
+            and not entry.name.startswith(".")
+        ]
+        if not found:
+            raise InputError(
+                f"{directory} has no images; accepted are {', '.join(_IMAGE_SUFFIXES)}"
+            )
+        files += found
+        labels += [classes.index(directory.name)] * len(found)
+    images = np.empty((len(files), *image_shape), np.uint8)
+    for position, file in enumerate(files):
+        images[position] = _read_image(file, image_shape)
+    return Split(images, np.asarray(labels, np.int32))
+
+
+def _read_image(path: pathlib.Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Decodes an image file to uint8 [H, W, C]."""
+    height, width, channels = image_shape
+    try:
+        with Image.open(path) as image:
+            if image.size == (width, height) and image.mode[0] not in "IF":
+                pixels = np.asarray(image.convert(_COLOUR_MODES[channels]))
+                return pixels.reshape(image_shape)
+            found, mode = image.size[::-1], image.mode
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"cannot read the image {path}: {error}") from error
+    if found != (height, width):
+        raise InputError(
+            f"{path} is {found[0]}x{found[1]} (height x width), but data.image_shape "
+            f"asks for {height}x{width}"
+        )
+    raise InputError(f"{path} has pixels of mode {mode}; they must have 8 bits")
+
+
+def _existing(path: str | os.PathLike | None, source: str) -> pathlib.Path:
+    if not path:
+        raise InputError(f"data.path is {path!r}; the source {source!r} needs one")
+    path = pathlib.Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"data.path is {path}, which does not exist")
+    return path
+
+
+class Entry(NamedTuple):
+    """A source: its loader, the settings that it takes, and its default sizes."""
+
+    load: Callable[..., Source]
+    reads: tuple[str, ...]
+    default_sizes: Mapping[str, int]
+
+
+_DIGITS_SIZES = {"train_size": 400, "validation_size": 200, "test_size": 1000}
+_TFDS_SETTINGS = ("name", "data_dir", "image_shape", "train_split", "test_split")
+
+_SOURCES = {
+    "digits": Entry(load_digits, ("test_size",), _DIGITS_SIZES),
+    "tfds": Entry(load_tfds, _TFDS_SETTINGS, {}),
+    "folder": Entry(load_folder, ("path", "image_shape"), {}),
+    "npz": Entry(load_npz, ("path",), {}),
+}
+
+
+def get_source(name: Any) -> Entry:
+    """Returns the source called `name`.
+
+    Raises:
+      InputError: if there is none.
+    """
+    if name not in _SOURCES:
+        raise InputError(
+            f"data.source is {name!r}; it must be one of "
+            f"{', '.join(repr(known) for known in _SOURCES)}"
+        )
+    return _SOURCES[name]

@@ -1,0 +1,258 @@
+"""Sets of TensorFlow Datasets (TFDS), read and prepared without TensorFlow.
+
+TFDS reads its array_record form with NumPy alone. Preparing a set is another
+matter: TFDS unpacks archives, and many builders open files, with `tf.io.gfile`;
+images are encoded with `tf.image`; and large sets are shuffled through files of
+TensorFlow's. While a set is being prepared, and only then, Python's `open`, Pillow
+and memory take their place. No module named tensorflow is made or imported.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from absl import logging
+from PIL import Image
+
+from edp.data.arrays import Source, Split
+from edp.errors import InputError
+
+_READ_SIZE = 1024  # Records in one read: few calls, little held twice.
+_NUM_RETRIES = 4  # Downloads give up after seconds; TFDS would take minutes.
+
+
+def load_tfds(
+    *,
+    name: str | None,
+    data_dir: str | os.PathLike | None,
+    image_shape: tuple[int, int, int],
+    train_split: str,
+    test_split: str,
+) -> Source:
+    """Reads an image classification set by its TFDS name.
+
+    A set that is not in `data_dir` is downloaded and prepared there first. Where
+    there is no network, archives already placed in `data_dir/downloads/manual`
+    are used. Examples come in the order in which TFDS stores them: the same
+    everywhere, but shuffled once by TFDS for most sets.
+
+    Args:
+      name: TFDS name, such as 'cifar10' or 'cifar10_corrupted/fog_3:1.0.0'.
+      data_dir: TFDS data directory; None for the TFDS default.
+      image_shape: (H, W, C) that every image must have.
+      train_split: split, or slice of one in TFDS notation, to train with.
+      test_split: split to test with.
+
+    Raises:
+      InputError: if TFDS does not know the set, it cannot be prepared or read, or
+        it is not one of images of this shape and integer labels.
+    """
+    if not name:
+        raise InputError(f"data.name is {name!r}; the source 'tfds' needs a TFDS name")
+    with _quiet():
+        import tensorflow_datasets as tfds
+
+        builder = _prepared_builder(tfds, name, data_dir)
+        image_key, label_key = _supervised_keys(tfds, name, builder)
+
+        def read(split: str) -> Split:
+            data = _open_split(name, builder, split)
+            where = f"TFDS set {name!r}, split {split!r}"
+            return _read_split(where, data, image_key, label_key, image_shape)
+
+        train, test = read(train_split), read(test_split)
+    names = getattr(builder.info.features[label_key], "names", None)
+    return Source(
+        origin=f"TFDS set {name!r}",
+        train=train,
+        validation=None,
+        test=test,
+        class_names=tuple(names) if names else None,
+    )
+
+
+def _prepared_builder(tfds: Any, name: str, data_dir: str | os.PathLike | None) -> Any:
+    """Returns the builder of a set that is on disk, preparing it if it is not."""
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except Exception as error:
+        raise InputError(
+            f"data.name is {name!r} (data_dir {data_dir}), which TFDS does not "
+            f"accept: {_one_line(error)}"
+        ) from error
+    if not builder.is_prepared():
+        try:
+            with _without_tensorflow(tfds, builder):
+                builder.download_and_prepare(file_format="array_record")
+        except Exception as error:
+            raise InputError(
+                f"TFDS set {name!r} is not in {builder.data_dir} and cannot be "
+                f"prepared there: {_one_line(error)}. Copy that directory from a "
+                "machine where it was prepared as array_record, or put the set's "
+                f"archives in {builder.data_dir_root / 'downloads' / 'manual'}"
+            ) from error
+    formats = builder.info.available_file_formats()
+    if formats.isdisjoint(tfds.core.FileFormat.with_random_access()):
+        raise InputError(
+            f"TFDS set {name!r} in {builder.data_dir} is in the form "
+            f"{builder.info.file_format.value}, which only TensorFlow reads; with "
+            "another data_dir it is prepared as array_record"
+        )
+    return builder
+
+
+def _supervised_keys(tfds: Any, name: str, builder: Any) -> tuple[str, str]:
+    """Returns the names of the image and the label feature."""
+    keys, features = builder.info.supervised_keys, builder.info.features
+    if (
+        not isinstance(keys, tuple)
+        or len(keys) != 2
+        or not all(isinstance(key, str) for key in keys)
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or features[keys[0]].np_dtype != np.uint8
+        or features[keys[1]].shape != ()
+        or not np.issubdtype(features[keys[1]].np_dtype, np.integer)
+    ):
+        raise InputError(
+            f"TFDS set {name!r} has supervised_keys {keys}; it must have a uint8 "
+            "image and an integer label there"
+        )
+    return keys
+
+
+def _open_split(name: str, builder: Any, split: str) -> Any:
+    try:
+        return builder.as_data_source(split)
+    except Exception as error:
+        raise InputError(
+            f"split {split!r} of TFDS set {name!r} in {builder.data_dir} cannot be "
+            f"opened: {_one_line(error)} (splits: {', '.join(builder.info.splits)})"
+        ) from error
+
+
+def _read_split(
+    where: str,
+    data: Any,
+    image_key: str,
+    label_key: str,
+    image_shape: tuple[int, int, int],
+) -> Split:
+    """Decodes all records of a data source."""
+    images = np.empty((len(data), *image_shape), np.uint8)
+    labels = np.empty(len(data), np.int64)
+    for start in range(0, len(data), _READ_SIZE):
+        stop = min(start + _READ_SIZE, len(data))
+        try:
+            records = data.__getitems__(range(start, stop))
+        except Exception as error:
+            raise InputError(
+                f"{where}: examples {start} to {stop - 1} cannot be read: "
+                f"{_one_line(error)}"
+            ) from error
+        for index, record in enumerate(records, start):
+            image = record[image_key]
+            if image.shape != image_shape:
+                raise InputError(
+                    f"{where}: example {index} is an image of shape {image.shape}, "
+                    f"but data.image_shape is {image_shape}"
+                )
+            images[index], labels[index] = image, record[label_key]
+    return Split(images, labels)
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of an error, cut to a length that can be read."""
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0][:400]}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences TFDS's warnings and progress bars; its errors are raised anyway."""
+    import tensorflow_datasets as tfds
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.display_progress_bar(enable=False)
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(enable=True)
+        logging.set_verbosity(verbosity)
+
+
+class _PlainFiles(types.SimpleNamespace):
+    """The part of TensorFlow that plain Python can play; the rest is refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this set needs TensorFlow ({name}) to be prepared")
+
+
+_TF = _PlainFiles(
+    io=_PlainFiles(gfile=_PlainFiles(GFile=open)),
+    compat=_PlainFiles(as_text=os.fsdecode),
+)
+
+
+@contextlib.contextmanager
+def _without_tensorflow(tfds: Any, builder: Any) -> Iterator[None]:
+    """Lets `builder` prepare its set without TensorFlow, then undoes every change.
+
+    Changed are globals of single modules: `tf` where it is TFDS's promise to
+    import TensorFlow, the shuffler's memory limit (past which it would write with
+    TensorFlow), and the number of download retries.
+    """
+    from tensorflow_datasets.core import shuffle
+    from tensorflow_datasets.core.download import downloader, extractor
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
+    modules = {sys.modules[base.__module__] for base in type(builder).__mro__}
+    with contextlib.ExitStack() as stack:
+        for module in {extractor, *modules}:
+            if vars(module).get("tf") is lazy_imports_utils.tensorflow:
+                stack.enter_context(_replaced(module, "tf", _TF))
+        stack.enter_context(_replaced(shuffle, "MAX_MEM_BUFFER_SIZE", sys.maxsize))
+        stack.enter_context(_replaced(downloader, "MAX_RETRIES", _NUM_RETRIES))
+        for feature in builder.info.features.values():
+            if isinstance(feature, tfds.features.Image):
+                encode = _png_encoder(feature.encode_example)
+                stack.enter_context(_replaced(feature, "encode_example", encode))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute in the owner's own namespace for the length of the block."""
+    missing = object()
+    before = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
+
+
+def _png_encoder(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Wraps an image feature's encoder to write uint8 arrays with Pillow.
+
+    Always as PNG, without loss, which TFDS decodes whatever the feature's own
+    format; files and other inputs go through as they are.
+    """
+
+    def encode_example(image: Any) -> bytes:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+            return encode(image)
+        pixels = image[..., 0] if image.shape[-1:] == (1,) else image
+        with io.BytesIO() as buffer:
+            Image.fromarray(pixels).save(buffer, "png")
+            return buffer.getvalue()
+
+    return encode_example

@@ -1,0 +1,74 @@
+"""The distillation step: one for every student and every perturbation."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from edp.ensemble import Teachers
+from edp.perturbations import Perturb
+from edp.students.record import DistillBatch, Student
+from edp.train_state import TrainState, split_variables
+
+
+def create_state(
+    student: Student, tx: optax.GradientTransformation, key: jax.Array, x: jax.Array
+) -> TrainState:
+    """The state from which `distill_step` starts, for an example input x [1, ...]."""
+    params, model_state = split_variables(student.init(key, x))
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
+
+
+def distill_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    key: jax.Array,
+    *,
+    student: Student,
+    teachers: Teachers,
+    perturb: Perturb,
+    tx: optax.GradientTransformation,
+    clean_pass: bool = True,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Moves the inputs to where the teachers disagree and teaches the student there.
+
+    Args:
+      state: from `create_state`.
+      batch: `image` [B, ...] in [0, 1] and `label` [B].
+      key: PRNG key.
+      student: what learns.
+      teachers: what it learns from.
+      perturb: from `edp.perturbations.create_perturbation`. One that returns its
+        very input costs no second pass.
+      tx: the optimizer.
+      clean_pass: the label term is taken on the clean inputs, in a pass of their
+        own; if False, both terms are taken on the perturbed ones.
+
+    Returns:
+      The new state, and `loss` with the student's own metrics, batch means.
+    """
+    perturb_key, student_key = jax.random.split(key)
+    image = batch["image"]
+    predict = functools.partial(student.predict, state.variables)
+    perturbed = perturb(perturb_key, image, teachers, predict)
+    teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
+    one_pass = perturbed is image or not clean_pass
+    student_batch = DistillBatch(
+        image=perturbed if one_pass else image,
+        label=batch["label"],
+        perturbed=None if one_pass else perturbed,
+        teacher_logits=teacher_logits,
+    )
+
+    def loss_fn(params):
+        variables = {"params": params, **state.model_state}
+        loss, aux = student.loss(variables, student_batch, student_key)
+        return loss.mean(), aux
+
+    grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (model_state, metrics)), grads = grad_fn(state.params)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    new_state = TrainState(state.step + 1, params, model_state, opt_state)
+    return new_state, {"loss": loss, **jax.tree.map(jnp.mean, metrics)}

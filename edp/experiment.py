@@ -1,0 +1,194 @@
+"""What every stage of a run starts from, made once from its configuration."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from edp import data, models, rng, settings, sharding, training, workdir
+from edp.errors import InputError
+
+
+class Experiment(NamedTuple):
+    """A configured run.
+
+    Attributes:
+      config: as given.
+      workdir: where everything is written.
+      dataset: images and labels on the host.
+      train: the training split on the device, (images uint8, labels).
+      build_model: makes the network; takes `num_members` and `factor_init`.
+      mesh: devices, or None for one.
+      key: the root of all randomness.
+      teachers_dir: where the teachers are; inside `workdir` unless they are
+        those of another run.
+      teacher_dependencies: all that they depend on.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    dataset: data.Dataset
+    train: tuple[jax.Array, jax.Array]
+    build_model: Callable[..., models.Classifier]
+    mesh: jax.sharding.Mesh | None
+    key: jax.Array
+    teachers_dir: pathlib.Path
+    teacher_dependencies: dict[str, Any]
+
+    @property
+    def example(self) -> np.ndarray:
+        """One input [1, H, W, C], to initialise networks with."""
+        return np.zeros((1, *self.dataset.train.images.shape[1:]), np.float32)
+
+    @property
+    def num_members(self) -> int:
+        """M of the teachers."""
+        return self.teacher_dependencies["teachers"]["num_members"]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return len(self.dataset.train.labels) // batch_size
+
+
+def create_experiment(
+    config: ml_collections.ConfigDict, directory: pathlib.Path
+) -> Experiment:
+    """Checks the configuration, reads the data and records what the run is.
+
+    Raises:
+      InputError: for settings or data at fault, before anything is trained.
+    """
+    settings.check(config)
+    dependencies = settings.teacher_dependencies(config)
+    source = directory
+    if config.teachers_workdir is not None:
+        source = pathlib.Path(config.teachers_workdir)
+        dependencies = _dependencies_elsewhere(source, dependencies)
+    mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)
+    num_members = dependencies["teachers"]["num_members"]
+    sharding.check_divides(mesh, sharding.MEMBER, "teachers.num_members", num_members)
+    # Students must not see what the teachers were validated on, so the split is
+    # that of the teachers, wherever they were trained.
+    dataset = data.create_dataset(
+        config.data, seed=dependencies["seed"], split_path=source / "split.npz"
+    )
+    num_train = len(dataset.train.labels)
+    sections = {"teachers": config.teachers}
+    for name in config.students:
+        sections[f"students.{name}"] = settings.student_settings(config, name)
+    for name, section in sections.items():
+        batch_size = section["batch_size"]
+        if batch_size > num_train:
+            raise InputError(
+                f"{name}.batch_size={batch_size} is more than the {num_train} "
+                f"training images; accepted: 1 to {num_train}"
+            )
+        sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
+    channels = config.data.image_shape[-1]
+    build_model = functools.partial(
+        models.create_model,
+        config.model,
+        num_classes=config.data.num_classes,
+        mean=_per_channel(config.data.mean, channels),
+        std=_per_channel(config.data.std, channels),
+        dtype=config.dtype,
+    )
+    build_model()  # faults in `model` are told before anything is written
+    workdir.write_text(directory / "config.json", config.to_json(indent=2) + "\n")
+    workdir.write_json(directory / "run.json", workdir.run_facts())
+    return Experiment(
+        config=config,
+        workdir=directory,
+        dataset=dataset,
+        train=sharding.put(tuple(dataset.train), mesh),
+        build_model=build_model,
+        mesh=mesh,
+        key=jax.random.key(config.seed),
+        teachers_dir=source / "teachers",
+        teacher_dependencies=dependencies,
+    )
+
+
+def make_batch(
+    experiment: Experiment, key: jax.Array, train, indices: jax.Array
+) -> dict[str, jax.Array]:
+    """Gathers and augments a batch on the device, inside the jitted step.
+
+    Args:
+      experiment: its config says how to augment.
+      key: PRNG key.
+      train: `experiment.train`, as the step received it.
+      indices: [B], or [M, B] for a batch per member.
+
+    Returns:
+      `image` float32 in [0, 1] and `label`.
+    """
+    images, labels = data.take(train, indices)
+    augment = functools.partial(
+        data.augment,
+        crop_padding=experiment.config.data.crop_padding,
+        flip=experiment.config.data.flip,
+    )
+    axes = (sharding.DATA,)
+    if indices.ndim == 2:
+        key = jax.random.split(key, indices.shape[0])
+        augment = jax.vmap(augment)
+        axes = (sharding.MEMBER, sharding.DATA)
+    batch = {"image": data.to_float(augment(key, images)), "label": labels}
+    return sharding.constrain(batch, experiment.mesh, *axes)
+
+
+def epoch_order(
+    experiment: Experiment, key: jax.Array, batch_size: int, num_members: int | None
+) -> Callable[[jax.Array], jax.Array]:
+    """epoch -> the order of its examples: [steps, B], or [M, steps, B]."""
+    num_examples = len(experiment.dataset.train.labels)
+
+    def order(epoch):
+        epoch_key = jax.random.fold_in(rng.stream(key, "order"), epoch)
+        if num_members is None:
+            return data.epoch_order(epoch_key, num_examples, batch_size)
+        keys = jax.random.split(epoch_key, num_members)
+        draw = functools.partial(
+            data.epoch_order, num_examples=num_examples, batch_size=batch_size
+        )
+        return jax.vmap(draw)(keys)
+
+    return order
+
+
+def schedule(
+    experiment: Experiment, section: Mapping[str, Any], images_per_step: int
+) -> training.Schedule:
+    """How long to train, for the `teachers` section or a student's settings."""
+    return training.Schedule(
+        num_epochs=section["num_epochs"],
+        steps_per_epoch=experiment.steps_per_epoch(section["batch_size"]),
+        images_per_step=images_per_step,
+        checkpoint_minutes=experiment.config.checkpoint_minutes,
+    )
+
+
+def _per_channel(values, channels: int) -> tuple[float, ...]:
+    values = tuple(values)
+    return values * channels if len(values) == 1 else values
+
+
+def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
+    """What the teachers of another run depend on, checked against this config."""
+    path = source / "teachers" / "settings.json"
+    if not (source / "teachers" / "complete.json").exists():
+        raise InputError(
+            f"teachers_workdir={str(source)!r} holds no completed teachers; accepted: "
+            "the workdir of a run whose teachers are trained"
+        )
+    stored = workdir.read_json(path)
+    shared = ("data", "model")
+    wanted = {section: wanted[section] for section in shared}
+    wanted = json.loads(json.dumps(wanted))
+    workdir.refuse_other_settings(path, {key: stored[key] for key in shared}, wanted)
+    return stored

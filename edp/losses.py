@@ -1,0 +1,71 @@
+"""Losses. All return one value per example; the caller reduces."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """log softmax(logits / τ) over the last axis, in float32 or better."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.log_softmax(logits / temperature, axis=-1)
+
+
+def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """log of the mean of the members' tempered probabilities.
+
+    Args:
+      logits: [M, ..., K].
+      temperature: τ.
+
+    Returns:
+      [..., K].
+    """
+    members = log_probs(logits, temperature)
+    return jax.nn.logsumexp(members, axis=0) - jnp.log(logits.shape[0])
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """−log softmax(logits)_y.
+
+    Args:
+      logits: [..., B, K].
+      labels: integers [B], shared by the leading axes.
+
+    Returns:
+      [..., B].
+    """
+    chex.assert_rank(labels, 1)
+    chex.assert_axis_dimension(logits, -2, labels.shape[0])
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
+
+
+def kl_divergence(target_log_probs: jax.Array, logits_log_probs: jax.Array):
+    """KL(p ‖ q) = Σ_k p_k (log p_k − log q_k), from log-probabilities [..., K].
+
+    Classes of probability zero add nothing. Returns [...].
+    """
+    chex.assert_equal_shape([target_log_probs, logits_log_probs])
+    p = jnp.exp(target_log_probs)
+    difference = jnp.where(p > 0, target_log_probs - logits_log_probs, 0)
+    return (p * difference).sum(axis=-1)
+
+
+def distillation(
+    target_log_probs: jax.Array, logits: jax.Array, temperature: float
+) -> jax.Array:
+    """τ² KL(target ‖ softmax(logits / τ)) (Hinton et al., 2015, section 2).
+
+    τ² keeps the gradient's size when τ changes.
+
+    Args:
+      target_log_probs: log of the teacher's tempered probabilities [..., B, K].
+      logits: the student's [..., B, K].
+      temperature: τ, the one the target was made with.
+
+    Returns:
+      [..., B].
+    """
+    student = log_probs(logits, temperature)
+    return temperature**2 * kl_divergence(target_log_probs, student)

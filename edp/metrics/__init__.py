@@ -1,0 +1,44 @@
+"""Scores of predictions: accuracy, calibration, diversity, out-of-distribution.
+
+Scores of labelled predictions and of rankings are Python floats computed on the
+host in float64. Diversity functions return one value per example and run on
+NumPy arrays and, inside `jit`, on JAX arrays; the caller reduces.
+"""
+
+from edp.metrics.calibration import (
+    ReliabilityBins,
+    Temperature,
+    apply_temperature,
+    ece,
+    fit_temperature,
+    reliability_bins,
+)
+from edp.metrics.diversity import (
+    disagreement_rate,
+    mutual_information,
+    pairwise_kl,
+    predictive_entropy,
+)
+from edp.metrics.ood import aupr, aurc, auroc, fpr_at_95_tpr
+from edp.metrics.scores import accuracy, brier, deep_ensemble_equivalent, nll
+
+__all__ = [
+    "ReliabilityBins",
+    "Temperature",
+    "accuracy",
+    "apply_temperature",
+    "aupr",
+    "aurc",
+    "auroc",
+    "brier",
+    "deep_ensemble_equivalent",
+    "disagreement_rate",
+    "ece",
+    "fit_temperature",
+    "fpr_at_95_tpr",
+    "mutual_information",
+    "nll",
+    "pairwise_kl",
+    "predictive_entropy",
+    "reliability_bins",
+]

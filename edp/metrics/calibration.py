@@ -1,0 +1,156 @@
+"""Calibration: expected calibration error and temperature scaling (Guo et al., 2017).
+
+The temperature is fitted on the validation split and applied to the test split;
+the calibrated metrics (cNLL, cBrier, cECE) are the plain ones of the result.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edp.errors import InputError
+from edp.metrics.inputs import as_probs, as_probs_and_labels
+
+MIN_TEMPERATURE = 0.05
+MAX_TEMPERATURE = 20.0
+
+_EPSILON = 1e-12
+
+
+class ReliabilityBins(NamedTuple):
+    """Predictions grouped by confidence into equal-width bins (lo, hi] of [0, 1].
+
+    Attributes:
+      counts: examples in each bin, integers [num_bins].
+      confidence: mean confidence in each bin [num_bins]; 0 where the bin is empty.
+      accuracy: share of correct predictions [num_bins]; 0 where the bin is empty.
+    """
+
+    counts: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+
+class Temperature(NamedTuple):
+    """A fitted temperature, and whether the search range cut it off."""
+
+    temperature: float
+    at_bound: bool
+
+
+def reliability_bins(
+    probs: ArrayLike, labels: ArrayLike, num_bins: int = 15
+) -> ReliabilityBins:
+    """Groups predictions by the probability of their top class.
+
+    Args:
+      probs: probabilities [N, K].
+      labels: integer classes [N].
+      num_bins: number of equal-width bins.
+
+    Raises:
+      InputError: `num_bins` below 1, or input that `accuracy` would refuse.
+    """
+    probs, labels = as_probs_and_labels(probs, labels)
+    if num_bins < 1:
+        raise InputError(f"num_bins must be at least 1, got {num_bins}")
+    predicted = probs.argmax(axis=1)
+    confidence = probs[np.arange(len(labels)), predicted]
+    # Only the inner edges: a confidence that rounds to above 1 is in the last bin.
+    edges = np.linspace(0.0, 1.0, num_bins + 1)[1:-1]
+    bins = np.searchsorted(edges, confidence, side="left")
+    counts = np.bincount(bins, minlength=num_bins)
+    occupied = np.maximum(counts, 1)
+    return ReliabilityBins(
+        counts=counts,
+        confidence=np.bincount(bins, confidence, num_bins) / occupied,
+        accuracy=np.bincount(bins, predicted == labels, num_bins) / occupied,
+    )
+
+
+def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
+    """Returns the expected calibration error of the top class (Guo et al., 2017).
+
+    The mean over examples of |accuracy - confidence| of the bin they fall in; see
+    `reliability_bins` for the bins.
+
+    Args:
+      probs: probabilities [N, K].
+      labels: integer classes [N].
+      num_bins: number of equal-width bins (lo, hi] of [0, 1].
+    """
+    bins = reliability_bins(probs, labels, num_bins)
+    gaps = np.abs(bins.accuracy - bins.confidence)
+    return float(np.sum(bins.counts * gaps) / np.sum(bins.counts))
+
+
+def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
+    """Fits the temperature T that minimises the NLL of softmax(log(p + 1e-12) / T).
+
+    In 1/T this NLL is convex, so its minimum over T in [0.05, 20] is the one zero
+    of its slope or, where the slope has one sign all over, a bound: the root
+    finder gets T to a relative 1e-9, which minimising the value itself cannot,
+    and a bound is told exactly. Where T makes no difference (all rows uniform) it
+    is 1.
+
+    Args:
+      probs: probabilities [N, K] of the validation split, members pooled.
+      labels: integer classes [N].
+
+    Returns:
+      The temperature, and `at_bound`: whether a T outside [0.05, 20] would do
+      better (as when all predictions are correct).
+    """
+    from scipy.optimize import brentq  # Keeps importing this package light.
+
+    probs, labels = as_probs_and_labels(probs, labels)
+    log_probs = _log(probs)
+    log_probs -= log_probs.max(axis=1, keepdims=True)
+    label_mean = log_probs[np.arange(len(labels)), labels].mean()
+    weights = np.empty_like(log_probs)
+
+    def slope(log_temperature: float) -> float:
+        """Derivative of the NLL by 1/T: mean of E_p[log p] - log p_y, p tempered."""
+        np.multiply(log_probs, np.exp(-log_temperature), out=weights)
+        np.exp(weights, out=weights)
+        expected = np.einsum("nk,nk->n", weights, log_probs) / weights.sum(axis=1)
+        return float(expected.mean() - label_mean)
+
+    bounds = np.log(MIN_TEMPERATURE), np.log(MAX_TEMPERATURE)
+    coldest, hottest = slope(bounds[0]), slope(bounds[1])
+    if coldest == hottest == 0.0:
+        return Temperature(1.0, False)
+    if coldest <= 0.0:
+        return Temperature(MIN_TEMPERATURE, True)
+    if hottest >= 0.0:
+        return Temperature(MAX_TEMPERATURE, True)
+    return Temperature(float(np.exp(brentq(slope, *bounds, xtol=1e-9))), False)
+
+
+def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
+    """Returns softmax(log(p + 1e-12) / T), float64 [N, K].
+
+    Args:
+      probs: probabilities [N, K].
+      temperature: T > 0; above 1 flattens, below 1 sharpens.
+
+    Raises:
+      InputError: a temperature that is not positive and finite, or rows that are
+        not probabilities.
+    """
+    probs = as_probs(probs)
+    if not 0.0 < temperature < np.inf:
+        raise InputError(f"temperature must be positive and finite, got {temperature}")
+    scaled = _log(probs)
+    scaled /= temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    np.exp(scaled, out=scaled)
+    scaled /= scaled.sum(axis=1, keepdims=True)
+    return scaled
+
+
+def _log(probs: np.ndarray) -> np.ndarray:
+    """A new array log(p + 1e-12), without a second temporary of its size."""
+    log_probs = probs + _EPSILON
+    return np.log(log_probs, out=log_probs)

@@ -1,0 +1,90 @@
+"""How far the members of an ensemble differ, one value per example.
+
+Every function takes member probabilities, a NumPy or a JAX array (traced or not) of
+float32 or float64, and returns [N] of the same kind and precision; the caller
+reduces. Entropies and divergences are in nats. One member has no diversity: 0.
+"""
+
+from typing import Any
+
+from edp.errors import InputError
+
+# An array of NumPy (2.0 or later) or JAX: anything with `__array_namespace__`.
+Array = Any
+
+_EPSILON = 1e-12  # Inside logarithms.
+
+
+def pairwise_kl(probs: Array) -> Array:
+    """Returns the mean KL divergence over ordered pairs of members, [N].
+
+    The mean over i != j of KL(p_i || p_j) = sum_k p_ik (log p_ik - log p_jk),
+    computed as the sum over k of the sample covariance across members of p and
+    log p. The two are equal; this one is linear in M, and does not lose the small
+    differences of like members to cancellation in float32.
+
+    Args:
+      probs: member probabilities [M, N, K].
+
+    Raises:
+      InputError: `probs` is not [M, N, K]. So do all functions of this module.
+    """
+    _check_members(probs)
+    log_probs = probs.__array_namespace__().log(probs + _EPSILON)
+    products = (probs - probs.mean(0)) * (log_probs - log_probs.mean(0))
+    return products.sum((0, -1)) / max(len(probs) - 1, 1)
+
+
+def disagreement_rate(probs: Array) -> Array:
+    """Returns the share of pairs of members that predict different classes, [N].
+
+    Args:
+      probs: member probabilities [M, N, K].
+    """
+    _check_members(probs)
+    num_members = len(probs)
+    predicted = probs.argmax(-1)
+    differ = (predicted[:, None] != predicted[None]).sum((0, 1))
+    return differ / max(num_members * (num_members - 1), 1)
+
+
+def predictive_entropy(probs: Array) -> Array:
+    """Returns the entropy of the predictive distribution, [N].
+
+    The total uncertainty of an ensemble: H(mean_m p_m), of which
+    `mutual_information` is the part that comes from the members' differences.
+
+    Args:
+      probs: member probabilities [M, N, K], whose mean over members is taken, or
+        the probabilities of one predictor [N, K], which are taken as they are.
+    """
+    if probs.ndim == 2:
+        return _entropy(probs)
+    _check_members(probs)
+    return _entropy(probs.mean(0))
+
+
+def mutual_information(probs: Array) -> Array:
+    """Returns H(mean_m p_m) - mean_m H(p_m), [N].
+
+    The mutual information of prediction and member (Depeweg et al., 2018), from 0
+    to log min(M, K); rounding can take it a few units of the last place below 0.
+
+    Args:
+      probs: member probabilities [M, N, K].
+    """
+    _check_members(probs)
+    return _entropy(probs.mean(0)) - _entropy(probs).mean(0)
+
+
+def _entropy(probs: Array) -> Array:
+    """Entropy over the last axis."""
+    return -(probs * probs.__array_namespace__().log(probs + _EPSILON)).sum(-1)
+
+
+def _check_members(probs: Array) -> None:
+    if probs.ndim != 3 or 0 in probs.shape:
+        raise InputError(
+            "member probabilities must be [M, N, K] with M, N, K >= 1, got"
+            f" {tuple(probs.shape)}"
+        )

@@ -1,0 +1,104 @@
+"""Scores of a confidence: does it tell known from unknown, and right from wrong?
+
+For detection the in-distribution examples are the positive class, and a higher
+score means "more in-distribution" (pass minus an uncertainty).
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from edp.errors import InputError
+from edp.metrics.inputs import as_scores
+
+
+def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Returns the area under the ROC curve of in- against out-of-distribution.
+
+    The probability that an in-distribution example scores above an
+    out-of-distribution one, ties counted half.
+
+    Args:
+      scores_in: scores of in-distribution examples [N_in].
+      scores_out: scores of out-of-distribution examples [N_out].
+
+    Raises:
+      InputError: scores that are empty, not one-dimensional or not finite. So do
+        all functions of this module.
+    """
+    from sklearn.metrics import roc_auc_score  # Keeps importing this package light.
+
+    return float(roc_auc_score(*_labelled(scores_in, scores_out)))
+
+
+def aupr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Returns the area under the precision-recall curve, as average precision.
+
+    The sum over thresholds of precision times the gain in recall, not
+    interpolated (scikit-learn's definition); in-distribution is positive.
+
+    Args:
+      scores_in: scores of in-distribution examples [N_in].
+      scores_out: scores of out-of-distribution examples [N_out].
+    """
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(*_labelled(scores_in, scores_out)))
+
+
+def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
+    """Returns the false-positive rate where 95 % of the positives are accepted.
+
+    The threshold is the highest at which at least 95 % of the in-distribution
+    scores are at or above it; the value is the share of out-of-distribution scores
+    at or above it.
+
+    Args:
+      scores_in: scores of in-distribution examples [N_in].
+      scores_out: scores of out-of-distribution examples [N_out].
+    """
+    scores_in = as_scores("scores_in", scores_in)
+    scores_out = as_scores("scores_out", scores_out)
+    num_accepted = -(-95 * len(scores_in) // 100)  # Rounded up, in integers.
+    threshold = np.sort(scores_in)[-num_accepted]
+    return float(np.mean(scores_out >= threshold))
+
+
+def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Returns the area under the risk-coverage curve (Geifman & El-Yaniv, 2017).
+
+    The mean over n = 1, ..., N of the error rate among the n most confident
+    examples. Examples of equal confidence have no order of their own: the value is
+    the expectation over all their orders, so that it does not depend on the order
+    of the input.
+
+    Args:
+      confidence: confidence in each prediction [N]; higher is surer.
+      correct: whether each prediction is correct, booleans or 0/1 [N].
+
+    Raises:
+      InputError: `correct` has another length, or a value other than 0 and 1.
+    """
+    confidence = as_scores("confidence", confidence)
+    correct = as_scores("correct", correct)
+    if confidence.shape != correct.shape:
+        raise InputError(
+            "confidence and correct must have the same length, got"
+            f" {len(confidence)} and {len(correct)}"
+        )
+    if not np.isin(correct, (0.0, 1.0)).all():
+        raise InputError("correct must hold booleans, or 0 and 1, only")
+    # In a random order each of a tied group errs, on average, at the group's rate.
+    _, group, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
+    rates = np.bincount(group, 1.0 - correct) / counts
+    errors = np.cumsum(np.repeat(rates, counts))
+    return float(np.mean(errors / np.arange(1, len(errors) + 1)))
+
+
+def _labelled(
+    scores_in: ArrayLike, scores_out: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scikit-learn's (y_true, y_score), in-distribution positive."""
+    scores_in = as_scores("scores_in", scores_in)
+    scores_out = as_scores("scores_out", scores_out)
+    positive = np.repeat([1, 0], [len(scores_in), len(scores_out)])
+    return positive, np.concatenate([scores_in, scores_out])

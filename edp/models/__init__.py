@@ -1,0 +1,104 @@
+"""Image classifiers in Flax Linen, each a plain network or a BatchEnsemble.
+
+model = create_model(config.model, num_classes=10, mean=mean, std=std)
+variables = model.init(key, images[:1], train=False)
+logits = model.apply(variables, images, train=False)
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from edp.errors import InputError
+from edp.models.classifier import Classifier
+from edp.models.convnet import ConvNet
+from edp.models.layers import rank_one_mask
+from edp.models.resnet import ResNet
+from edp.models.resnet50 import ResNet50
+from edp.models.wide_resnet import WideResNet
+
+__all__ = [
+    "MODELS",
+    "Classifier",
+    "ConvNet",
+    "ResNet",
+    "ResNet50",
+    "WideResNet",
+    "count_params",
+    "create_model",
+    "rank_one_mask",
+]
+
+MODELS: dict[str, type[Classifier]] = {
+    "convnet": ConvNet,
+    "resnet": ResNet,
+    "resnet50": ResNet50,
+    "wide_resnet": WideResNet,
+}
+
+# float16 is not among them: its range would ask for loss scaling.
+DTYPES = ("float32", "bfloat16")
+
+
+def create_model(
+    config: ml_collections.ConfigDict,
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: str = "float32",
+    num_members: int | None = None,
+    factor_init: str = "normal",
+) -> Classifier:
+    """Builds the model that a config names.
+
+    Args:
+        config: `name`, one of `MODELS`, and settings of that model, such as depth,
+            width or widen_factor. One that is None is left at the model's default,
+            one that the model does not have is passed over.
+        num_classes: K.
+        mean: per channel, of images in [0, 1].
+        std: per channel, of images in [0, 1].
+        dtype: 'float32' or 'bfloat16', what the feature maps are computed in.
+        num_members: None for one network; M for a BatchEnsemble of M.
+        factor_init: how its rank-one factors start: 'normal', 'sign' or 'ones'.
+
+    Returns:
+        The model, not yet initialised.
+
+    Raises:
+        InputError: the name is unknown or a setting is not accepted.
+    """
+    name = config.get("name")
+    if name not in MODELS:
+        nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
+        raise InputError(
+            f"model.name={name!r}: did you mean {nearest!r}? "
+            f"Accepted are {', '.join(MODELS)}"
+        )
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r}: accepted are {', '.join(DTYPES)}")
+    model = MODELS[name]
+    common = {field.name for field in dataclasses.fields(Classifier)}
+    own = {field.name for field in dataclasses.fields(model)} - common
+    settings = {key: config[key] for key in own if config.get(key) is not None}
+    return model(
+        num_classes=num_classes,
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+        dtype=jnp.dtype(dtype),
+        num_members=num_members,
+        factor_init=factor_init,
+        **settings,
+    )
+
+
+def count_params(params: chex.ArrayTree) -> int:
+    """Counts the numbers in a pytree of parameters, arrays or only their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,127 @@
+"""What all models have in common: everything before and after the feature maps."""
+
+import numbers
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from edp.errors import InputError
+from edp.models.layers import BatchNorm, Conv, Dense, factor_initializer
+
+
+def fold(x: jax.Array, num_members: int) -> jax.Array:
+    """Gives every member its own copy of each image.
+
+    Args:
+        x: [B, ...].
+        num_members: M.
+
+    Returns:
+        [B*M, ...], where row b·M + m is x[b].
+    """
+    return jnp.repeat(x, num_members, axis=0)
+
+
+def unfold(rows: jax.Array, num_members: int) -> jax.Array:
+    """Takes folded rows [B*M, ...] apart into [M, B, ...]."""
+    chex.assert_is_divisible(rows.shape[0], num_members)
+    rows = rows.reshape(-1, num_members, *rows.shape[1:])
+    return jnp.swapaxes(rows, 0, 1)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises InputError unless the setting called `name` is a positive integer."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise InputError(f"{name}={value!r}: accepted is an integer of at least 1")
+
+
+class Classifier(nn.Module):
+    """An image classifier: normalise, feature maps, mean over positions, dense.
+
+    A model defines `feature_maps` and knows neither of members nor of precision:
+    it builds its layers with the `conv` and `norm` that it is given.
+
+    Attributes:
+        num_classes: K.
+        mean: per channel, of images in [0, 1].
+        std: per channel, of images in [0, 1].
+        dtype: what the feature maps are computed in. Normalisation, the last
+            layer, the parameters and the statistics are float32.
+        num_members: None for one network; M for a BatchEnsemble of M.
+        factor_init: how its rank-one factors start: 'normal', 'sign' or 'ones'.
+
+    Raises:
+        InputError: on construction, if a setting is out of its range.
+    """
+
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    dtype: Any = jnp.float32
+    num_members: int | None = None
+    factor_init: str = "normal"
+
+    def __post_init__(self):
+        check_positive("num_classes", self.num_classes)
+        if self.num_members is not None:
+            check_positive("num_members", self.num_members)
+        factor_initializer(self.factor_init)
+        if len(self.mean) != len(self.std):
+            raise InputError(
+                f"mean={self.mean}, std={self.std}: accepted are two of one length, "
+                "the number of channels"
+            )
+        if not all(std > 0 for std in self.std):
+            raise InputError(f"std={self.std}: accepted are numbers above 0")
+        super().__post_init__()
+
+    def feature_maps(
+        self,
+        x: jax.Array,
+        conv: Callable[..., nn.Module],
+        norm: Callable[..., nn.Module],
+    ) -> jax.Array:
+        """Maps normalised images to the features that are averaged and classified.
+
+        Args:
+            x: [N, H, W, C].
+            conv: makes a `Conv`, from its features, kernel size, strides and name.
+            norm: makes a `BatchNorm`, from its name.
+
+        Returns:
+            [N, H', W', features].
+        """
+        raise NotImplementedError
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Classifies images.
+
+        Args:
+            x: [B, H, W, C] in [0, 1]. All members see the same images.
+            train: whether batch normalisation uses, and updates, the statistics
+                of this batch (`mutable=['batch_stats']`) or those it has kept.
+
+        Returns:
+            Logits, float32 [B, K]; [M, B, K] with members.
+        """
+        chex.assert_shape(x, (None, None, None, len(self.mean)))
+        mean, std = jnp.asarray((self.mean, self.std), jnp.float32)
+        members = {"num_members": self.num_members, "factor_init": self.factor_init}
+        x = ((x - mean) / std).astype(self.dtype)
+        if self.num_members is not None:
+            x = fold(x, self.num_members)
+        x = self.feature_maps(
+            x,
+            conv=partial(Conv, dtype=self.dtype, **members),
+            norm=partial(BatchNorm, dtype=self.dtype, use_running_average=not train),
+        )
+        x = x.astype(jnp.float32).mean(axis=(1, 2))
+        # Logits rounded to bfloat16 would show in the likelihood and calibration.
+        x = Dense(self.num_classes, name="head", **members)(x)
+        return x if self.num_members is None else unfold(x, self.num_members)

@@ -1,0 +1,208 @@
+"""Convolution, dense layer and batch normalisation, plain or BatchEnsemble.
+
+A BatchEnsemble layer (Wen, Tran, Ba, *BatchEnsemble*, ICLR 2020, eq. 1) shares
+one kernel W between M members; member m uses W_m = W ∘ (r_m s_mᵀ). The factors are
+per channel, so conv(x, W_m) = conv(x ∘ r_m, W) ∘ s_m, and one convolution serves
+the rows of all members.
+
+Those rows are folded batch-major: row b·M + m is image b as member m sees it. A
+batch that is sharded over devices then stays where it is when it is folded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from edp.errors import InputError
+
+# He et al., *Delving Deep into Rectifiers*, ICCV 2015, eq. 10: N(0, 2 / fan-in),
+# not truncated; the fan-in is kernel height · kernel width · input channels.
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def _normal_factors(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    return 1.0 + 0.5 * jax.random.normal(key, shape, dtype)
+
+
+FACTOR_INITS: dict[str, nn.initializers.Initializer] = {
+    "normal": _normal_factors,
+    "sign": jax.random.rademacher,
+    "ones": nn.initializers.ones,
+}
+
+
+def factor_initializer(factor_init: str) -> nn.initializers.Initializer:
+    """Returns how the rank-one factors r and s start.
+
+    Args:
+        factor_init: 'normal' (mean 1, standard deviation 0.5), 'sign' (+1 or -1
+            with equal chance) or 'ones' (every member is the plain network).
+
+    Returns:
+        `initializer(key, shape, dtype)`.
+
+    Raises:
+        InputError: `factor_init` is none of these.
+    """
+    if factor_init not in FACTOR_INITS:
+        raise InputError(
+            f"factor_init={factor_init!r}: accepted are {', '.join(FACTOR_INITS)}"
+        )
+    return FACTOR_INITS[factor_init]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
+    """2-D convolution, zero-padded by kernel // 2 on every side.
+
+    Every convolution of every model is computed here. With a stride this differs
+    from 'SAME', which pads an even size less at its beginning than at its end.
+
+    Args:
+        x: [N, H, W, C].
+        kernel: [kh, kw, C, features].
+        strides: the stride along both H and W.
+
+    Returns:
+        [N, H', W', features] with H' = (H + 2·(kh // 2) - kh) // strides + 1.
+    """
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(strides, strides),
+        padding=[(size // 2, size // 2) for size in kernel.shape[:2]],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
+    """Lays [M, C] out for the folded rows x [B*M, ..., C], to broadcast with them.
+
+    Repeating the few values is cheaper than viewing x as [B, M, ..., C]: the large
+    array keeps its shape, and the gradient is reduced over H and W first.
+    """
+    num_members = member_values.shape[0]
+    chex.assert_is_divisible(x.shape[0], num_members)
+    rows = jnp.tile(member_values, (x.shape[0] // num_members, 1))
+    return jnp.expand_dims(rows, range(1, x.ndim - 1))
+
+
+class _Layer(nn.Module):
+    """The parameters of `Conv` and `Dense`, and the factors around the kernel.
+
+    Attributes:
+        features: the number of output channels.
+        use_bias: whether a bias is added.
+        num_members: None for the plain layer, with parameters `kernel` and `bias`
+            [features]; M for the BatchEnsemble layer, which has `r` [M, C] and
+            `s` [M, features] besides and a `bias` [M, features].
+        factor_init: see `factor_initializer`; nothing to a plain layer.
+        dtype: what is computed in. Parameters are float32.
+    """
+
+    features: int
+    use_bias: bool = False
+    num_members: int | None = None
+    factor_init: str = "normal"
+    dtype: Any = jnp.float32
+
+    def _transform(
+        self,
+        x: jax.Array,
+        kernel_shape: tuple[int, ...],
+        product: Callable[[jax.Array, jax.Array], jax.Array],
+    ) -> jax.Array:
+        """Returns product(x, W) + bias, or product(x ∘ r, W) ∘ s + bias."""
+
+        def parameter(name, init, shape):
+            return self.param(name, init, shape, jnp.float32).astype(self.dtype)
+
+        x = x.astype(self.dtype)
+        kernel = parameter("kernel", kernel_init, kernel_shape)
+        members = () if self.num_members is None else (self.num_members,)
+        if members:
+            init = factor_initializer(self.factor_init)
+            r = parameter("r", init, (*members, x.shape[-1]))
+            s = parameter("s", init, (*members, self.features))
+            y = product(x * _per_row(r, x), kernel)
+            y = y * _per_row(s, y)
+        else:
+            y = product(x, kernel)
+        if self.use_bias:
+            bias = parameter("bias", nn.initializers.zeros, (*members, self.features))
+            y = y + (_per_row(bias, y) if members else bias)
+        return y
+
+
+class Conv(_Layer):
+    """2-D convolution with a square kernel, padded as `convolve` says.
+
+    Called on [N, H, W, C]; returns [N, H', W', features].
+
+    Attributes:
+        kernel_size: height and width of the kernel, whose shape is
+            [kernel_size, kernel_size, C, features].
+        strides: along both H and W.
+    See `_Layer` for the others.
+    """
+
+    kernel_size: int = 3
+    strides: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        chex.assert_rank(x, 4)
+        size = self.kernel_size
+        return self._transform(
+            x,
+            (size, size, x.shape[-1], self.features),
+            lambda x, kernel: convolve(x, kernel, self.strides),
+        )
+
+
+class Dense(_Layer):
+    """Dense layer, with a bias.
+
+    Called on [N, C]; returns [N, features]. The kernel's shape is [C, features].
+    See `_Layer` for the attributes.
+    """
+
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        chex.assert_rank(x, 2)
+        return self._transform(x, (x.shape[-1], self.features), jnp.matmul)
+
+
+class BatchNorm(nn.BatchNorm):
+    """Batch normalisation (Ioffe and Szegedy, ICML 2015) as every model uses it.
+
+    One for all members of a BatchEnsemble: its statistics are over the folded
+    rows. They are float32 whatever `dtype` is, and move a tenth of the way to
+    those of each batch.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+
+
+def rank_one_mask(params: chex.ArrayTree) -> chex.ArrayTree:
+    """Tells the rank-one factors from the other parameters.
+
+    Args:
+        params: the parameters of a model, any pytree of nested mappings.
+
+    Returns:
+        The same structure with True at the leaves named `r` and `s`, else False.
+        A plain network's is False throughout.
+    """
+
+    def is_factor(path, _):
+        return path[-1].key in ("r", "s")
+
+    return jax.tree_util.tree_map_with_path(is_factor, params)

@@ -1,0 +1,93 @@
+"""The residual network for CIFAR-sized images."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from edp.errors import InputError
+from edp.models.classifier import Classifier, check_positive
+
+
+def identity_shortcut(x: jax.Array, features: int, strides: int) -> jax.Array:
+    """The shortcut without parameters: option A of He et al. 2016, §4.1.
+
+    Args:
+        x: [N, H, W, C].
+        features: channels of the result, at least C.
+        strides: one position in so many is kept, along H and along W.
+
+    Returns:
+        [N, ⌈H / strides⌉, ⌈W / strides⌉, features]: the kept positions, followed
+        by channels of zeros.
+    """
+    x = x[:, ::strides, ::strides]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around an identity shortcut, ReLU after the sum.
+
+    Attributes:
+        conv: makes a `Conv`.
+        norm: makes a `BatchNorm`.
+        features: output channels.
+        strides: of the first convolution and the shortcut.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    features: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.features, strides=self.strides, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.features, name="conv2")(y)
+        y = self.norm(name="norm2")(y)
+        return nn.relu(identity_shortcut(x, self.features, self.strides) + y)
+
+
+class ResNet(Classifier):
+    """ResNet-n of He et al., *Deep Residual Learning*, CVPR 2016, §4.2.
+
+    Attributes:
+        depth: 6n+2, n blocks in each of three stages.
+        width: channels of the first stage; the others have two and four times as
+            many.
+    See `Classifier` for the others.
+    """
+
+    depth: int = 32
+    width: int = 16
+
+    def __post_init__(self):
+        check_positive("depth", self.depth)
+        if self.depth < 8 or self.depth % 6 != 2:
+            raise InputError(
+                f"depth={self.depth}: accepted for a resnet are 6n+2 with n at least "
+                "1: 8, 14, 20, 32, 44, 56, 110, ..."
+            )
+        check_positive("width", self.width)
+        super().__post_init__()
+
+    def feature_maps(
+        self,
+        x: jax.Array,
+        conv: Callable[..., nn.Module],
+        norm: Callable[..., nn.Module],
+    ) -> jax.Array:
+        x = conv(self.width, name="stem_conv")(x)
+        x = nn.relu(norm(name="stem_norm")(x))
+        for stage in range(3):
+            for block in range((self.depth - 2) // 6):
+                x = BasicBlock(
+                    conv,
+                    norm,
+                    features=self.width * 2**stage,
+                    strides=2 if stage > 0 and block == 0 else 1,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x)
+        return x

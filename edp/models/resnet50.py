@@ -1,0 +1,86 @@
+"""The 50-layer residual network for ImageNet-sized images."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from edp.models.classifier import Classifier
+
+BLOCKS_PER_STAGE = (3, 4, 6, 3)
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut, ReLU after the sum.
+
+    The stride is in the 3x3 convolution, where the paper has it in the first 1x1
+    and so leaves three positions in four unseen. Where the shapes differ, the
+    shortcut is a 1x1 convolution with its own normalisation (option B).
+
+    Attributes:
+        conv: makes a `Conv`.
+        norm: makes a `BatchNorm`.
+        features: channels inside the block; it puts out four times as many.
+        strides: of the 3x3 convolution and the shortcut.
+        zero_init_residual: whether the last scale starts at 0 instead of 1.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    features: int
+    strides: int
+    zero_init_residual: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.features, kernel_size=1, name="conv1")(x)
+        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.conv(self.features, strides=self.strides, name="conv2")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(4 * self.features, kernel_size=1, name="conv3")(y)
+        init = (
+            nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
+        )
+        y = self.norm(scale_init=init, name="norm3")(y)
+        if x.shape != y.shape:
+            x = self.conv(
+                4 * self.features,
+                kernel_size=1,
+                strides=self.strides,
+                name="shortcut_conv",
+            )(x)
+            x = self.norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+class ResNet50(Classifier):
+    """ResNet-50 of He et al., *Deep Residual Learning*, CVPR 2016, table 1.
+
+    Attributes:
+        zero_init_residual: whether every block starts as its shortcut alone (Goyal
+            et al., *Accurate, Large Minibatch SGD*, 2017, §5.1).
+    See `Classifier` for the others.
+    """
+
+    zero_init_residual: bool = False
+
+    def feature_maps(
+        self,
+        x: jax.Array,
+        conv: Callable[..., nn.Module],
+        norm: Callable[..., nn.Module],
+    ) -> jax.Array:
+        x = conv(64, kernel_size=7, strides=2, name="stem_conv")(x)
+        x = nn.relu(norm(name="stem_norm")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, num_blocks in enumerate(BLOCKS_PER_STAGE):
+            for block in range(num_blocks):
+                x = BottleneckBlock(
+                    conv,
+                    norm,
+                    features=64 * 2**stage,
+                    strides=2 if stage > 0 and block == 0 else 1,
+                    zero_init_residual=self.zero_init_residual,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x)
+        return x

@@ -1,0 +1,83 @@
+"""The wide residual network."""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from edp.errors import InputError
+from edp.models.classifier import Classifier, check_positive
+
+
+class PreActivationBlock(nn.Module):
+    """Normalisation and ReLU before each of two 3x3 convolutions, then the sum.
+
+    Where the shapes differ, the shortcut is a 1x1 convolution of the block's input
+    as it came in, before normalisation and ReLU.
+
+    Attributes:
+        conv: makes a `Conv`.
+        norm: makes a `BatchNorm`.
+        features: output channels.
+        strides: of the first convolution and the shortcut.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    features: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.relu(self.norm(name="norm1")(x))
+        y = self.conv(self.features, strides=self.strides, name="conv1")(y)
+        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.conv(self.features, name="conv2")(y)
+        if x.shape != y.shape:
+            x = self.conv(
+                self.features, kernel_size=1, strides=self.strides, name="shortcut"
+            )(x)
+        return x + y
+
+
+class WideResNet(Classifier):
+    """WRN-d-k of Zagoruyko and Komodakis, *Wide Residual Networks*, BMVC 2016.
+
+    Without dropout and without biases in the convolutions.
+
+    Attributes:
+        depth: d = 6n+4, n blocks in each of three stages.
+        widen_factor: k; the stages have 16k, 32k and 64k channels.
+    See `Classifier` for the others.
+    """
+
+    depth: int = 28
+    widen_factor: int = 10
+
+    def __post_init__(self):
+        check_positive("depth", self.depth)
+        if self.depth < 10 or self.depth % 6 != 4:
+            raise InputError(
+                f"depth={self.depth}: accepted for a wide_resnet are 6n+4 with n at "
+                "least 1: 10, 16, 22, 28, 40, ..."
+            )
+        check_positive("widen_factor", self.widen_factor)
+        super().__post_init__()
+
+    def feature_maps(
+        self,
+        x: jax.Array,
+        conv: Callable[..., nn.Module],
+        norm: Callable[..., nn.Module],
+    ) -> jax.Array:
+        x = conv(16, name="stem_conv")(x)
+        for stage in range(3):
+            for block in range((self.depth - 4) // 6):
+                x = PreActivationBlock(
+                    conv,
+                    norm,
+                    features=16 * self.widen_factor * 2**stage,
+                    strides=2 if stage > 0 and block == 0 else 1,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )(x)
+        return nn.relu(norm(name="final_norm")(x))

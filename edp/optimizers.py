@@ -1,0 +1,120 @@
+"""Learning-rate schedules and the optimizer of teachers and students."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from edp.errors import InputError
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+def step_linear(
+    peak: float, num_epochs: int, steps_per_epoch: int, milestones: tuple[int, int]
+) -> Schedule:
+    """The paper's schedule, constant within an epoch (arXiv 2110.14149, app. B).
+
+    With e the 1-based epoch, as a factor of the peak: 0.01 + 0.99 (e − 1)/4 for
+    e < 5; 1 for e < E1; 1 − 0.99 (e − E1)/(E2 − E1) for e < E2; then 0.01.
+    """
+    del num_epochs
+    first, second = milestones
+
+    def schedule(count):
+        e = count // steps_per_epoch + 1.0
+        warm = 0.01 + 0.99 * (e - 1) / 4
+        decay = 1 - 0.99 * (e - first) / (second - first)
+        late = jnp.where(e < first, 1.0, jnp.where(e < second, decay, 0.01))
+        return peak * jnp.where(e < 5, warm, late)
+
+    return schedule
+
+
+def cosine(
+    peak: float, num_epochs: int, steps_per_epoch: int, warmup_epochs: float
+) -> Schedule:
+    """Linear warm-up from 0, then a half cosine to 0 at the last step."""
+    steps = num_epochs * steps_per_epoch
+    warmup = min(round(warmup_epochs * steps_per_epoch), steps - 1)
+    return optax.warmup_cosine_decay_schedule(
+        0.0 if warmup else peak, peak, warmup, steps
+    )
+
+
+def constant(peak: float, num_epochs: int, steps_per_epoch: int) -> Schedule:
+    """The peak throughout."""
+    del num_epochs, steps_per_epoch
+    return optax.constant_schedule(peak)
+
+
+# Each: the schedule and the settings that it takes.
+SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
+    "step_linear": (step_linear, ("milestones",)),
+    "cosine": (cosine, ("warmup_epochs",)),
+    "constant": (constant, ()),
+}
+
+
+def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule:
+    """The schedule that `config` names: step count -> learning rate.
+
+    Args:
+      config: a mapping with `schedule` (a name in `SCHEDULES`), `learning_rate`,
+        `num_epochs`, and `milestones` or `warmup_epochs` where they apply.
+      steps_per_epoch: optimizer steps in one epoch.
+
+    Raises:
+      InputError: for an unknown schedule.
+    """
+    name = config["schedule"]
+    if name not in SCHEDULES:
+        raise InputError(
+            f"schedule={name!r} is not known; accepted: {', '.join(SCHEDULES)}"
+        )
+    schedule, settings = SCHEDULES[name]
+    return schedule(
+        config["learning_rate"],
+        config["num_epochs"],
+        steps_per_epoch,
+        **{key: config[key] for key in settings},
+    )
+
+
+def create_optimizer(
+    config: Mapping[str, Any],
+    steps_per_epoch: int,
+    rank_one: Callable[[Any], Any] | None = None,
+) -> optax.GradientTransformation:
+    """SGD with momentum and L2 decay coupled into the gradient.
+
+    Args:
+      config: the mapping of `create_schedule`, with `momentum`, `nesterov`,
+        `weight_decay` and, where `rank_one` is given, `rank_one_lr_factor`.
+      steps_per_epoch: optimizer steps in one epoch.
+      rank_one: params -> the same tree of bools, True on BatchEnsemble's
+        rank-one factors. They get no weight decay and their own learning rate
+        (Wen et al., 2020; half of the others' in arXiv 2110.14149).
+
+    Returns:
+      The gradient transformation.
+    """
+    schedule = create_schedule(config, steps_per_epoch)
+    momentum, nesterov = config["momentum"], config["nesterov"]
+    weight_decay = config["weight_decay"]
+    if rank_one is None:
+        return optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.sgd(schedule, momentum, nesterov),
+        )
+
+    def decayed(params):
+        return jax.tree.map(lambda is_factor: not is_factor, rank_one(params))
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.sgd(schedule, momentum, nesterov),
+        optax.masked(optax.scale(config["rank_one_lr_factor"]), rank_one),
+    )

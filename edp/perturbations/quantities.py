@@ -1,0 +1,141 @@
+"""What disagreement is: its gradient with respect to the members' logits.
+
+Each quantity maps `(key, logits [M, B, K], temperature)` to a cotangent
+`[M, B, K]`: the gradient of the quantity with respect to the logits, up to one
+positive factor per example, scaled so that its largest entry is 1 (or all are
+exactly 0 where the members agree). `disagreement` pulls it back to the input.
+
+Why not `jax.grad` of the quantity? On converged members, the very case this
+project is for, that fails twice in float32. Equal members leave a rounding
+error instead of zero, which normalising blows up to a full step. And confident
+members (logit margins of 30 and more) underflow: p is 1 on the top class, every
+difference from it is lost. So the cotangents are written out here, with
+deviations between members taken as `expm1` of log-probability differences (zero
+when those are zero), the top class's entries as minus the sum of the others
+(the rows sum to zero), and probabilities relative to the largest one that is
+not on the top class.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# Log-probabilities this many ulps apart (of the largest in the example) are the
+# same number computed in a different order.
+_ROUNDING_ULPS = 8
+
+
+class _Members(NamedTuple):
+    """Members' tempered predictions, in the terms the cotangents need."""
+
+    log_probs: jax.Array  # [M, B, K]
+    deviation: jax.Array  # [M, B, K]: log p_m - max_m log p_m, 0 within rounding
+    highest: jax.Array  # [1, B, K]: max_m log p_m
+    off_top: jax.Array  # [1, B, K]: False on the pooled top class
+    shift: jax.Array  # [1, B, 1]: the largest log p off the pooled top class
+
+
+def _members(logits: jax.Array, temperature: float) -> _Members:
+    chex.assert_rank(logits, 3)
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
+    highest = log_probs.max(axis=0, keepdims=True)
+    deviation = log_probs - highest
+    largest = jnp.abs(log_probs).max(axis=(0, 2), keepdims=True)
+    rounding = jnp.finfo(logits.dtype).eps * _ROUNDING_ULPS * jnp.maximum(largest, 1)
+    deviation = jnp.where(-deviation <= rounding, 0, deviation)
+    pooled = jax.nn.logsumexp(log_probs, axis=0, keepdims=True)
+    off_top = jnp.arange(logits.shape[-1]) != pooled.argmax(axis=-1, keepdims=True)
+    shift = jnp.where(off_top, highest, -jnp.inf).max(axis=-1, keepdims=True)
+    shift = jnp.where(jnp.isfinite(shift), shift, 0)  # K = 1 has no other class
+    return _Members(log_probs, deviation, highest, off_top, shift)
+
+
+def _through_softmax(members: _Members, weights: jax.Array) -> jax.Array:
+    """p_j (g_j - sum_k p_k g_k) for weights g [M, B, K], times exp(-shift)."""
+    log_probs = members.log_probs
+    top = log_probs.argmax(axis=-1, keepdims=True)
+    is_top = jnp.arange(log_probs.shape[-1]) == top
+    mean = (jnp.exp(log_probs) * weights).sum(axis=-1, keepdims=True)
+    relative = jnp.exp(jnp.where(is_top, -jnp.inf, log_probs - members.shift))
+    others = relative * (weights - mean)
+    return jnp.where(is_top, -others.sum(axis=-1, keepdims=True), others)
+
+
+def _from_mean(members: _Members) -> jax.Array:
+    """p_m - mean_m p_m [M, B, K], times exp(-shift)."""
+    highest = jnp.where(members.off_top, members.highest - members.shift, -jnp.inf)
+    below = jnp.exp(highest) * jnp.expm1(members.deviation)
+    others = below - below.mean(axis=0, keepdims=True)
+    top = -others.sum(axis=-1, keepdims=True)
+    return jnp.where(members.off_top, others, top)
+
+
+def _scaled(cotangent: jax.Array) -> jax.Array:
+    """Divides each example's cotangent [M, B, K] by its largest magnitude."""
+    largest = jnp.abs(cotangent).max(axis=(0, 2), keepdims=True)
+    return jnp.where(largest > 0, cotangent / jnp.where(largest > 0, largest, 1), 0)
+
+
+def variance(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """Sum over classes of the (population) variance of the probabilities.
+
+    V = sum_k Var_m[p_mk], with dV/dp_mk = 2 (p_mk - mean_m p_mk) / M.
+    """
+    del key
+    members = _members(logits, temperature)
+    return _scaled(_through_softmax(members, _from_mean(members)))
+
+
+def mutual_information(
+    key: jax.Array, logits: jax.Array, temperature: float
+) -> jax.Array:
+    """H(mean_m p_m) - mean_m H(p_m), the mean KL from each member to the mean."""
+    del key
+    members = _members(logits, temperature)
+    mean = jnp.log(jnp.exp(members.deviation).mean(axis=0, keepdims=True))
+    return _scaled(_through_softmax(members, members.deviation - mean))
+
+
+def pairwise_kl(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """KL(p_i || p_j), averaged over the ordered pairs of members i != j."""
+    del key
+    members = _members(logits, temperature)
+    weights = members.deviation - members.deviation.mean(axis=0, keepdims=True)
+    return _scaled(_through_softmax(members, weights) + _from_mean(members))
+
+
+def projection(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """sum_m w_m . (p_m - mean_m p_m), w_m ~ U(-1, 1)^K drawn anew per example.
+
+    A random direction in the space in which the members differ: its expected
+    square is proportional to the variance, and unlike the variance's its
+    gradient does not vanish where the members happen to predict the same.
+    Examples on which the members are the same function, to rounding, get zero.
+    """
+    members = _members(logits, temperature)
+    weights = jax.random.uniform(key, logits.shape, members.log_probs.dtype, -1, 1)
+    weights = weights - weights.mean(axis=0, keepdims=True)
+    differ = (members.deviation != 0).any(axis=(0, 2), keepdims=True)
+    return _scaled(jnp.where(differ, _through_softmax(members, weights), 0))
+
+
+def random_output(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
+    """sum_k w_k p_k, w ~ U(-1, 1)^K per example: what `ods` ascends.
+
+    Not a disagreement, so it is not in `QUANTITIES`; it shares their arithmetic.
+    """
+    members = _members(logits, temperature)
+    weights = jax.random.uniform(key, logits.shape, members.log_probs.dtype, -1, 1)
+    return _scaled(_through_softmax(members, weights))
+
+
+QUANTITIES: dict[str, Callable[..., jax.Array]] = {
+    "variance": variance,
+    "mutual_information": mutual_information,
+    "pairwise_kl": pairwise_kl,
+    "projection": projection,
+}

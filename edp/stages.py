@@ -1,0 +1,82 @@
+"""The stages of a run: where each lives, and what a finished one gives."""
+
+import functools
+from typing import Any
+
+import jax
+
+from edp import checkpoint, ensemble, models, settings, sharding, students, workdir
+from edp.errors import InputError
+from edp.experiment import Experiment
+
+
+def teachers_record(experiment: Experiment) -> dict[str, Any]:
+    """What the completed teachers' stage recorded.
+
+    Raises:
+      InputError: if they are not trained yet.
+    """
+    path = experiment.teachers_dir / "complete.json"
+    if not path.exists():
+        raise InputError(
+            f"{experiment.teachers_dir} holds no completed teachers; run "
+            "launch.train_teachers first, or launch.run for everything"
+        )
+    return workdir.read_json(path)
+
+
+def load_teachers(experiment: Experiment) -> tuple[models.Classifier, Any]:
+    """The trained teachers: their network and its stacked variables.
+
+    Raises:
+      InputError: if they are not trained yet.
+    """
+    teachers_record(experiment)
+    model = experiment.build_model()
+    keys = jax.random.split(experiment.key, experiment.num_members)
+    like = jax.eval_shape(lambda: ensemble.init(model, keys, experiment.example))
+    variables = checkpoint.load_variables(experiment.teachers_dir / "variables", like)
+    return model, sharding.put(variables, experiment.mesh, sharding.MEMBER)
+
+
+def make_teachers(
+    experiment: Experiment, model: models.Classifier, variables: Any
+) -> ensemble.Teachers:
+    """`Teachers` as the run is configured; to be made inside a jitted function."""
+    return ensemble.teachers_from_variables(
+        model,
+        variables,
+        strategy=experiment.config.teachers.member_strategy,
+        mesh=experiment.mesh,
+    )
+
+
+def student_stage(experiment: Experiment, name: str) -> workdir.Stage:
+    """The directory of one student.
+
+    Raises:
+      InputError: if it was begun with other settings.
+    """
+    dependencies = settings.student_dependencies(
+        experiment.config, name, experiment.teacher_dependencies
+    )
+    return workdir.Stage(experiment.workdir / "students" / name, dependencies)
+
+
+def create_student(experiment: Experiment, name: str) -> students.Student:
+    """The student `name` of the configuration, as functions."""
+    return students.create_student(
+        settings.student_settings(experiment.config, name),
+        experiment.build_model,
+        num_members=experiment.num_members,
+    )
+
+
+def load_student(experiment: Experiment, name: str) -> tuple[students.Student, Any]:
+    """A completed student and its finished variables."""
+    student = create_student(experiment, name)
+    init = functools.partial(student.init, experiment.key)
+    like = jax.eval_shape(lambda x: student.finalise(init(x)), experiment.example)
+    stage = student_stage(experiment, name)
+    variables = checkpoint.load_variables(stage.variables, like)
+    return student, sharding.put(variables, experiment.mesh)

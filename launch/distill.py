@@ -1,0 +1,85 @@
+"""Distils the teachers into the students of the configuration."""
+
+import functools
+
+import jax
+from absl import flags
+
+from edp import (
+    checkpoint,
+    distill,
+    models,
+    optimizers,
+    perturbations,
+    rng,
+    settings,
+    sharding,
+    stages,
+    training,
+)
+from edp import experiment as experiments
+from launch import app
+
+_ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
+
+
+def distill_student(experiment: experiments.Experiment, name: str) -> None:
+    """Distils one student, unless it is complete already."""
+    config = settings.student_settings(experiment.config, name)
+    stage = stages.student_stage(experiment, name)
+    if stage.record is not None:
+        print(f"{name}: complete")
+        return
+    # Not of the name: students differ in nothing but their settings.
+    key = rng.stream(experiment.key, "student")
+    mesh = experiment.mesh
+    steps = experiment.steps_per_epoch(config["batch_size"])
+    teacher_model, teacher_variables = stages.load_teachers(experiment)
+    student = stages.create_student(experiment, name)
+    perturb = perturbations.create_perturbation(config)
+    tx = optimizers.create_optimizer(config, steps, student.rank_one)
+    create_state = jax.jit(functools.partial(distill.create_state, student, tx))
+    state = create_state(rng.stream(key, "init"), experiment.example)
+
+    def step(state, resources, order):
+        train, teacher_variables = resources
+        step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
+        batch_key, step_key = jax.random.split(step_key)
+        batch = experiments.make_batch(
+            experiment, batch_key, train, order[state.step % steps]
+        )
+        return distill.distill_step(
+            state,
+            batch,
+            step_key,
+            student=student,
+            teachers=stages.make_teachers(experiment, teacher_model, teacher_variables),
+            perturb=perturb,
+            tx=tx,
+            clean_pass=config["clean_pass"],
+        )
+
+    state, seconds = training.fit(
+        step,
+        sharding.put(state, mesh),
+        (experiment.train, teacher_variables),
+        experiments.epoch_order(experiment, key, config["batch_size"], None),
+        experiments.schedule(experiment, config, config["batch_size"]),
+        stage,
+        label=name,
+        should_stop=app.should_stop,
+    )
+    variables = student.finalise(state.variables)
+    checkpoint.save_variables(stage.variables, variables)
+    num_params = models.count_params(variables["params"])
+    stage.complete({"train_seconds": seconds, "num_params": num_params})
+
+
+def distill_all(experiment: experiments.Experiment) -> None:
+    """Distils every student, or those that --only names."""
+    for name in _ONLY.value or experiment.config.students:
+        distill_student(experiment, name)
+
+
+if __name__ == "__main__":
+    app.main(distill_all)

@@ -1,0 +1,16 @@
+"""Evaluates the ensemble and every completed student, side by side."""
+
+from edp import results, workdir
+from edp.experiment import Experiment
+from launch import app
+
+
+def evaluate(experiment: Experiment) -> None:
+    """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`."""
+    rows = results.collect_rows(experiment)
+    results.analyse_teachers(experiment)
+    workdir.write_json(experiment.workdir / "results.json", rows)
+
+
+if __name__ == "__main__":
+    app.main(evaluate)

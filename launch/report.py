@@ -1,0 +1,21 @@
+"""Prints the table of results and draws the report of a workdir."""
+
+from edp import report, workdir
+from edp.experiment import Experiment
+from launch import app
+
+
+def write_report(experiment: Experiment) -> None:
+    """Writes `results.md` and `report.html`."""
+    path = report.write_report(experiment.workdir)
+    rows = workdir.read_json(experiment.workdir / "results.json")
+    print()
+    print(report.format_table(rows))
+    print()
+    for sentence in report.compare_with_plain(rows):
+        print(sentence)
+    print(f"\nReport: {path}")
+
+
+if __name__ == "__main__":
+    app.main(write_report)

@@ -1,0 +1,26 @@
+"""The main job: teachers, students, evaluation, report.
+
+    python -m launch.run --config=configs/digits.py --workdir=runs/digits
+
+Stages that are complete are not run again; an interrupted one goes on from its
+last checkpoint.
+"""
+
+from edp.experiment import Experiment
+from launch import app
+from launch.distill import distill_all
+from launch.evaluate import evaluate
+from launch.report import write_report
+from launch.train_teachers import train_teachers
+
+
+def run(experiment: Experiment) -> None:
+    """All stages in order."""
+    train_teachers(experiment)
+    distill_all(experiment)
+    evaluate(experiment)
+    write_report(experiment)
+
+
+if __name__ == "__main__":
+    app.main(run)

@@ -1,0 +1,78 @@
+"""Trains the ensemble: all members at once, in one jitted step."""
+
+import functools
+
+import jax
+
+from edp import (
+    checkpoint,
+    ensemble,
+    models,
+    optimizers,
+    rng,
+    sharding,
+    training,
+    workdir,
+)
+from edp import experiment as experiments
+from launch import app
+
+
+def train_teachers(experiment: experiments.Experiment) -> None:
+    """Trains the teachers, unless they are trained already."""
+    config = experiment.config.teachers
+    if experiment.config.teachers_workdir is not None:
+        print(f"teachers: those of {experiment.teachers_dir}")
+        return
+    stage = workdir.Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    if stage.record is not None:
+        print("teachers: complete")
+        return
+    key = rng.stream(experiment.key, "teachers")
+    mesh, num_members = experiment.mesh, experiment.num_members
+    steps = experiment.steps_per_epoch(config.batch_size)
+    model = experiment.build_model()
+    tx = optimizers.create_optimizer(config, steps)
+    init_keys = jax.random.split(rng.stream(key, "init"), num_members)
+    create_state = functools.partial(ensemble.create_state, model, tx)
+    state = jax.jit(create_state)(init_keys, experiment.example)
+    state = state._replace(
+        **{
+            name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
+            for name in ("params", "model_state", "opt_state")
+        }
+    )
+
+    def step(state, train, order):
+        step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
+        batch_key, step_key = jax.random.split(step_key)
+        indices = order[:, state.step % steps]
+        batch = experiments.make_batch(experiment, batch_key, train, indices)
+        return ensemble.train_step(
+            state,
+            batch,
+            step_key,
+            model=model,
+            tx=tx,
+            strategy=config.member_strategy,
+            mesh=mesh,
+        )
+
+    images_per_step = config.batch_size * num_members
+    state, seconds = training.fit(
+        step,
+        state,
+        experiment.train,
+        experiments.epoch_order(experiment, key, config.batch_size, num_members),
+        experiments.schedule(experiment, config, images_per_step),
+        stage,
+        label="teachers",
+        should_stop=app.should_stop,
+    )
+    checkpoint.save_variables(stage.variables, state.variables)
+    num_params = models.count_params(state.params) // num_members
+    stage.complete({"train_seconds": seconds, "num_params": num_params})
+
+
+if __name__ == "__main__":
+    app.main(train_teachers)

@@ -1,0 +1,51 @@
+"""Packaging of edp."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edp/__init__.py").read_text())[1]
+
+setuptools.setup(
+    name="edp",
+    version=VERSION,
+    description="Ensemble distillation with perturbations, in JAX",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=setuptools.find_packages(include=["edp", "edp.*"]),
+    package_data={"edp.report": ["*.html"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1",
+        "array_record>=0.6",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        # tensorflow-datasets imports it without asking for it.
+        "importlib_resources>=6",
+        "jax>=0.10",
+        "matplotlib>=3.8,<4",
+        "ml-collections>=1.0,<2",
+        "numpy>=2.0,<3",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.30",
+        "pillow>=10",
+        "scikit-learn>=1.5,<2",
+        "scipy>=1.12,<2",
+        # Preparing sets without TensorFlow leans on details of these releases.
+        "tensorflow-datasets>=4.9.9,<5",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "gpu": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

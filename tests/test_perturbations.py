@@ -1,0 +1,394 @@
+"""Perturbations: values by hand, identities, saturated and equal members."""
+
+import decimal
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edp import perturbations
+from edp.errors import InputError
+from edp.perturbations import geometry, quantities
+
+QUANTITIES = sorted(perturbations.QUANTITIES)
+
+
+class FakeTeachers(NamedTuple):
+    """The shape of record that bound perturbations receive."""
+
+    num_members: int
+    all_logits: object
+    member_logits: object
+
+
+def mlp_members(num_members, margin=1.0, dim=12, num_classes=5, seed=0):
+    """Random two-layer members, their top logits pushed up by `margin`.
+
+    All agree on class 0 once the margin is large, as converged members do.
+    """
+    rng = np.random.default_rng(seed)
+    w1 = jnp.asarray(
+        rng.normal(size=(num_members, dim, 16)) / np.sqrt(dim), jnp.float32
+    )
+    w2 = jnp.asarray(rng.normal(size=(num_members, 16, num_classes)), jnp.float32)
+    push = jnp.zeros(num_classes).at[0].set(margin)
+
+    def logits_fn(x):
+        flat = x.reshape(x.shape[0], -1)
+        hidden = jnp.tanh(jnp.einsum("bd,mdh->mbh", flat, w1.astype(x.dtype)))
+        return jnp.einsum("mbh,mhk->mbk", hidden, w2.astype(x.dtype)) + push
+
+    return logits_fn
+
+
+def inputs(batch=16, shape=(3, 4), seed=1):
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.uniform(0.3, 0.7, size=(batch, *shape)), jnp.float32)
+
+
+def flat_norm(x):
+    return np.linalg.norm(np.asarray(x, np.float64).reshape(len(x), -1), axis=1)
+
+
+def cosines(a, b):
+    a, b = (np.asarray(v, np.float64).reshape(len(v), -1) for v in (a, b))
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+# --- textbook gradients, with enough decimal digits -----------------------------
+
+
+def exact_probs(logits, temperature):
+    """[M, K] nested lists of Decimal."""
+    tau = decimal.Decimal(str(temperature))
+    rows = []
+    for row in logits:
+        powers = [(decimal.Decimal(float(z)) / tau).exp() for z in row]
+        rows.append([p / sum(powers) for p in powers])
+    return rows
+
+
+def exact_cotangent(quantity, logits, temperature, weights=None):
+    """d quantity / d p_mk pulled through the softmax, textbook formulas."""
+    spread = float(np.ptp(logits)) / temperature
+    decimal.getcontext().prec = 60 + int(2 * spread)  # p of e^-spread, differences
+    probs = exact_probs(logits, temperature)
+    num_members, num_classes = len(probs), len(probs[0])
+    members, classes = range(num_members), range(num_classes)
+    mean = [sum(probs[m][k] for m in members) / num_members for k in classes]
+    if quantity == "variance":
+        grad = [[probs[m][k] - mean[k] for k in classes] for m in members]
+    elif quantity == "mutual_information":
+        grad = [[(probs[m][k] / mean[k]).ln() for k in classes] for m in members]
+    elif quantity == "pairwise_kl":
+        grad = [
+            [
+                sum(
+                    (probs[m][k] / probs[i][k]).ln() - probs[i][k] / probs[m][k]
+                    for i in members
+                )
+                for k in classes
+            ]
+            for m in members
+        ]
+    else:
+        grad = weights
+    result = []
+    for p, g in zip(probs, grad, strict=True):
+        inner = sum(pk * gk for pk, gk in zip(p, g, strict=True))
+        result.append([pk * (gk - inner) for pk, gk in zip(p, g, strict=True)])
+    largest = max(abs(v) for row in result for v in row)
+    return np.array([[float(v / largest) for v in row] for row in result])
+
+
+@pytest.mark.parametrize("margin", [0, 3, 40, 400])
+@pytest.mark.parametrize("quantity", ["variance", "mutual_information", "pairwise_kl"])
+def test_cotangent_is_exact_at_any_margin(quantity, margin):
+    rng = np.random.default_rng(margin)
+    logits = rng.normal(size=(4, 1, 5)).astype(np.float32)
+    logits[:, :, 2] += margin
+    # What float32 can be held to is the gradient at the float32 logits.
+    expected = exact_cotangent(quantity, logits[:, 0], 1.0)
+    got = perturbations.QUANTITIES[quantity](
+        jax.random.key(0), jnp.asarray(logits), 1.0
+    )
+    # A logit of 400 is itself known to 3e-5 in float32: so are the differences.
+    np.testing.assert_allclose(got[:, 0], expected, atol=2e-5 * max(1, margin / 20))
+    assert abs(np.abs(got).max() - 1.0) < 1e-6
+
+
+@pytest.mark.parametrize("quantity", ["variance", "mutual_information", "pairwise_kl"])
+def test_cotangent_where_members_disagree_on_the_top_class(quantity):
+    logits = np.zeros((3, 1, 4), np.float32)
+    logits[0, 0, 0] = logits[1, 0, 1] = logits[2, 0, 1] = 25.0
+    logits[:, 0, 3] = [0.5, -0.25, 0.0]
+    expected = exact_cotangent(quantity, logits[:, 0], 2.0)
+    got = perturbations.QUANTITIES[quantity](
+        jax.random.key(0), jnp.asarray(logits), 2.0
+    )
+    np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
+
+
+def test_random_cotangents_are_those_of_their_own_weights():
+    logits = np.random.default_rng(0).normal(size=(3, 1, 4)).astype(np.float32)
+    key = jax.random.key(5)
+    w = np.asarray(jax.random.uniform(key, logits.shape, minval=-1, maxval=1))
+    as_decimals = [[decimal.Decimal(float(v)) for v in row] for row in w[:, 0]]
+    ods_w = exact_cotangent("ods", logits[:, 0], 1.5, as_decimals)
+    got = quantities.random_output(key, jnp.asarray(logits), 1.5)
+    np.testing.assert_allclose(got[:, 0], ods_w, atol=1e-5)
+    centred = w - w.mean(0)
+    as_decimals = [[decimal.Decimal(float(v)) for v in row] for row in centred[:, 0]]
+    projected = exact_cotangent("projection", logits[:, 0], 1.5, as_decimals)
+    got = quantities.projection(key, jnp.asarray(logits), 1.5)
+    np.testing.assert_allclose(got[:, 0], projected, atol=1e-5)
+
+
+def test_variance_gradient_equals_autodiff_of_the_variance():
+    logits_fn, x = mlp_members(4, margin=1.0), inputs()
+
+    def value(x):
+        probs = jax.nn.softmax(logits_fn(x) / 2.0, axis=-1)
+        return jnp.var(probs, axis=0).sum()
+
+    gradient = jax.grad(value)(x)
+    moved = perturbations.disagreement(
+        jax.random.key(0), logits_fn, x, step_size=0.01, temperature=2.0
+    )
+    np.testing.assert_allclose(cosines(moved - x, gradient), 1.0, atol=1e-5)
+
+
+# --- the moves ------------------------------------------------------------------
+
+
+class MovesTest(chex.TestCase):
+    @chex.all_variants(without_device=False)
+    def test_gaussian_by_hand(self):
+        key, x = jax.random.key(3), inputs()
+        move = self.variant(
+            lambda k, x: perturbations.gaussian(k, None, x, step_size=0.1)
+        )
+        expected = jnp.clip(x + 0.1 * jax.random.normal(key, x.shape), 0, 1)
+        np.testing.assert_allclose(move(key, x), expected, atol=1e-6)
+
+    @chex.all_variants(without_device=False)
+    def test_ods_by_hand_on_a_linear_network(self):
+        # f(x) = W x, so the gradient is W^T diag(p)(w - <w>), with D = 2.
+        weights = np.array([[1.0, -2.0], [0.5, 1.5], [-1.0, 0.25]])
+        x = np.array([[0.4, 0.6], [0.5, 0.5]])
+        key = jax.random.key(11)
+        w = np.asarray(jax.random.uniform(key, (1, 2, 3), minval=-1, maxval=1))[0]
+        logits = x @ weights.T / 2.0
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        g = (p * (w - (p * w).sum(1, keepdims=True))) @ weights
+        unit = g / np.linalg.norm(g, axis=1, keepdims=True)
+        logits_fn = lambda x: x @ jnp.asarray(weights, jnp.float32).T  # noqa: E731
+        args = (logits_fn, jnp.asarray(x, jnp.float32))
+        for fn, scale in (
+            (perturbations.ods, 1.0),
+            (perturbations.conf_ods, p.max(1, keepdims=True)),
+        ):
+            move = self.variant(
+                lambda k, fn=fn: fn(k, *args, step_size=0.05, temperature=2.0)
+            )
+            expected = x + 0.05 * math.sqrt(2) * scale * unit
+            np.testing.assert_allclose(move(key), expected, atol=1e-6)
+
+    @chex.all_variants(without_device=False)
+    def test_disagreement_by_hand_with_two_linear_members(self):
+        # Two classes, two members: Var = (a - b)^2 / 2 for p_1 = a and b, so the
+        # gradient is along (a - b)(a' w_1 - b' w_2), a' = a (1 - a) for logit w.x.
+        w1, w2 = np.array([2.0, -1.0]), np.array([0.5, 1.0])
+        x = np.array([[0.3, 0.6]])
+
+        def logits_fn(x):
+            z = jnp.stack([x @ jnp.asarray(w, jnp.float32) for w in (w1, w2)])
+            return jnp.stack([z, jnp.zeros_like(z)], axis=-1)
+
+        a, b = (1 / (1 + np.exp(-x[0] @ w)) for w in (w1, w2))
+        g = (a - b) * (a * (1 - a) * w1 - b * (1 - b) * w2)
+        expected = x[0] + 0.02 * math.sqrt(2) * g / np.linalg.norm(g)
+        move = self.variant(
+            lambda k, x: perturbations.disagreement(k, logits_fn, x, step_size=0.02)
+        )
+        got = move(jax.random.key(0), jnp.asarray(x, jnp.float32))
+        np.testing.assert_allclose(got[0], expected, atol=1e-6)
+
+
+def test_ods_moves_exactly_eta_root_d():
+    x = inputs(shape=(5, 4, 3))
+    logits_fn = lambda x: mlp_members(1, margin=2.0, dim=60)(x)[0]  # noqa: E731
+    moved = perturbations.ods(jax.random.key(0), logits_fn, x, step_size=4 / 255)
+    np.testing.assert_allclose(flat_norm(moved - x), 4 / 255 * math.sqrt(60), rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("num_members", range(2, 8))
+def test_equal_members_leave_x_exactly(num_members, quantity, num_steps):
+    one = mlp_members(1, margin=3.0)
+    logits_fn = lambda x: jnp.repeat(one(x), num_members, axis=0)  # noqa: E731
+    x = inputs()
+    move = jax.jit(
+        lambda k, x: perturbations.disagreement(
+            k, logits_fn, x, step_size=0.1, quantity=quantity, num_steps=num_steps
+        )
+    )
+    np.testing.assert_array_equal(move(jax.random.key(0), x), x)
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_members_equal_up_to_rounding_leave_x_exactly(quantity):
+    one = mlp_members(1, margin=12.0)
+
+    def logits_fn(x):
+        logits = one(x)
+        ulp = jnp.finfo(jnp.float32).eps * jnp.abs(logits).max(-1, keepdims=True)
+        return jnp.concatenate([logits, logits + ulp, logits - ulp])
+
+    x = inputs()
+    moved = perturbations.disagreement(
+        jax.random.key(0), logits_fn, x, step_size=0.1, quantity=quantity
+    )
+    np.testing.assert_array_equal(moved, x)
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+@pytest.mark.parametrize("margin", [10.0, 20.0, 40.0, 1e4])
+def test_saturated_members_still_move(margin, quantity):
+    logits_fn, x = mlp_members(4, margin=margin), inputs(batch=64)
+    moved = perturbations.disagreement(
+        jax.random.key(0), logits_fn, x, step_size=0.01, quantity=quantity
+    )
+    np.testing.assert_allclose(flat_norm(moved - x), 0.01 * math.sqrt(12), rtol=1e-3)
+
+
+@pytest.mark.parametrize("margin", [10.0, 20.0, 40.0])
+def test_saturated_direction_is_the_float64_direction(margin):
+    logits_fn, x = mlp_members(4, margin=margin), inputs(batch=64)
+    moved = perturbations.disagreement(jax.random.key(0), logits_fn, x, step_size=0.01)
+    # In float64 with the top class's deviation as minus the others' sum; the
+    # common factor e^-margin is left out.
+    with jax.enable_x64(True):
+        x64 = jnp.asarray(np.asarray(x), jnp.float64)
+        logits, pull_back = jax.vjp(logits_fn, x64)
+        p = np.asarray(jax.nn.softmax(logits, axis=-1))
+        d = p - p.mean(0)
+        d[..., 0] = -d[..., 1:].sum(-1)
+        u = p * (d - (p * d).sum(-1, keepdims=True))
+        u[..., 0] = -u[..., 1:].sum(-1)
+        (direction,) = pull_back(jnp.asarray(u / np.abs(u).max((0, 2), keepdims=True)))
+    assert np.median(cosines(moved - x, direction)) > 0.999
+
+
+def test_steps_stay_in_the_ball_and_the_box_and_raise_the_variance():
+    logits_fn = mlp_members(4, margin=2.0)
+    x = inputs().at[:, 0].set(0.001).at[:, 1].set(0.999)
+    radius = 0.05 * math.sqrt(12)
+
+    def variance(x):
+        return jnp.var(jax.nn.softmax(logits_fn(x), axis=-1), axis=0).sum(-1)
+
+    one, many = (
+        perturbations.disagreement(
+            jax.random.key(0), logits_fn, x, step_size=0.05, num_steps=n, step_length=s
+        )
+        for n, s in ((1, None), (8, radius / 3))
+    )
+    for moved in (one, many):
+        assert flat_norm(moved - x).max() <= radius * (1 + 1e-5)
+        assert moved.min() >= 0 and moved.max() <= 1
+        assert (variance(moved) > variance(x)).all()
+    assert variance(many).mean() > variance(one).mean()
+
+
+def test_no_gradient_flows_into_the_moved_input():
+    logits_fn, x = mlp_members(3), inputs()
+    single = lambda x: logits_fn(x)[0]  # noqa: E731
+    for fn, view in (
+        (perturbations.gaussian, None),
+        (perturbations.ods, single),
+        (perturbations.conf_ods, single),
+        (perturbations.disagreement, logits_fn),
+    ):
+        total = lambda x: fn(jax.random.key(0), view, x, step_size=0.01).sum()  # noqa: B023, E731
+        np.testing.assert_array_equal(jax.grad(total)(x), jnp.zeros_like(x))
+
+
+def test_inputs_without_a_direction_stay_and_nothing_is_nan():
+    x = inputs(batch=3)
+
+    def logits_fn(x):  # flat for example 0, infinite slope for example 1
+        slope = jnp.array([0.0, jnp.inf, 1.0])[:, None]
+        z = jnp.where(slope > 0, slope, 0) * x.reshape(3, -1)[:, :4]
+        return jnp.stack([z, 2 * z])
+
+    for moved in (
+        perturbations.disagreement(jax.random.key(0), logits_fn, x, step_size=0.01),
+        perturbations.ods(
+            jax.random.key(0), lambda x: logits_fn(x)[1], x, step_size=0.01
+        ),
+    ):
+        np.testing.assert_array_equal(moved[:2], x[:2])
+        assert np.isfinite(moved).all()
+        assert (moved[2] != x[2]).any()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_low_precision_inputs_keep_their_dtype(dtype):
+    x = inputs().astype(dtype)
+    moved = perturbations.disagreement(
+        jax.random.key(0), mlp_members(3, margin=10.0), x, step_size=0.05
+    )
+    assert moved.dtype == dtype and (moved != x).any() and np.isfinite(moved).all()
+
+
+def test_unit_survives_tiny_and_huge_gradients():
+    direction = jnp.array([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0], [jnp.nan, 1.0]])
+    expected = [[0.6, 0.8], [0.6, 0.8], [0.0, 0.0], [0.0, 0.0]]
+    np.testing.assert_allclose(geometry.unit(direction), expected, rtol=1e-6)
+
+
+# --- the registry ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(perturbations.PERTURBATIONS))
+def test_bound_perturbations(name):
+    all_logits, x = mlp_members(3), inputs()
+    teachers = FakeTeachers(3, all_logits, lambda m, x: all_logits(x)[m])
+    config = {"perturbation": name, "step_size": 0.01, "num_steps": 2, "alpha": 0.9}
+    perturb = perturbations.create_perturbation(config)
+    moved = jax.jit(lambda k, x: perturb(k, x, teachers))(jax.random.key(0), x)
+    again = jax.jit(lambda k, x: perturb(k, x, teachers))(jax.random.key(0), x)
+    np.testing.assert_array_equal(moved, again)
+    assert (moved == x).all() == (name == "none")
+    if name == "none":
+        assert perturb(jax.random.key(0), x, teachers) is x
+
+
+def test_ods_draws_every_member():
+    seen = set()
+    teachers = FakeTeachers(4, None, lambda m, x: seen.add(int(m)) or x)
+    perturb = perturbations.create_perturbation(
+        {"perturbation": "ods", "step_size": 0.1}
+    )
+    for seed in range(40):
+        perturb(jax.random.key(seed), inputs(batch=2, shape=(3,)), teachers)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(InputError, match=r"perturbation='odds'.*ods"):
+        perturbations.create_perturbation({"perturbation": "odds"})
+    with pytest.raises(InputError, match=r"quantity='var'.*variance"):
+        perturbations.disagreement(
+            jax.random.key(0), mlp_members(2), inputs(), step_size=0.1, quantity="var"
+        )
+    with pytest.raises(InputError, match="num_steps=0"):
+        perturbations.disagreement(
+            jax.random.key(0), mlp_members(2), inputs(), step_size=0.1, num_steps=0
+        )

@@ -1,0 +1,537 @@
+"""The report: tables, sentences, figures, and the page as a whole."""
+
+import base64
+import html.parser
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edp import figures, report
+from edp.errors import InputError
+
+NUM_MEMBERS, NUM_CLASSES = 4, 3
+HOSTILE = "<script>alert('x')</script>"
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+def softmax(logits):
+    exps = np.exp(logits - logits.max(-1, keepdims=True))
+    return (exps / exps.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def student(name, cnll, perturbation="none", kind="single", **fields):
+    row = {"model": name, "kind": "student", "student": kind, "seed": 0}
+    return row | {"perturbation": perturbation, "cnll": cnll} | fields
+
+
+def make_run(workdir, hostile=False):
+    """Writes every file of a run with 4 members, 6 students and a 6×7 gallery."""
+    rng = np.random.default_rng(0)
+    (workdir / "predictions").mkdir(parents=True)
+    labels = rng.integers(0, NUM_CLASSES, 200)
+
+    def save(name, num_members):
+        logits = 2 * np.eye(NUM_CLASSES)[labels] + rng.normal(
+            size=(num_members, 200, NUM_CLASSES)
+        )
+        arrays = {}
+        for split in ("validation", "test"):
+            arrays |= {f"{split}_probs": softmax(logits), f"{split}_labels": labels}
+        np.savez(workdir / "predictions" / f"{name}.npz", **arrays)
+
+    def scores(i):
+        return {
+            "seed": 0,
+            "accuracy": 0.9 + 0.001234 * i,
+            "nll": 0.40 - 0.01 * i,
+            "cnll": 0.39 - 0.01 * i,
+            "ece": 0.0312 + 0.001 * i,
+            "cece": 0.01,
+            "brier": 0.15 - 0.003 * i,
+            "temperature": 1.3,
+        }
+
+    rows = []
+    for i in range(NUM_MEMBERS):
+        fields = {"model": f"DE-{i + 1}", "kind": "ensemble", "num_members": i + 1}
+        rows.append(fields | scores(i) | {"inference_cost": i + 1})
+    save("teachers", NUM_MEMBERS)
+    names = ["kd", "kd_noise", "kd_ods", "kd_conf_ods", "be", "be_conf_ods"]
+    kinds = ["none", "gaussian", "ods", "conf_ods", "none", "conf_ods"]
+    if hostile:
+        names[2:4] = ["$a_b$ <i>|*", "<script>alert(1)"]
+    for i, (name, perturbation) in enumerate(zip(names, kinds, strict=True)):
+        fields = student(name, 0, perturbation, "single" if i < 4 else "batch_ensemble")
+        more = {"dee": 0.5 + 0.5 * i, "gap_closed": 0.1 * i, "inference_cost": 1.0}
+        rows.append(fields | scores(0.3 + i / 3) | more)
+        save(name, 1)
+    (workdir / "results.json").write_text(json.dumps(rows))
+
+    dataset = HOSTILE if hostile else "digits"
+    config = {"data": {"source": "tfds", "name": dataset}, "model": {"name": "convnet"}}
+    run = {"versions": {"jax": "0.10", "flax": "0.12"}, "hardware": "2 cores"}
+    run |= {"started": "2025-01-02 03:04", "long": "x" * 400}
+    (workdir / "config.json").write_text(json.dumps(config | {"seed": 17}))
+    (workdir / "run.json").write_text(json.dumps(run))
+
+    clean = {"perturbation": None, "step_size": None}
+    values = {"disagreement_rate": 0.25, "mutual_information": 0.1, "error": 0.05}
+    diversity = [
+        {"inputs": "train", "pairwise_kl": 0.0125} | clean | values,
+        {"inputs": "test", "pairwise_kl": 0.5} | clean | values,
+        {"inputs": names[0], "pairwise_kl": 0.0125} | clean | values,
+        {"inputs": names[3], "perturbation": "conf_ods", "step_size": 1 / 128}
+        | {"pairwise_kl": 0.75}
+        | values,
+    ]
+    (workdir / "analysis.json").write_text(json.dumps({"diversity": diversity}))
+
+    views = ["clean", *names]
+    classes = [HOSTILE if hostile else "ant", "bee", "cat"]
+    images = rng.uniform(0.2, 0.8, (1, 6, 32, 32, 3)) * np.ones((7, 1, 1, 1, 1))
+    images[1:] += 0.04 * rng.choice([-1, 1], images[1:].shape)
+    np.savez(
+        workdir / "gallery.npz",
+        names=np.array(views),
+        images=images.astype(np.float32),
+        probs=softmax(rng.normal(size=(7, NUM_MEMBERS, 6, NUM_CLASSES))),
+        labels=np.array([0, 1, 2, 0, 1, 2]),
+        class_names=np.array(classes),
+    )
+    return rows
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags balance; gathers tags, table rows and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.rows, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text += data
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def read_page(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def markdown_cells(table):
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in table.splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    rows = make_run(workdir)
+    return workdir, rows, report.write_report(workdir)
+
+
+def test_whole_report(run):
+    workdir, _, path = run
+    assert path == workdir / "report.html"
+    page = read_page(path)
+    assert path.stat().st_size < 2e6
+    names = [tag for tag, _ in page.tags]
+    # The curve, three panels of diversity, reliability of DE-4 and six students.
+    assert names.count("svg") == 1 + 3 + 7
+    # Six examples: one clean image each, six perturbed ones with their change.
+    assert names.count("img") == 6 * (1 + 2 * 6)
+    assert names.count("li") == 6 * 7 * NUM_MEMBERS
+    assert not [a for _, a in page.tags if a.get("class") == "absent"]
+    for said in ("digits", "convnet", "17", "jax 0.10, flax 0.12", "2 cores"):
+        assert said in page.text
+    assert "x" * 400 not in page.text
+    assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == []
+
+
+def test_page_needs_nothing_from_elsewhere(run):
+    page = read_page(run[2])
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids)) > 0
+    for tag, attributes in page.tags:
+        assert tag not in ("link", "iframe", "object")
+        for name in ("src", "href", "xlink:href"):
+            target = attributes.get(name)
+            if target is not None:
+                assert target.startswith(("data:image/png;base64,", "#"))
+                assert not target.startswith("#") or target[1:] in ids
+    text = run[2].read_text()
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(ids)
+    assert not re.findall(r"url\((?!#)|@import|https?://", text)
+    # No stand-in for a colour is left, and all that are used are defined.
+    assert not re.findall(r"#0[1-5]0[1-5]0\d", text)
+    assert set(re.findall(r"var\((--\w+)\)", text)) <= set(
+        re.findall(r"(--\w+):", text)
+    )
+
+
+def test_writing_again_gives_the_same(run):
+    workdir, _, path = run
+    before = [path.read_bytes(), (workdir / "results.md").read_bytes()]
+    report.write_report(workdir)
+    assert [path.read_bytes(), (workdir / "results.md").read_bytes()] == before
+
+
+def test_numbers_in_both_tables_are_the_rows(run):
+    workdir, rows, path = run
+    markdown = (workdir / "results.md").read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    shown = markdown_cells("\n".join(lines))
+    web = read_page(path).rows
+    assert shown[0] == web[0] == [column.title for column in report.COLUMNS]
+    assert len(web) == len(shown) - 1 == len(rows) + 1
+    first = ["DE-1", "–", "–", "90.00", "0.4000", "0.3900", "3.12", "0.1500"]
+    assert web[1] == shown[2] == [*first, "–", "–", "1.00"]
+    factors = {"accuracy": 100, "ece": 100, "gap_closed": 100}
+    factors |= {"nll": 1, "cnll": 1, "brier": 1, "dee": 1}
+    keys = [column.key for column in report.COLUMNS]
+    for row, in_markdown, in_web in zip(rows, shown[2:], web[1:], strict=True):
+        assert in_web[0] == in_markdown[0] == row["model"]
+        for key, factor in factors.items():
+            for cell in (in_markdown[keys.index(key)], in_web[keys.index(key)]):
+                if key in row:
+                    digits = len(cell.strip("*").split(".")[1])
+                    error = abs(float(cell.strip("*")) - factor * row[key])
+                    assert digits >= 1 and error <= 0.5000001 * 10**-digits
+                else:
+                    assert cell == "–"
+
+
+def test_rows_keep_their_order():
+    rows = [student("z", 0.1), student("a", 0.3), {"model": "DE-1", "cnll": 0.2}]
+    for style in ("plain", "markdown"):
+        lines = report.format_table(rows, style).splitlines()[2:]
+        assert [line.strip("| ").split()[0] for line in lines] == ["z", "a", "DE-1"]
+
+
+def test_bold_is_the_best_student_of_each_column():
+    rows = [
+        {"model": "DE-1", "kind": "ensemble", "accuracy": 0.99, "nll": 0.01},
+        student("a", 0.50001, accuracy=0.8, nll=0.30, ece=0.02, inference_cost=1),
+        student("b", 0.50002, accuracy=0.7, nll=0.20, ece=0.03, inference_cost=4),
+        student("c", 0.6, accuracy=float("nan"), nll=0.25, ece=0.02),
+    ]
+    cells = markdown_cells(report.format_table(rows, "markdown"))
+    bold = [
+        (r, c) for r, line in enumerate(cells) for c, t in enumerate(line) if "**" in t
+    ]
+    titles = cells[0]
+    assert [(cells[r][0], titles[c]) for r, c in bold] == [
+        ("a", "acc %"),
+        ("a", "cNLL"),  # The same as b's in the digits shown.
+        ("a", "ECE %"),
+        ("b", "NLL"),
+        ("b", "cNLL"),
+        ("c", "ECE %"),
+    ]
+    assert cells[5][titles.index("acc %")] == "–"
+    # One student, or students that do not differ: nobody is best.
+    assert "**" not in report.format_table(rows[:2], "markdown")
+    assert "**" not in report.format_table([student("a", 0.5), student("b", 0.5)])
+
+
+def test_bold_in_html(run):
+    lines = re.findall(r"<tr.*?</tr>", run[2].read_text())
+    bold = [re.findall(r"<b>(.*?)</b>", line) for line in lines]
+    assert bold[5] == ["3.15"]  # The scores of the students rise, so does the ECE.
+    assert bold[-1] == ["90.24", "0.3803", "0.3703", "0.1441", "3.00", "50.0"]
+    assert not any(bold[:5] + bold[6:-1])
+
+
+def test_terminal_table_is_aligned_and_fits(run):
+    rows = run[1]
+    long = [dict(row, model="batch_ensemble_" * 3 + row["model"]) for row in rows]
+    for given in (rows, long, rows[:4]):
+        lines = report.format_table(given).splitlines()
+        assert max(map(len, lines)) <= 100
+        assert len({len(line) for line in lines}) == 1  # The last column is full.
+        start = [m.start() for m in re.finditer(r"(?<=  )─|^─", lines[1])]
+        for line in lines:
+            assert all(line[i - 2 : i] == "  " for i in start[1:])
+    shown = report.format_table(long).splitlines()[-1].split()[0]
+    assert "…" in shown and shown.endswith("_ods")
+    with pytest.raises(ValueError, match="'plain', 'markdown'"):
+        report.format_table(rows, "latex")
+
+
+def test_student_column_only_for_several_kinds():
+    rows = [student("a", 0.5), student("b", 0.4)]
+    assert "student" not in report.format_table(rows).splitlines()[0]
+    rows += [student("c", 0.4, kind="batch_ensemble")]
+    assert "student" in report.format_table(rows).splitlines()[0]
+
+
+def test_comparison_in_both_directions():
+    plain = [student("kd", 0.30004), student("kd2", 0.4)]
+    better = student("ods", 0.25, "ods")
+    worse = student("noise", 0.35, "gaussian")
+    said, doubt = report.compare_with_plain([worse, *plain, better])
+    assert (
+        "the best of 2 perturbed ones (ods, ods) has a calibrated NLL of 0.25" in said
+    )
+    assert "the best of 2 plain ones (kd) 0.3000: 0.0500 lower" in said
+    assert "the perturbation is ahead" in said
+    assert "single seed gives no uncertainty" in doubt and "chosen on the test" in doubt
+
+    said, doubt = report.compare_with_plain([plain[0], worse])
+    assert "the perturbed one (noise, gaussian)" in said
+    assert "0.0500 higher, so no perturbation is ahead of plain" in said
+    assert "single seed gives no uncertainty" in doubt and "chosen" not in doubt
+
+    said, _ = report.compare_with_plain(
+        [student("a", 0.3), student("b", 0.30001, "ods")]
+    )
+    assert "no difference to four decimals" in said and "ahead" not in said
+
+
+def test_comparison_is_within_a_kind_and_tells_what_is_lacking():
+    rows = [
+        {"model": "DE-1", "kind": "ensemble", "cnll": 0.1},
+        student("a", 0.5, None),
+        student("b", 0.4, "ods"),
+        student("c", 0.1, "ods", kind="batch_ensemble"),
+    ]
+    single, batch, doubt = report.compare_with_plain(rows)
+    assert "kind single" in single and "(b, ods)" in single and "(a) 0.5" in single
+    assert "no plain student of kind batch_ensemble" in batch
+    assert "single seed" in doubt
+    assert report.compare_with_plain(rows[:1]) == []
+    assert "no perturbed student" in report.compare_with_plain(rows[:2])[0]
+    seeds = [rows[1], dict(rows[2], seed=1)]
+    assert "not means over the seeds" in report.compare_with_plain(seeds)[1]
+
+
+def test_only_results(tmp_path):
+    rows = [student("kd", 0.3), student("ods", 0.2, "ods", temperature_at_bound=True)]
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    page = read_page(report.write_report(tmp_path))
+    for said in (
+        "there is no run.json",
+        "there is no config.json",
+        "there is no analysis.json",
+        "there is no gallery.npz",
+        "there is no kd.npz; there is no ods.npz",
+        "No row of an ensemble in results.json has a calibrated NLL.",
+        "at the bound of its search range",
+        "0.1000 lower",
+    ):
+        assert said in page.text, said
+    assert "svg" not in [tag for tag, _ in page.tags]
+    assert "0.1000 lower" in (tmp_path / "results.md").read_text()
+
+
+def test_teachers_only_and_damaged_files(tmp_path):
+    rows = make_run(tmp_path)[:1]
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    (tmp_path / "analysis.json").write_text('{"diversity": [')
+    (tmp_path / "gallery.npz").write_bytes(b"PK no archive")
+    (tmp_path / "run.json").write_text("[]")
+    page = read_page(report.write_report(tmp_path))
+    assert [tag for tag, _ in page.tags].count("svg") == 2  # Curve and reliability.
+    for name in ("analysis.json cannot be read", "gallery.npz cannot be read"):
+        assert name in page.text
+    assert "run.json is not a mapping" in page.text
+
+
+def test_diverged_student_is_left_out_of_the_diagrams(tmp_path):
+    make_run(tmp_path)
+    path = tmp_path / "predictions" / "kd.npz"
+    arrays = dict(np.load(path))
+    arrays["test_probs"][:] = np.nan
+    np.savez(path, **arrays)
+    page = read_page(report.write_report(tmp_path))
+    assert [tag for tag, _ in page.tags].count("svg") == 1 + 3 + 6
+    assert "diagrams left out: kd.npz: probs must be probabilities" in page.text
+
+
+@pytest.mark.parametrize("text", [None, "{", "{}", "[1]", '[{"kind": "student"}]'])
+def test_no_results_no_report(tmp_path, text):
+    if text is not None:
+        (tmp_path / "results.json").write_text(text)
+    with pytest.raises(InputError, match=r"results\.json"):
+        report.write_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_all_text_is_escaped(tmp_path):
+    make_run(tmp_path, hostile=True)
+    path = report.write_report(tmp_path)
+    page = read_page(path)
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1 and "i" not in names
+    assert names.count("svg") == 1 + 3 + 7
+    for said in (HOSTILE, "<script>alert(1)", "$a_b$ <i>|*"):
+        assert said in page.text
+    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
+    assert any("$a_b$ <i>|*" in label for label in labels)
+    markdown = (tmp_path / "results.md").read_text()
+    assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
+    widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
+    assert widths == {len(report.COLUMNS)}
+
+
+def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
+    make_run(tmp_path / "run")
+    secret = tmp_path / "run" / "predictions" / "kd.npz"
+    os.replace(secret, tmp_path / "run" / "kd.npz")
+    rows = [student("../kd", 0.3)]
+    (tmp_path / "run" / "results.json").write_text(json.dumps(rows))
+    page = read_page(report.write_report(tmp_path / "run"))
+    assert "Reliability diagrams left out: there is no kd.npz." in page.text
+
+
+def test_failure_leaves_the_old_report(tmp_path, monkeypatch):
+    (tmp_path / "results.json").write_text("[]")
+    (tmp_path / "results.md").write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        report.write_report(tmp_path)
+    assert (tmp_path / "results.md").read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"results.json", "results.md"}
+
+
+def test_import_is_light():
+    heavy = {"matplotlib", "jax", "PIL", "scipy"}
+    code = f"import sys, edp.report; print({heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_spread_by_hand():
+    # Two at the same place move half a gap each; the third is far enough away.
+    assert figures.spread([5.0, 0.0, 5.0], 1.0, -9, 9) == [4.5, 0.0, 5.5]
+    # Near the edge they are pushed inwards.
+    assert figures.spread([0.0, 0.1], 1.0, 0.0, 9.0) == pytest.approx([0.0, 1.0])
+    assert figures.spread([9.0, 8.9], 1.0, 0.0, 9.0) == pytest.approx([9.0, 8.0])
+
+
+def test_spread_keeps_order_and_gap():
+    values = np.random.default_rng(1).normal(size=12)
+    places = np.array(figures.spread(values, 0.3, -2.0, 2.0))
+    assert (np.argsort(places) == np.argsort(values)).all()
+    assert np.diff(np.sort(places)).min() >= 0.3 - 1e-9
+    assert places.min() >= -2 - 1e-9 and places.max() <= 2 + 1e-9
+
+
+def points(svg, style):
+    """The points of the one path drawn with `style`."""
+    (path,) = re.findall(rf'<path d="([^"]*)" [^>]*{re.escape(style)}', svg)
+    return np.array(re.findall(r"-?[\d.]+", path), float).reshape(-1, 2)
+
+
+def test_reliability_draws_the_occupied_bins(tmp_path):
+    # Two inputs at confidence 0.95, one of them right, and one at 0.6, right.
+    probs = np.array([[[0.95, 0.05], [0.95, 0.05], [0.4, 0.6]]], np.float32)
+    np.savez(tmp_path / "a.npz", test_probs=probs, test_labels=np.array([0, 1, 1]))
+    page = report._reliability_section(tmp_path, [student("a", 0.1, temperature=0.5)])
+    corner, size = np.array([38, 174]), np.array([164, -166])
+    drawn = (points(page, "stroke: var(--s0); stroke-width: 1.6") - corner) / size
+    np.testing.assert_allclose(drawn, [[0.6, 1], [0.95, 0.5]], atol=1e-5)
+    # At T = 1/2 the odds are squared: 0.36 to 0.16 and 0.9025 to 0.0025.
+    drawn = points(
+        page, "stroke-dasharray: 4.8,2.4; stroke-dashoffset: 0; stroke: var(--muted)"
+    )
+    expected = [[0.36 / 0.52, 1], [0.9025 / 0.905, 0.5]]
+    np.testing.assert_allclose((drawn - corner) / size, expected, atol=1e-5)
+
+
+def test_bars_are_as_long_as_their_values():
+    entries = [figures.Bar("a", 0.5, 1), figures.Bar("b", 0.2, 2)]
+    svg = figures.bars("pairwise KL", entries)
+    long, short = (np.ptp(points(svg, f"fill: var(--s{i})")[:, 0]) for i in (1, 2))
+    assert short / long == pytest.approx(0.4)
+
+
+def test_student_line_stands_where_its_value_is():
+    levels = [
+        figures.Level("between", 0.25, 1.5, 0, False),
+        figures.Level("better than all", 0.1, 2, 1, True),
+        figures.Level("worse than one", 0.4, 0, 2, True),
+    ]
+    svg = figures.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
+    curve = points(svg, "stroke: var(--ink); stroke-width: 2;")
+    lines = [points(svg, f"stroke: var(--s{i}); stroke-width: 1.6") for i in range(3)]
+    heights = [line[:, 1].mean() for line in lines]
+    middle, half = curve[:, 1].mean(), np.ptp(curve[:, 1]) / 2
+    np.testing.assert_allclose(heights, middle + half * np.array([0, 3, -3]), atol=1e-5)
+    # Only the first meets the curve: half way along it.
+    rings = re.findall(r'x="([\d.]+)" y="([\d.]+)" style="fill: var\(--paper\)', svg)
+    np.testing.assert_allclose(np.array(rings, float), [curve.mean(axis=0)], atol=1e-5)
+
+
+def test_figures_say_their_values():
+    levels = [figures.Level("<a>", 0.25, 1.5, 0, True)]
+    svg = figures.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
+    label = Page(svg).tags[0][1]["aria-label"]
+    assert label == "Calibrated NLL: DE-1 0.3000, DE-2 0.2000, <a> 0.2500"
+    entries = [figures.Bar("train", 0.004, None), figures.Bar("ods", 0.2, 1)]
+    svg = figures.bars("disagreement rate", entries, percent=True)
+    label = Page(svg).tags[0][1]["aria-label"]
+    assert label == "disagreement rate: train 0.4 %, ods 20.0 %"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_image_uri_keeps_the_pixels(channels):
+    values = np.random.default_rng(2).integers(0, 256, (8, 6, channels))
+    uri = figures.image_uri(values / 255)
+    raw = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    pixels = np.asarray(Image.open(io.BytesIO(raw)))
+    np.testing.assert_array_equal(pixels.reshape(values.shape), values)
+    large = figures.image_uri(np.full((200, 100, channels), 2.0))
+    raw = base64.b64decode(large.removeprefix("data:image/png;base64,"))
+    picture = Image.open(io.BytesIO(raw))
+    assert picture.size == (32, 64) and np.asarray(picture).min() == 255
+
+
+def test_gallery_shows_the_change_amplified(run):
+    # All changes are 0.04, and 10 is the largest round gain that keeps them in range.
+    page = read_page(run[2])
+    assert "10 times amplified" in page.text
+    images = [a for tag, a in page.tags if tag == "img"]
+    change = next(a for a in images if a["alt"] == "change by kd")
+    raw = base64.b64decode(change["src"].split(",")[1])
+    values = np.asarray(Image.open(io.BytesIO(raw))) / 255
+    assert set(np.round(values.ravel(), 1)) == {0.1, 0.9}
+    arrays = np.load(run[0] / "gallery.npz")
+    probs = arrays["probs"][0, :, 0]
+    said = [f"{['ant', 'bee', 'cat'][p.argmax()]} {p.max():.2f}" for p in probs]
+    assert images[0]["alt"] == "clean; members predict " + ", ".join(said)
+    item = next(a for tag, a in page.tags if tag == "li")
+    assert item["class"] == ("right" if probs[0].argmax() == 0 else "wrong")
+    assert item["style"] == f"--p:{100 * probs[0].max():.0f}%"
