@@ -13,11 +13,32 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edp import figures, report
+from edp import report
 from edp.errors import InputError
+from edp.report import figures, gallery, sections, table
 
 NUM_MEMBERS, NUM_CLASSES = 4, 3
 HOSTILE = "<script>alert('x')</script>"
+RUN = {
+    "schema_version": 1,
+    "edp": "0.1.0",
+    "python": "3.11.7",
+    "jax": "0.10.2",
+    "flax": "0.12.0",
+    "optax": "0.2.6",
+    "orbax-checkpoint": "0.11.2",
+    "numpy": "2.3.1",
+    "platform": "Linux-6.1",
+    "backend": "cpu",
+    "device": "cpu",
+    "num_devices": 1,
+    "num_processes": 1,
+    "cpu_count": 2,
+}
+SOFTWARE = (
+    "edp 0.1.0, python 3.11.7, jax 0.10.2, flax 0.12.0, optax 0.2.6, "
+    "orbax-checkpoint 0.11.2, numpy 2.3.1"
+)
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
@@ -76,10 +97,8 @@ def make_run(workdir, hostile=False):
 
     dataset = HOSTILE if hostile else "digits"
     config = {"data": {"source": "tfds", "name": dataset}, "model": {"name": "convnet"}}
-    run = {"versions": {"jax": "0.10", "flax": "0.12"}, "hardware": "2 cores"}
-    run |= {"started": "2025-01-02 03:04", "long": "x" * 400}
     (workdir / "config.json").write_text(json.dumps(config | {"seed": 17}))
-    (workdir / "run.json").write_text(json.dumps(run))
+    (workdir / "run.json").write_text(json.dumps(RUN))
 
     clean = {"perturbation": None, "step_size": None}
     values = {"disagreement_rate": 0.25, "mutual_information": 0.1, "error": 0.05}
@@ -144,10 +163,10 @@ def read_page(path):
     return Page(path.read_text(encoding="utf-8"))
 
 
-def markdown_cells(table):
+def markdown_cells(text):
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-        for line in table.splitlines()
+        for line in text.splitlines()
     ]
 
 
@@ -170,10 +189,75 @@ def test_whole_report(run):
     assert names.count("img") == 6 * (1 + 2 * 6)
     assert names.count("li") == 6 * 7 * NUM_MEMBERS
     assert not [a for _, a in page.tags if a.get("class") == "absent"]
-    for said in ("digits", "convnet", "17", "jax 0.10, flax 0.12", "2 cores"):
+    for said in ("digits", "convnet", "17", SOFTWARE, "cpu (2 cores), Linux-6.1"):
         assert said in page.text
-    assert "x" * 400 not in page.text
     assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == []
+
+
+def test_facts():
+    rows = [
+        {"model": "DE-1", "kind": "ensemble", "num_members": 1, "seed": 3},
+        {"model": "DE-2", "kind": "ensemble", "num_members": 2, "seed": 3},
+        student("be", 0.1, num_members=9, seed=4),
+    ]
+    config = {
+        "seed": 0,
+        "data": {"source": "digits", "name": None, "path": None},
+        "model": {
+            "depth": 28,
+            "name": "wide_resnet",
+            "widen_factor": 10,
+            "width": None,
+        },
+    }
+    assert report.run_facts(rows, config, RUN) == {
+        "Dataset": "digits",
+        "Model": "wide_resnet, depth 28, widen_factor 10",
+        "Members": "2",
+        "Seed": "0",
+        "Software": SOFTWARE,
+        "Hardware": "cpu (2 cores), Linux-6.1",
+    }
+    assert report.run_facts(rows, {}, {}) == {"Members": "2", "Seed": "3, 4"}
+    assert report.run_facts([], {"data": "cifar10", "model": None}, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"num_devices": 8}, "cpu (8 × cpu, 2 cores), Linux-6.1"),
+        (
+            {"backend": "gpu", "device": "NVIDIA H100", "cpu_count": 64},
+            "gpu (NVIDIA H100, 64 CPU cores), Linux-6.1",
+        ),
+        (
+            {
+                "backend": "tpu",
+                "device": "TPU v4",
+                "num_devices": 8,
+                "num_processes": 2,
+            },
+            "tpu (8 × TPU v4, 2 CPU cores), 2 processes, Linux-6.1",
+        ),
+        ({"cpu_count": None, "platform": ""}, "cpu"),
+    ],
+)
+def test_hardware(changed, said):
+    assert report.run_facts([], {}, RUN | changed)["Hardware"] == said
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"source": "tfds", "name": "cifar10", "path": None}, "cifar10"),
+        ({"source": "folder", "name": None, "path": "/data/birds/"}, "birds"),
+        ({"source": "npz", "name": "cifar10", "path": "sets/mnist.npz"}, "mnist.npz"),
+        ({"source": "folder", "path": "."}, "folder"),
+        ({"source": "digits", "name": "cifar10", "path": "x"}, "digits"),
+    ],
+)
+def test_the_dataset_shown(data, said):
+    assert report.run_facts([], {"data": data}, {}) == {"Dataset": said}
 
 
 def test_page_needs_nothing_from_elsewhere(run):
@@ -210,13 +294,13 @@ def test_numbers_in_both_tables_are_the_rows(run):
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     shown = markdown_cells("\n".join(lines))
     web = read_page(path).rows
-    assert shown[0] == web[0] == [column.title for column in report.COLUMNS]
+    assert shown[0] == web[0] == [column.title for column in table.COLUMNS]
     assert len(web) == len(shown) - 1 == len(rows) + 1
     first = ["DE-1", "–", "–", "90.00", "0.4000", "0.3900", "3.12", "0.1500"]
     assert web[1] == shown[2] == [*first, "–", "–", "1.00"]
     factors = {"accuracy": 100, "ece": 100, "gap_closed": 100}
     factors |= {"nll": 1, "cnll": 1, "brier": 1, "dee": 1}
-    keys = [column.key for column in report.COLUMNS]
+    keys = [column.key for column in table.COLUMNS]
     for row, in_markdown, in_web in zip(rows, shown[2:], web[1:], strict=True):
         assert in_web[0] == in_markdown[0] == row["model"]
         for key, factor in factors.items():
@@ -399,7 +483,7 @@ def test_all_text_is_escaped(tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
     widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
-    assert widths == {len(report.COLUMNS)}
+    assert widths == {len(table.COLUMNS)}
 
 
 def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
@@ -459,7 +543,7 @@ def test_reliability_draws_the_occupied_bins(tmp_path):
     # Two inputs at confidence 0.95, one of them right, and one at 0.6, right.
     probs = np.array([[[0.95, 0.05], [0.95, 0.05], [0.4, 0.6]]], np.float32)
     np.savez(tmp_path / "a.npz", test_probs=probs, test_labels=np.array([0, 1, 1]))
-    page = report._reliability_section(tmp_path, [student("a", 0.1, temperature=0.5)])
+    page = sections.reliability_section(tmp_path, [student("a", 0.1, temperature=0.5)])
     corner, size = np.array([38, 174]), np.array([164, -166])
     drawn = (points(page, "stroke: var(--s0); stroke-width: 1.6") - corner) / size
     np.testing.assert_allclose(drawn, [[0.6, 1], [0.95, 0.5]], atol=1e-5)
@@ -509,11 +593,11 @@ def test_figures_say_their_values():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_uri_keeps_the_pixels(channels):
     values = np.random.default_rng(2).integers(0, 256, (8, 6, channels))
-    uri = figures.image_uri(values / 255)
+    uri = gallery.image_uri(values / 255)
     raw = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
     pixels = np.asarray(Image.open(io.BytesIO(raw)))
     np.testing.assert_array_equal(pixels.reshape(values.shape), values)
-    large = figures.image_uri(np.full((200, 100, channels), 2.0))
+    large = gallery.image_uri(np.full((200, 100, channels), 2.0))
     raw = base64.b64decode(large.removeprefix("data:image/png;base64,"))
     picture = Image.open(io.BytesIO(raw))
     assert picture.size == (32, 64) and np.asarray(picture).min() == 255

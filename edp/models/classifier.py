@@ -121,7 +121,7 @@ class Classifier(nn.Module):
             conv=partial(Conv, dtype=self.dtype, **members),
             norm=partial(BatchNorm, dtype=self.dtype, use_running_average=not train),
         )
+        # Logits rounded to bfloat16 would show in likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))
-        # Logits rounded to bfloat16 would show in the likelihood and calibration.
         x = Dense(self.num_classes, name="head", **members)(x)
         return x if self.num_members is None else unfold(x, self.num_members)

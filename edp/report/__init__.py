@@ -1,0 +1,71 @@
+"""The report of a run, from the files in its work directory alone.
+
+`write_report` may be called on a run that is only partly done, and again when
+more of it is: whatever is missing is left out with a plain sentence.
+"""
+
+import html
+import importlib.resources
+import os
+import pathlib
+import string
+
+from edp.report.comparison import cautions, compare_with_plain
+from edp.report.facts import run_facts
+from edp.report.files import read_mapping, read_rows
+from edp.report.markup import escape_markdown, paragraph
+from edp.report.table import LEGEND, format_table, table_section
+from edp.workdir import write_text
+
+__all__ = ["compare_with_plain", "format_table", "run_facts", "write_report"]
+
+
+def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+    """Writes `results.md` and the self-contained `report.html` of a run.
+
+    Reads `results.json` and, where they are there, `config.json`, `run.json`,
+    `analysis.json`, `gallery.npz` and `predictions/*.npz`. Each file is written
+    whole or not at all.
+
+    Args:
+      workdir: the run's work directory.
+
+    Returns:
+      The path of `report.html`.
+
+    Raises:
+      InputError: if `results.json` is missing or is not a list of rows.
+    """
+    # Matplotlib and Pillow are for the page only; a table needs neither.
+    from edp.report import gallery, sections
+
+    workdir = pathlib.Path(workdir)
+    rows = read_rows(workdir / "results.json")
+    config, no_config = read_mapping(workdir / "config.json")
+    run, no_run = read_mapping(workdir / "run.json")
+    facts = run_facts(rows, config, run)
+    findings = [*compare_with_plain(rows), *cautions(rows)]
+    name = facts.get("Dataset") or workdir.resolve().name
+    title = f"Ensemble distillation on {name}"
+
+    lines = [f"# {escape_markdown(title)}", ""]
+    lines += [f"- {escape_markdown(f'{k}: {v}')}" for k, v in facts.items()]
+    lines += ["", format_table(rows, "markdown"), "", LEGEND, ""]
+    lines += [line for said in findings for line in (escape_markdown(said), "")]
+    write_text(workdir / "results.md", "\n".join(lines))
+
+    template = importlib.resources.files(__name__) / "template.html"
+    page = string.Template(template.read_text(encoding="utf-8")).substitute(
+        title=html.escape(title),
+        findings="".join(paragraph(said, "finding") for said in findings),
+        facts=sections.facts_section(facts, no_run),
+        table=table_section(rows),
+        cnll=sections.cnll_section(rows),
+        diversity=sections.diversity_section(workdir / "analysis.json", rows),
+        reliability=sections.reliability_section(workdir / "predictions", rows),
+        gallery=gallery.gallery_section(workdir / "gallery.npz"),
+        configuration=sections.configuration_section(config, no_config),
+    )
+    path = workdir / "report.html"
+    write_text(path, page)
+    return path

@@ -1,0 +1,61 @@
+"""Reading a run's files, any of which may be missing or damaged."""
+
+import json
+import pathlib
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edp.errors import InputError
+from edp.report.rows import Row
+
+
+def read_rows(path: pathlib.Path) -> list[Row]:
+    """Reads `results.json`.
+
+    Raises:
+      InputError: it is missing or is not a list of rows.
+    """
+    rows, why = read(path, load_json)
+    if why:
+        raise InputError(f"no report without results.json: {path}: {why}")
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and "model" in row for row in rows
+    ):
+        raise InputError(f"{path} is not a list of rows that each name a model")
+    return rows
+
+
+def read_mapping(path: pathlib.Path) -> tuple[Mapping, str]:
+    """What is in a JSON file, or {} and a few words on why not."""
+    value, why = read(path, load_json)
+    if isinstance(value, dict):
+        return value, ""
+    return {}, why or f"{path.name} is not a mapping"
+
+
+def read(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> tuple[Any, str]:
+    """What is in a file, or None and a few words on why not."""
+    try:
+        return load(path), ""
+    except FileNotFoundError:
+        return None, f"there is no {path.name}"
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return None, f"{path.name} cannot be read ({type(error).__name__})"
+
+
+def load_json(path: pathlib.Path) -> Any:
+    """For `read`: a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_arrays(*keys: str) -> Callable[[pathlib.Path], list[np.ndarray]]:
+    """For `read`: the arrays of these names in an `.npz` file."""
+
+    def load(path: pathlib.Path) -> list[np.ndarray]:
+        with np.load(path) as arrays:
+            return [arrays[key] for key in keys]
+
+    return load

@@ -1,0 +1,32 @@
+"""What the report asks of the rows of `results.json`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+def number(row: Row, key: str) -> float | None:
+    """A finite number, or None."""
+    value = row.get(key)
+    if isinstance(value, int | float) and math.isfinite(value):
+        return value
+    return None
+
+
+def of_ensembles(rows: Sequence[Row]) -> list[Row]:
+    """The rows of DE-1, ..., DE-M."""
+    return [row for row in rows if row.get("kind") == "ensemble"]
+
+
+def is_plain(row: Row) -> bool:
+    """Whether it is a student distilled on the inputs as they are."""
+    plain = row.get("perturbation") in (None, "", "none")
+    return plain and row.get("kind") == "student"
+
+
+def series_by_student(rows: Sequence[Row]) -> dict[str, int]:
+    """A series colour for each student, by its place."""
+    students = [str(row["model"]) for row in rows if row.get("kind") == "student"]
+    return {name: i for i, name in enumerate(dict.fromkeys(students))}

@@ -1,0 +1,178 @@
+"""The sections of the page, each from the files it needs."""
+
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edp import metrics
+from edp.errors import InputError
+from edp.report import figures
+from edp.report.files import load_arrays, load_json, read
+from edp.report.markup import absent, figure, paragraph, shorten
+from edp.report.rows import Row, is_plain, number, of_ensembles, series_by_student
+
+_DIVERSITY = (
+    ("pairwise_kl", "pairwise KL", False),
+    ("disagreement_rate", "disagreement rate", True),
+    ("error", "mean member error", True),
+)
+
+
+def facts_section(facts: Mapping[str, str], why: str) -> str:
+    """The run's facts; `why` tells what keeps some out."""
+    entries = [
+        f"<div{' class=wide' if len(v) > 40 else ''}><dt>{html.escape(k)}</dt>"
+        f"<dd>{html.escape(v)}</dd></div>"
+        for k, v in facts.items()
+    ]
+    listed = f"<dl>{''.join(entries)}</dl>" if entries else ""
+    if why:
+        listed += absent(f"What it ran on and with is left out: {why}.")
+    return listed
+
+
+def cnll_section(rows: Sequence[Row]) -> str:
+    """Calibrated NLL by ensemble size, with the students in it."""
+    sizes = {
+        int(row["num_members"]): row["cnll"]
+        for row in of_ensembles(rows)
+        if row.get("num_members") and number(row, "cnll") is not None
+    }
+    if not sizes:
+        return absent("No row of an ensemble in results.json has a calibrated NLL.")
+    colours = series_by_student(rows)
+    levels = [
+        figures.Level(
+            name=shorten(str(row["model"]), 20),
+            cnll=row["cnll"],
+            dee=number(row, "dee"),
+            series=colours[str(row["model"])],
+            dashed=is_plain(row),
+        )
+        for row in rows
+        if row.get("kind") == "student" and number(row, "cnll") is not None
+    ]
+    members = sorted(sizes)
+    svg = figures.cnll_by_ensemble_size(members, [sizes[m] for m in members], levels)
+    return figure(
+        "The heavy curve is the ensemble with one member, two, and so on; each student "
+        "is a level line, dashed if it was distilled on the inputs as they are. A "
+        "student is worth as many members as the curve has where its line meets it "
+        "(the ring). Look for solid lines below dashed ones of the same kind of "
+        "student: there the perturbation helped.",
+        f'<div class="single">{svg}</div>',
+    )
+
+
+def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
+    """The teachers' diversity from `analysis.json`."""
+    analysis, why = read(path, load_json)
+    entries = analysis.get("diversity") if isinstance(analysis, dict) else None
+    if not entries:
+        why = why or f"{path.name} has no diversity in it"
+        return absent(f"The teachers' diversity is left out: {why}.")
+    colours = series_by_student(rows)
+    plain = {str(row["model"]) for row in rows if is_plain(row)}
+    panels = []
+    for key, title, percent in _DIVERSITY:
+        bars = []
+        for entry in entries:
+            inputs, value = str(entry.get("inputs")), number(entry, key)
+            if value is None or inputs in plain:
+                continue
+            name = {"train": "training inputs", "test": "test inputs"}.get(inputs)
+            if name is None:
+                step = number(entry, "step_size")
+                name = f"{inputs}: {entry.get('perturbation') or 'none'}"
+                name += "" if step is None else f", step {step:.3g}"
+            bars.append(figures.Bar(shorten(name, 44), value, colours.get(inputs)))
+        if bars:
+            svg = figures.bars(title, bars, percent)
+            panels.append(f'<div class="panel">{svg}</div>')
+    return figure(
+        "How far the teachers differ on inputs as they are (grey) and on training "
+        "inputs moved as for each student. Students see training inputs, so look "
+        "first at those: where teachers fit them nearly perfectly they also agree on "
+        "them, and what makes an ensemble better than one network stays hidden. A "
+        "perturbation does its work if it lifts the diversity to that on test inputs "
+        "or above. Read it beside the error: teachers that are merely wrong also "
+        "differ.",
+        f'<div class="panels large">{"".join(panels)}</div>',
+    )
+
+
+def reliability_section(folder: pathlib.Path, rows: Sequence[Row]) -> str:
+    """A reliability diagram of DE-M and of each student, from `predictions/`."""
+    shown = [row for row in rows if row.get("kind") == "student"]
+    ensemble = [row for row in of_ensembles(rows) if row.get("num_members")]
+    if ensemble:
+        shown.insert(0, max(ensemble, key=lambda row: row["num_members"]))
+    colours = series_by_student(rows)
+    panels, missing = [], []
+    for row in shown:
+        name = str(row["model"])
+        file = name if row.get("kind") == "student" else "teachers"
+        # A name with a slash in it would lead out of the folder.
+        path = folder / f"{pathlib.PurePath(file).name}.npz"
+        arrays, why = read(path, load_arrays("test_probs", "test_labels"))
+        if arrays is None:
+            missing.append(why)
+            continue
+        try:
+            panels.append(_reliability_panel(row, *arrays, colours.get(name)))
+        except InputError as error:  # As after a run that diverged.
+            missing.append(f"{path.name}: {error}")
+    note = ""
+    if missing:
+        note = absent(f"Reliability diagrams left out: {'; '.join(missing)}.")
+    if not panels:
+        return note or absent("There is no model to draw a reliability diagram of.")
+    return figure(
+        "Of the inputs predicted with a given confidence, how many are right; a dot's "
+        "area is the share of inputs in its bin. Dots under the diagonal are "
+        "overconfident. Grey and dashed is the same after temperature scaling: what "
+        "is then still off the diagonal, no single temperature mends.",
+        f'<div class="panels small">{"".join(panels)}</div>{note}',
+    )
+
+
+def _reliability_panel(
+    row: Row, probs: np.ndarray, labels: np.ndarray, colour: int | None
+) -> str:
+    def curve(p):
+        bins = metrics.reliability_bins(p, labels, num_bins=15)
+        full = bins.counts > 0
+        return figures.Curve(
+            confidence=bins.confidence[full],
+            accuracy=bins.accuracy[full],
+            share=bins.counts[full] / bins.counts.sum(),
+        )
+
+    probs = probs.mean(axis=0)
+    name, temperature = str(row["model"]), number(row, "temperature")
+    calibrated = None
+    if temperature is not None:
+        calibrated = curve(metrics.apply_temperature(probs, temperature))
+    errors = [
+        f"{said}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
+        for said, key in (("ECE", "ece"), ("calibrated", "cece"))
+        if (value := number(row, key)) is not None
+    ]
+    return (
+        f'<div class="panel"><h3 title="{html.escape(name)}">'
+        f"{html.escape(shorten(name, 20))}</h3>"
+        + paragraph(", ".join(errors))
+        + figures.reliability(curve(probs), calibrated, colour, name)
+        + "</div>"
+    )
+
+
+def configuration_section(config: Mapping, why: str) -> str:
+    """All of `config.json`, folded; `why` tells what keeps it out."""
+    if why:
+        return absent(f"The configuration is left out: {why}.")
+    text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
+    return f"<details><summary>config.json</summary><pre>{text}</pre></details>"

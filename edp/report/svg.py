@@ -1,0 +1,101 @@
+"""SVG elements for the page, which follow its colours.
+
+A figure is drawn once and serves dark, light and print: colours are stand-ins
+that the finished SVG replaces by the page's CSS variables (`--ink`, `--muted`,
+`--rule`, `--paper` and the series `--s0` … `--s7`). Text is drawn as paths, so
+that it looks the same where the font is missing; what it says is repeated in the
+SVG's accessible label.
+"""
+
+import html
+import io
+import re
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+NUM_SERIES = 8
+"""How many series colours the page defines; `series` repeats after that."""
+
+INK, MUTED, RULE, PAPER = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"} | {
+    f"#05050{i}": f"s{i}" for i in range(NUM_SERIES)
+}
+STYLE = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "edp",
+    "font.family": ["DejaVu Sans"],
+    "font.size": 11,
+    "text.color": INK,
+    "text.parse_math": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+}
+
+
+def series(index: int) -> str:
+    """The stand-in for the page's colour number `index`."""
+    return f"#05050{index % NUM_SERIES}"
+
+
+def new_figure(
+    width: float, height: float, left: float, right: float, top: float, bottom: float
+) -> tuple[Figure, Axes]:
+    """A figure with one axes, all sizes in CSS pixels."""
+    figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+    inner_width, inner_height = width - left - right, height - top - bottom
+    axes = figure.add_axes(
+        (left / width, bottom / height, inner_width / width, inner_height / height)
+    )
+    return figure, axes
+
+
+def to_svg(figure: Figure, name: str, label: str) -> str:
+    """Renders to an SVG element fit to stand inside an HTML page.
+
+    Matplotlib's ids repeat from figure to figure: those that are referred to
+    get the figure's name in front, the others go.
+    """
+    file = io.StringIO()
+    width, height = figure.get_size_inches() * 72
+    FigureCanvasSVG(figure).print_svg(file)
+    svg = file.getvalue()
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(
+        r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->",
+        "",
+        body,
+        flags=re.DOTALL,
+    )
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
+    prefix = re.sub(r"[^A-Za-z0-9]", lambda found: f"_{ord(found[0]):x}", name)
+
+    def rename(found: re.Match) -> str:
+        return f' id="{prefix}-{found[1]}"' if found[1] in used else ""
+
+    body = re.sub(r'\sid="([^"]*)"', rename, body)
+    body = re.sub(r'href="#', f'href="#{prefix}-', body)
+    body = re.sub(r"url\(#", f"url(#{prefix}-", body)
+    body = re.sub(
+        "|".join(_VARIABLES), lambda found: f"var(--{_VARIABLES[found[0]]})", body
+    )
+    body = re.sub(r"\s*\n\s*", "\n", body)
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
+        'style="stroke-linejoin: round; stroke-linecap: butt" '
+        f'aria-label="{html.escape(label)}">{body}'
+    )

@@ -1,0 +1,146 @@
+"""Ensembles: stacked = separate, vmap = unroll, sharded = unsharded."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from edp import ensemble, losses, models
+from edp.errors import InputError
+
+M, B, K = 3, 8, 4
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = ml_collections.ConfigDict({"name": "convnet", "width": 4})
+    return models.create_model(config, num_classes=K, mean=(0.5,), std=(0.25,))
+
+
+@pytest.fixture(scope="module")
+def tx():
+    return optax.sgd(0.1, momentum=0.9)
+
+
+@pytest.fixture(scope="module")
+def state(model, tx):
+    keys = jax.random.split(jax.random.key(0), M)
+    return ensemble.create_state(model, tx, keys, jnp.zeros((1, 8, 8, 1)))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return {
+        "image": jnp.asarray(rng.uniform(size=(M, B, 8, 8, 1)), jnp.float32),
+        "label": jnp.asarray(rng.integers(0, K, size=(M, B))),
+    }
+
+
+def assert_trees_close(a, b, **tolerances):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerances), a, b)
+
+
+def test_members_start_apart(state):
+    kernel = state.params["conv1"]["kernel"]
+    assert kernel.shape[0] == M
+    assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_logits_are_those_of_each_member(model, state, batch):
+    x = batch["image"][0]
+    stacked = ensemble.logits(model, state.variables, x)
+    assert stacked.shape == (M, B, K)
+    for m, variables in enumerate(ensemble.unstack(state.variables)):
+        alone = model.apply(variables, x, train=False)
+        np.testing.assert_allclose(stacked[m], alone, atol=1e-5)
+
+
+def test_stack_undoes_unstack(state):
+    again = ensemble.stack(ensemble.unstack(state.variables))
+    assert_trees_close(again, state.variables, rtol=0)
+    one = jax.jit(ensemble.select)(state.variables, 1)
+    assert_trees_close(one, ensemble.unstack(state.variables)[1], rtol=0)
+
+
+def test_stack_refuses_other_architectures():
+    with pytest.raises(InputError, match="member 1 has other parameters"):
+        ensemble.stack([{"w": jnp.zeros(3)}, {"w": jnp.zeros(4)}])
+    with pytest.raises(InputError, match="empty"):
+        ensemble.stack([])
+
+
+def test_vmap_equals_unroll(model, tx, state, batch):
+    results = []
+    for strategy in ensemble.STRATEGIES:
+        step = jax.jit(
+            lambda s, b, k, strategy=strategy: ensemble.train_step(
+                s, b, k, model=model, tx=tx, strategy=strategy
+            )
+        )
+        new, metrics = step(state, batch, jax.random.key(1))
+        x = batch["image"][0]
+        new_logits = ensemble.logits(model, new.variables, x, strategy=strategy)
+        results.append((new, metrics, new_logits))
+    assert_trees_close(*results, atol=1e-5)
+
+
+def test_train_step_is_sgd_on_each_members_own_batch(model, tx, state, batch):
+    new, metrics = ensemble.train_step(
+        state, batch, jax.random.key(1), model=model, tx=tx
+    )
+    assert new.step == 1
+    expected_losses = []
+    for m, own in enumerate(ensemble.unstack(state.variables)):
+
+        def loss_fn(params, own=own, m=m):
+            logits, _ = model.apply(
+                {**own, "params": params},
+                batch["image"][m],
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return losses.cross_entropy(logits, batch["label"][m]).mean()
+
+        loss, grads = jax.value_and_grad(loss_fn)(own["params"])
+        stepped = jax.tree.map(lambda p, g: p - 0.1 * g, own["params"], grads)
+        assert_trees_close(ensemble.select(new.params, m), stepped, atol=1e-5)
+        expected_losses.append(loss)
+    np.testing.assert_allclose(metrics["loss"], np.mean(expected_losses), rtol=1e-5)
+
+
+def test_training_moves_the_running_statistics(model, tx, state, batch):
+    new, _ = ensemble.train_step(state, batch, jax.random.key(1), model=model, tx=tx)
+    moved = jax.tree.map(
+        lambda a, b: bool((a != b).any()), state.model_state, new.model_state
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("source", ["variables", "functions"])
+def test_teachers(model, state, batch, source):
+    x = batch["image"][0]
+    if source == "variables":
+        teachers = ensemble.teachers_from_variables(model, state.variables)
+    else:
+        functions = [
+            lambda x, v=v: model.apply(v, x, train=False)
+            for v in ensemble.unstack(state.variables)
+        ]
+        teachers = ensemble.teachers_from_functions(functions)
+    everyone = teachers.all_logits(x)
+    assert teachers.num_members == M
+    traced = jax.jit(teachers.member_logits)
+    for m in range(M):
+        np.testing.assert_allclose(teachers.member_logits(m, x), everyone[m], atol=1e-5)
+        np.testing.assert_allclose(traced(m, x), everyone[m], atol=1e-5)
+
+
+def test_unknown_strategy(model, state, batch):
+    with pytest.raises(InputError, match=r"member_strategy='loop'.*vmap, unroll"):
+        ensemble.logits(model, state.variables, batch["image"][0], strategy="loop")
+    with pytest.raises(InputError, match="at least one function"):
+        ensemble.teachers_from_functions([])
