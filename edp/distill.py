@@ -16,7 +16,7 @@ def create_state(
     student: Student, tx: optax.GradientTransformation, key: jax.Array, x: jax.Array
 ) -> TrainState:
     """The state from which `distill_step` starts, for an example input x [1, ...]."""
-    params, model_state = split_variables(student.init(key, x))
+    params, model_state = split_variables(jax.jit(student.init)(key, x))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
 

@@ -125,7 +125,9 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
     Returns:
       Variables, every leaf with a leading axis M.
     """
-    return jax.vmap(lambda key: model.init(key, x, train=False))(keys)
+    # Compiled for one member and run for each: a fraction of compiling for all.
+    one = jax.jit(lambda key: model.init(key, x, train=False))
+    return stack([one(key) for key in keys])
 
 
 def logits(model, variables, x: jax.Array, *, strategy=None, mesh=None) -> jax.Array:

@@ -8,8 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from edp import analysis, data, ensemble, evaluation, perturbations, predictions
-from edp import rng, settings, stages, workdir
+from edp import (
+    analysis,
+    data,
+    evaluation,
+    perturbations,
+    predictions,
+    rng,
+    settings,
+    stages,
+    workdir,
+)
 from edp.experiment import Experiment
 
 

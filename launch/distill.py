@@ -1,7 +1,5 @@
 """Distils the teachers into the students of the configuration."""
 
-import functools
-
 import jax
 from absl import flags
 
@@ -38,8 +36,8 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     student = stages.create_student(experiment, name)
     perturb = perturbations.create_perturbation(config)
     tx = optimizers.create_optimizer(config, steps, student.rank_one)
-    create_state = jax.jit(functools.partial(distill.create_state, student, tx))
-    state = create_state(rng.stream(key, "init"), experiment.example)
+    init_key = rng.stream(key, "init")
+    state = distill.create_state(student, tx, init_key, experiment.example)
 
     def step(state, resources, order):
         train, teacher_variables = resources

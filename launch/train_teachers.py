@@ -1,7 +1,5 @@
 """Trains the ensemble: all members at once, in one jitted step."""
 
-import functools
-
 import jax
 
 from edp import (
@@ -34,8 +32,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
     model = experiment.build_model()
     tx = optimizers.create_optimizer(config, steps)
     init_keys = jax.random.split(rng.stream(key, "init"), num_members)
-    create_state = functools.partial(ensemble.create_state, model, tx)
-    state = jax.jit(create_state)(init_keys, experiment.example)
+    state = ensemble.create_state(model, tx, init_keys, experiment.example)
     state = state._replace(
         **{
             name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
