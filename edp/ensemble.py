@@ -127,7 +127,7 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
     """
     # Compiled for one member and run for each: a fraction of compiling for all.
     one = jax.jit(lambda key: model.init(key, x, train=False))
-    return stack([one(key) for key in keys])
+    return stack([one(keys[m]) for m in range(len(keys))])
 
 
 def logits(model, variables, x: jax.Array, *, strategy=None, mesh=None) -> jax.Array:

@@ -1,5 +1,7 @@
 """Prints the table of results and draws the report of a workdir."""
 
+import shutil
+
 from edp import report, workdir
 from edp.experiment import Experiment
 from launch import app
@@ -10,7 +12,8 @@ def write_report(experiment: Experiment) -> None:
     path = report.write_report(experiment.workdir)
     rows = workdir.read_json(experiment.workdir / "results.json")
     print()
-    print(report.format_table(rows))
+    width = shutil.get_terminal_size(fallback=(120, 24)).columns
+    print(report.format_table(rows, width=max(width, 80)))
     print()
     for sentence in report.compare_with_plain(rows):
         print(sentence)
