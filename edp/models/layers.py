@@ -16,9 +16,9 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
 from edp.errors import InputError
+from edp.models.convolution import convolve
 
 # He et al., *Delving Deep into Rectifiers*, ICCV 2015, eq. 10: N(0, 2 / fan-in),
 # not truncated; the fan-in is kernel height · kernel width · input channels.
@@ -54,29 +54,6 @@ def factor_initializer(factor_init: str) -> nn.initializers.Initializer:
             f"factor_init={factor_init!r}: accepted are {', '.join(FACTOR_INITS)}"
         )
     return FACTOR_INITS[factor_init]
-
-
-def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """2-D convolution, zero-padded by kernel // 2 on every side.
-
-    Every convolution of every model is computed here. With a stride this differs
-    from 'SAME', which pads an even size less at its beginning than at its end.
-
-    Args:
-        x: [N, H, W, C].
-        kernel: [kh, kw, C, features].
-        strides: the stride along both H and W.
-
-    Returns:
-        [N, H', W', features] with H' = (H + 2·(kh // 2) - kh) // strides + 1.
-    """
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(strides, strides),
-        padding=[(size // 2, size // 2) for size in kernel.shape[:2]],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
 
 
 def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
