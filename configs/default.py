@@ -16,8 +16,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # what networks compute in; or "bfloat16"
     config.teachers_workdir = placeholder(str)  # use the teachers trained there
     config.checkpoint_minutes = 5.0  # at most this long between checkpoints
-    # Devices to split the members and the batches over; 1 x 1 is one device.
-    config.mesh = ml_collections.ConfigDict({"member": 1, "data": 1})
+    config.mesh = mesh = ml_collections.ConfigDict()
+    mesh.member = 1  # devices to split the members over
+    mesh.data = 1  # devices to split each batch over; in all member x data of them
+    mesh.shard_optimizer = False  # students: split the optimizer's memory over all
 
     config.data = data = ml_collections.ConfigDict()
     data.source = "digits"  # "digits", "tfds", "folder" or "npz"
@@ -42,12 +44,14 @@ def get_config() -> ml_collections.ConfigDict:
     model.width = placeholder(int)  # convnet, resnet: channels of the first stage
     model.depth = placeholder(int)  # resnet: 6n + 2; wide_resnet: 6n + 4
     model.widen_factor = placeholder(int)  # wide_resnet: k of WRN-depth-k
+    model.remat = placeholder(bool)  # all but convnet: less memory, more time
 
     config.teachers = teachers = ml_collections.ConfigDict()
     teachers.num_members = 4  # M
     teachers.batch_size = 128  # examples per member and step
     teachers.num_epochs = 200
     teachers.member_strategy = placeholder(str)  # "vmap", "unroll"; None: by backend
+    teachers.members_at_once = placeholder(int)  # None: all; few: less memory
     _set_optimizer(teachers)
 
     config.distill = distill = ml_collections.ConfigDict()
@@ -58,6 +62,8 @@ def get_config() -> ml_collections.ConfigDict:
     # "mutual_information", "pairwise_kl", "projection"
     distill.num_steps = 1  # disagreement: gradient steps
     distill.step_length = placeholder(float)  # disagreement: None: η√D / num_steps
+    distill.members_at_once = placeholder(int)  # disagreement: None: all; few: less
+    # memory, each member's forward pass computed twice
     distill.temperature = 1.0  # τ, of targets, student and perturbation
     distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
     distill.clean_pass = True  # False: the label term too on perturbed inputs
@@ -88,6 +94,7 @@ def _set_optimizer(section: ml_collections.ConfigDict) -> None:
     section.momentum = 0.9
     section.nesterov = False
     section.weight_decay = 5e-4
+    section.accumulate_steps = 1  # batches whose mean gradient makes one step
 
 
 def student(

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from edp import sharding
 from edp.ensemble import Teachers
 from edp.perturbations import Perturb
 from edp.students.record import DistillBatch, Student
@@ -30,6 +31,7 @@ def distill_step(
     perturb: Perturb,
     tx: optax.GradientTransformation,
     clean_pass: bool = True,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Moves the inputs to where the teachers disagree and teaches the student there.
 
@@ -44,6 +46,8 @@ def distill_step(
       tx: the optimizer.
       clean_pass: the label term is taken on the clean inputs, in a pass of their
         own; if False, both terms are taken on the perturbed ones.
+      mesh: splits the student's batch over all devices (the teachers bring the
+        mesh of their own).
 
     Returns:
       The new state, and `loss` with the student's own metrics, batch means.
@@ -52,13 +56,19 @@ def distill_step(
     image = batch["image"]
     predict = functools.partial(student.predict, state.variables)
     perturbed = perturb(perturb_key, image, teachers, predict)
-    teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
     one_pass = perturbed is image or not clean_pass
+    # Split as the teachers read it; below, over more devices, for the student.
+    perturbed = sharding.constrain(perturbed, mesh, sharding.DATA)
+    teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
+    axes = sharding.batch_axes(mesh, image.shape[0])
+    image, label, perturbed = sharding.constrain(
+        (image, batch["label"], perturbed), mesh, axes
+    )
     student_batch = DistillBatch(
         image=perturbed if one_pass else image,
-        label=batch["label"],
+        label=label,
         perturbed=None if one_pass else perturbed,
-        teacher_logits=teacher_logits,
+        teacher_logits=sharding.constrain(teacher_logits, mesh, None, axes),
     )
 
     def loss_fn(params):
@@ -68,6 +78,8 @@ def distill_step(
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, (model_state, metrics)), grads = grad_fn(state.params)
+    # Or an optimizer whose memory is split would have the passes split like it.
+    grads = sharding.constrain(grads, mesh)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new_state = TrainState(state.step + 1, params, model_state, opt_state)

@@ -27,12 +27,13 @@ class Teachers(NamedTuple):
 
     Attributes:
       num_members: M.
-      all_logits: x [B, ...] -> logits [M, B, K].
+      all_logits: x [B, ...] -> logits [M, B, K]. Takes `members_at_once` as a
+        keyword, where it is to be differentiated with the memory of that many.
       member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
     """
 
     num_members: int
-    all_logits: Callable[[jax.Array], jax.Array]
+    all_logits: Callable[..., jax.Array]
     member_logits: Callable[[Any, jax.Array], jax.Array]
 
 
@@ -46,7 +47,7 @@ def member_map(
     in_axes: Sequence[int | None],
     *,
     strategy: str | None = None,
-    mesh: jax.sharding.Mesh | None = None,
+    members_at_once: int | None = None,
 ) -> Callable:
     """Maps `fn` of one member over the members.
 
@@ -55,10 +56,13 @@ def member_map(
       in_axes: per argument, 0 where it is stacked, None where shared.
       strategy: 'vmap', 'unroll' (a Python loop, stacked again) or None for the
         backend's default.
-      mesh: splits the members over its `member` axis.
+      members_at_once: n, to compute groups of n members one after another, in
+        the memory of one group. None: all at once. (On CPU, convolutions in such
+        a loop are slow.)
 
     Returns:
-      The function of stacked arguments, returning stacked results.
+      The function of stacked arguments, returning stacked results. It raises an
+      InputError where n does not divide M.
 
     Raises:
       InputError: for an unknown strategy.
@@ -70,19 +74,50 @@ def member_map(
             f"{', '.join(STRATEGIES)}"
         )
 
-    def unrolled(*args):
+    def mapped(*args):
         stacked = [a for a, axis in zip(args, in_axes, strict=True) if axis == 0]
-        results = []
-        for m in range(jax.tree.leaves(stacked)[0].shape[0]):
-            own = [
-                select(a, m) if axis == 0 else a
-                for a, axis in zip(args, in_axes, strict=True)
-            ]
-            results.append(fn(*own))
-        return stack(results)
 
-    mapped = unrolled if strategy == "unroll" else jax.vmap(fn, tuple(in_axes))
-    return sharding.over_members(mapped, mesh, in_axes)
+        def of_member(own):
+            own = iter(own)
+            return fn(
+                *(
+                    next(own) if axis == 0 else shared
+                    for shared, axis in zip(args, in_axes, strict=True)
+                )
+            )
+
+        def of_group(group):
+            if strategy == "vmap":
+                return jax.vmap(of_member)(group)
+            return stack([of_member(own) for own in unstack(group)])
+
+        num_members = jax.tree.leaves(stacked)[0].shape[0]
+        if members_at_once in (None, num_members):
+            return of_group(stacked)
+        check_members_at_once("members_at_once", members_at_once, num_members)
+        groups = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, members_at_once, *leaf.shape[1:]), stacked
+        )
+        results = jax.lax.map(of_group, groups)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
+
+    return mapped
+
+
+def check_members_at_once(
+    name: str,
+    members_at_once: int | None,
+    num_members: int,
+    mesh: jax.sharding.Mesh | None = None,
+) -> None:
+    """Raises an InputError unless the setting `name` divides a device's members."""
+    own = num_members // sharding.axis_size(mesh, sharding.MEMBER)
+    if members_at_once is not None and own % members_at_once:
+        divisors = [str(n) for n in range(1, own + 1) if own % n == 0]
+        raise InputError(
+            f"{name}={members_at_once} does not divide the {own} members of a device; "
+            f"accepted: {', '.join(divisors)} or None"
+        )
 
 
 def stack(members: Sequence[Any]) -> Any:
@@ -130,13 +165,45 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
     return stack([one(keys[m]) for m in range(len(keys))])
 
 
-def logits(model, variables, x: jax.Array, *, strategy=None, mesh=None) -> jax.Array:
-    """Logits [M, B, K] of all members in evaluation mode, for shared x [B, ...]."""
+def logits(
+    model, variables, x: jax.Array, *, strategy=None, members_at_once=None, mesh=None
+) -> jax.Array:
+    """Logits [M, B, K] of all members in evaluation mode, for shared x [B, ...].
+
+    With `members_at_once` gradients too take the memory of that many members:
+    the backward pass computes each group's activations again.
+
+    Args:
+      model: a Flax module.
+      variables: stacked.
+      x: inputs [B, ...].
+      strategy: see `member_map`.
+      members_at_once: see `member_map`.
+      mesh: splits the members over its `member` axis and, if it divides B, the
+        batch over `data`; a device computes its own members on its own inputs.
+    """
 
     def member(variables, x):
         return model.apply(variables, x, train=False)
 
-    return member_map(member, (0, None), strategy=strategy, mesh=mesh)(variables, x)
+    num_members = jax.tree.leaves(variables)[0].shape[0]
+    if members_at_once == num_members // sharding.axis_size(mesh, sharding.MEMBER):
+        members_at_once = None
+    if members_at_once is not None:
+        # The loop keeps the two passes apart; nothing else has to.
+        member = jax.checkpoint(member, prevent_cse=False)
+    mapped = member_map(
+        member, (0, None), strategy=strategy, members_at_once=members_at_once
+    )
+    data = _data_axes(mesh, x)
+    return sharding.per_device(
+        mapped, mesh, ((sharding.MEMBER,), data), (sharding.MEMBER, *data)
+    )(variables, x)
+
+
+def _data_axes(mesh, x) -> tuple[str, ...]:
+    divides = x.shape[0] % sharding.axis_size(mesh, sharding.DATA) == 0
+    return (sharding.DATA,) if divides else ()
 
 
 def create_state(
@@ -149,6 +216,15 @@ def create_state(
     )
 
 
+def place(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:
+    """Puts every member on the devices that train it, and the count on all."""
+    members = {
+        name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
+        for name in ("params", "model_state", "opt_state")
+    }
+    return state._replace(step=sharding.put(state.step, mesh), **members)
+
+
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -157,9 +233,13 @@ def train_step(
     model,
     tx: optax.GradientTransformation,
     strategy: str | None = None,
+    members_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One optimizer step of every member, each on a batch of its own.
+
+    On a mesh, members never communicate; the parts of a member's batch share
+    the moments of batch normalisation and the gradient.
 
     Args:
       state: stacked, from `create_state`.
@@ -167,11 +247,14 @@ def train_step(
       key: PRNG key, split over the members (for models that draw, as dropout).
       model: a Flax module.
       tx: the optimizer of one member.
-      strategy: see `member_map`.
-      mesh: see `member_map`.
+      strategy: see `member_map`. With batches split over devices the default is
+        'unroll' everywhere: the grouped convolutions of a vmap are not split, so
+        that every device would compute the whole batch.
+      members_at_once: see `member_map`.
+      mesh: splits the members over its `member` axis, batches over `data`.
 
     Returns:
-      The new state and the members' mean `loss` (cross-entropy) and `accuracy`.
+      The new state and the members' `loss` (cross-entropy) and `accuracy`, [M].
     """
     chex.assert_equal_shape_prefix([batch["image"], batch["label"]], 2)
 
@@ -195,12 +278,18 @@ def train_step(
         return optax.apply_updates(params, updates), new_model_state, opt_state, metrics
 
     keys = jax.random.split(key, batch["label"].shape[0])
-    step = member_map(member_step, (0, 0, 0, 0, 0), strategy=strategy, mesh=mesh)
+    if sharding.axis_size(mesh, sharding.DATA) > 1:
+        strategy = strategy or "unroll"
+    step = member_map(
+        member_step, (0,) * 5, strategy=strategy, members_at_once=members_at_once
+    )
+    step = sharding.per_device(
+        step, mesh, ((sharding.MEMBER,),) * 5, (sharding.MEMBER,)
+    )
     params, model_state, opt_state, metrics = step(
         state.params, state.model_state, state.opt_state, batch, keys
     )
-    new_state = TrainState(state.step + 1, params, model_state, opt_state)
-    return new_state, jax.tree.map(jnp.mean, metrics)
+    return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
 
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:
@@ -208,15 +297,48 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
 
     Make the record inside the jitted function that gets `variables` as an
     argument; captured from outside, they would be compiled in as constants.
-    """
 
-    def all_logits(x):
-        return logits(model, variables, x, strategy=strategy, mesh=mesh)
+    On a mesh, what crosses its `member` axis is logits and, in the gradients,
+    inputs. For `member_logits` each device computes one member of its own, and
+    those of the devices that hold another than m are dropped: the same time as
+    if one device computed and the others waited for it.
+    """
+    num_members = jax.tree.leaves(variables)[0].shape[0]
+
+    def all_logits(x, members_at_once=None):
+        result = logits(
+            model,
+            variables,
+            x,
+            strategy=strategy,
+            members_at_once=members_at_once,
+            mesh=mesh,
+        )
+        # Gathered once, here, rather than in every sum over the members.
+        return sharding.constrain(result, mesh, None, *_data_axes(mesh, x))
 
     def member_logits(m, x):
-        return model.apply(select(variables, m), x, train=False)
+        if mesh is None:
+            return model.apply(select(variables, m), x, train=False)
 
-    return Teachers(jax.tree.leaves(variables)[0].shape[0], all_logits, member_logits)
+        def own_member(variables, m, x):
+            size = jax.tree.leaves(variables)[0].shape[0]
+            first = size * jax.lax.axis_index(sharding.MEMBER)
+            nearest = jnp.clip(m - first, 0, size - 1)
+            result = model.apply(select(variables, nearest), x, train=False)
+            return jnp.where(first + nearest == m, result, 0)[None]
+
+        data = _data_axes(mesh, x)
+        own = sharding.per_device(
+            own_member,
+            mesh,
+            ((sharding.MEMBER,), (), data),
+            (sharding.MEMBER, *data),
+        )
+        result = own(variables, jnp.asarray(m), x).sum(axis=0)
+        return sharding.constrain(result, mesh, *data)
+
+    return Teachers(num_members, all_logits, member_logits)
 
 
 def teachers_from_functions(
@@ -227,8 +349,10 @@ def teachers_from_functions(
     if not functions:
         raise InputError("an ensemble needs at least one function x -> logits")
 
-    def all_logits(x):
-        return jnp.stack([function(x) for function in functions])
+    def all_logits(x, members_at_once=None):
+        check_members_at_once("members_at_once", members_at_once, len(functions))
+        one = jax.checkpoint if members_at_once is not None else (lambda f: f)
+        return jnp.stack([one(function)(x) for function in functions])
 
     def member_logits(m, x):
         if isinstance(m, int):

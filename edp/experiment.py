@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from edp import data, models, rng, settings, sharding, training, workdir
+from edp import data, ensemble, models, rng, settings, sharding, training, workdir
 from edp.errors import InputError
 
 
@@ -57,37 +58,26 @@ class Experiment(NamedTuple):
 def create_experiment(
     config: ml_collections.ConfigDict, directory: pathlib.Path
 ) -> Experiment:
-    """Checks the configuration, reads the data and records what the run is.
+    """Reads the data and records what the run is, once nothing is at fault.
+
+    Args:
+      config: one that `settings.check` accepts.
+      directory: the workdir.
 
     Raises:
-      InputError: for settings or data at fault, before anything is trained.
+      InputError: for a workdir, settings or data at fault, before anything is
+        written.
     """
-    settings.check(config)
+    workdir.check_writable(directory)
     dependencies = settings.teacher_dependencies(config)
     source = directory
     if config.teachers_workdir is not None:
-        source = pathlib.Path(config.teachers_workdir)
+        source = pathlib.Path(config.teachers_workdir).expanduser()
         dependencies = _dependencies_elsewhere(source, dependencies)
+    _check_stages(config, directory, dependencies)
     mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)
     num_members = dependencies["teachers"]["num_members"]
     sharding.check_divides(mesh, sharding.MEMBER, "teachers.num_members", num_members)
-    # Students must not see what the teachers were validated on, so the split is
-    # that of the teachers, wherever they were trained.
-    dataset = data.create_dataset(
-        config.data, seed=dependencies["seed"], split_path=source / "split.npz"
-    )
-    num_train = len(dataset.train.labels)
-    sections = {"teachers": config.teachers}
-    for name in config.students:
-        sections[f"students.{name}"] = settings.student_settings(config, name)
-    for name, section in sections.items():
-        batch_size = section["batch_size"]
-        if batch_size > num_train:
-            raise InputError(
-                f"{name}.batch_size={batch_size} is more than the {num_train} "
-                f"training images; accepted: 1 to {num_train}"
-            )
-        sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
     channels = config.data.image_shape[-1]
     build_model = functools.partial(
         models.create_model,
@@ -97,9 +87,22 @@ def create_experiment(
         std=_per_channel(config.data.std, channels),
         dtype=config.dtype,
     )
-    build_model()  # faults in `model` are told before anything is written
-    workdir.write_text(directory / "config.json", config.to_json(indent=2) + "\n")
-    workdir.write_json(directory / "run.json", workdir.run_facts())
+    try:
+        build_model()  # faults are told before the data are read
+    except InputError as error:
+        raise InputError(f"model.{error}") from error
+    # Students must not see what the teachers were validated on, so the split is
+    # that of the teachers, wherever they were trained.
+    stored = source / "split.npz"
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = pathlib.Path(scratch) / "split.npz"
+        dataset = data.create_dataset(
+            config.data,
+            seed=dependencies["seed"],
+            split_path=stored if stored.exists() else drawn,
+        )
+        _check_sizes(config, mesh, len(dataset.train.labels), num_members)
+        _record(config, directory, drawn)
     return Experiment(
         config=config,
         workdir=directory,
@@ -111,6 +114,60 @@ def create_experiment(
         teachers_dir=source / "teachers",
         teacher_dependencies=dependencies,
     )
+
+
+def _check_stages(
+    config: ml_collections.ConfigDict,
+    directory: pathlib.Path,
+    teacher_dependencies: dict[str, Any],
+) -> None:
+    """Refuses other settings than a stage was begun with, before any work is done."""
+    if config.teachers_workdir is None:
+        workdir.Stage(directory / "teachers", teacher_dependencies)
+    for name in config.students:
+        dependencies = settings.student_dependencies(config, name, teacher_dependencies)
+        workdir.Stage(directory / "students" / name, dependencies)
+
+
+def _check_sizes(
+    config: ml_collections.ConfigDict,
+    mesh: jax.sharding.Mesh | None,
+    num_train: int,
+    num_members: int,
+) -> None:
+    sections = {}
+    if config.teachers_workdir is None:
+        sections["teachers"] = config.teachers
+    for name in config.students:
+        sections[f"students.{name}"] = settings.student_settings(config, name)
+    for name, section in sections.items():
+        batch_size = section["batch_size"]
+        if batch_size > num_train:
+            raise InputError(
+                f"{name}.batch_size={batch_size} is more than the {num_train} "
+                f"training images; accepted: 1 to {num_train}"
+            )
+        sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
+        ensemble.check_members_at_once(
+            f"{name}.members_at_once", section["members_at_once"], num_members, mesh
+        )
+
+
+def _record(
+    config: ml_collections.ConfigDict, directory: pathlib.Path, split: pathlib.Path
+) -> None:
+    """Writes what the run is; `split` is a file if one was drawn."""
+    try:
+        if split.exists():
+            workdir.write_bytes(directory / "split.npz", split.read_bytes())
+        workdir.write_text(directory / "config.json", config.to_json(indent=2) + "\n")
+        # Of the process that began the run: a report may be drawn anywhere.
+        if not (directory / "run.json").exists():
+            workdir.write_json(directory / "run.json", workdir.run_facts())
+    except OSError as error:
+        raise InputError(
+            f"workdir={str(directory)!r} cannot be used: {error}"
+        ) from error
 
 
 def make_batch(
@@ -181,7 +238,8 @@ def _per_channel(values, channels: int) -> tuple[float, ...]:
 def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
     """What the teachers of another run depend on, checked against this config."""
     path = source / "teachers" / "settings.json"
-    if not (source / "teachers" / "complete.json").exists():
+    needed = (path, source / "teachers" / "complete.json", source / "split.npz")
+    if not all(file.exists() for file in needed):
         raise InputError(
             f"teachers_workdir={str(source)!r} holds no completed teachers; accepted: "
             "the workdir of a run whose teachers are trained"

@@ -64,7 +64,7 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
     Args:
       config: a mapping with `schedule` (a name in `SCHEDULES`), `learning_rate`,
         `num_epochs`, and `milestones` or `warmup_epochs` where they apply.
-      steps_per_epoch: optimizer steps in one epoch.
+      steps_per_epoch: training steps in one epoch.
 
     Raises:
       InputError: for an unknown schedule.
@@ -90,10 +90,16 @@ def create_optimizer(
 ) -> optax.GradientTransformation:
     """SGD with momentum and L2 decay coupled into the gradient.
 
+    With `accumulate_steps` n, parameters move once in n steps, by the mean of
+    their gradients, and the learning rate is that of the first of these steps.
+    Each step still normalises by the statistics of its own batch.
+
     Args:
       config: the mapping of `create_schedule`, with `momentum`, `nesterov`,
-        `weight_decay` and, where `rank_one` is given, `rank_one_lr_factor`.
-      steps_per_epoch: optimizer steps in one epoch.
+        `weight_decay`, `accumulate_steps` (1 if absent) and, where `rank_one` is
+        given, `rank_one_lr_factor`.
+      steps_per_epoch: training steps in one epoch, whether parameters move in
+        them or not.
       rank_one: params -> the same tree of bools, True on BatchEnsemble's
         rank-one factors. They get no weight decay and their own learning rate
         (Wen et al., 2020; half of the others' in arXiv 2110.14149).
@@ -101,20 +107,26 @@ def create_optimizer(
     Returns:
       The gradient transformation.
     """
+    every = config.get("accumulate_steps") or 1
     schedule = create_schedule(config, steps_per_epoch)
-    momentum, nesterov = config["momentum"], config["nesterov"]
+    sgd = optax.sgd(
+        lambda updates: schedule(updates * every),
+        config["momentum"],
+        config["nesterov"],
+    )
     weight_decay = config["weight_decay"]
     if rank_one is None:
-        return optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.sgd(schedule, momentum, nesterov),
+        tx = optax.chain(optax.add_decayed_weights(weight_decay), sgd)
+    else:
+
+        def decayed(params):
+            return jax.tree.map(lambda is_factor: not is_factor, rank_one(params))
+
+        tx = optax.chain(
+            optax.add_decayed_weights(weight_decay, mask=decayed),
+            sgd,
+            optax.masked(optax.scale(config["rank_one_lr_factor"]), rank_one),
         )
-
-    def decayed(params):
-        return jax.tree.map(lambda is_factor: not is_factor, rank_one(params))
-
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask=decayed),
-        optax.sgd(schedule, momentum, nesterov),
-        optax.masked(optax.scale(config["rank_one_lr_factor"]), rank_one),
-    )
+    if every == 1:
+        return tx
+    return optax.MultiSteps(tx, every).gradient_transformation()

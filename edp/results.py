@@ -30,14 +30,22 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
     """
     config = experiment.config
     record = stages.teachers_record(experiment)
-    model, variables = stages.load_teachers(experiment)
 
-    def teacher_probs(variables, x):
-        logits = stages.make_teachers(experiment, model, variables).all_logits(x)
-        return jax.nn.softmax(logits, axis=-1)
+    def load_teachers():
+        model, variables = stages.load_teachers(experiment)
+
+        def predict(variables, x):
+            logits = stages.make_teachers(experiment, model, variables).all_logits(x)
+            return jax.nn.softmax(logits, axis=-1)
+
+        return predict, variables
+
+    def load_student(name):
+        student, variables = stages.load_student(experiment, name)
+        return student.predict, variables
 
     rows = evaluation.ensemble_rows(
-        _predict(experiment, "teachers", record, teacher_probs, variables),
+        _predict(experiment, "teachers", record, load_teachers),
         seed=experiment.teacher_dependencies["seed"],
         num_params=record["num_params"],
         train_seconds=record["train_seconds"],
@@ -49,17 +57,16 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
         if record is None:
             print(f"{name}: not trained yet, left out of the results")
             continue
-        student, variables = stages.load_student(experiment, name)
         chosen = settings.student_settings(config, name)
         row = evaluation.student_row(
             name,
-            _predict(experiment, name, record, student.predict, variables),
+            _predict(experiment, name, record, functools.partial(load_student, name)),
             ensemble_rows,
             student=chosen["student"],
             perturbation=chosen["perturbation"],
             seed=config.seed,
             num_params=record["num_params"],
-            inference_cost=student.inference_cost,
+            inference_cost=stages.create_student(experiment, name).inference_cost,
             train_seconds=record["train_seconds"],
         )
         rows.append(row)
@@ -70,10 +77,16 @@ def _predict(
     experiment: Experiment,
     name: str,
     record: Mapping[str, Any],
-    probs_fn: Callable[[Any, jax.Array], jax.Array],
-    variables: Any,
+    load: Callable[[], tuple[Callable[[Any, jax.Array], jax.Array], Any]],
 ) -> predictions.Predictions:
-    """Member probabilities on validation and test images, made once."""
+    """Member probabilities on validation and test images, made once.
+
+    Args:
+      experiment: the run.
+      name: of the file in `predictions/`.
+      record: of the stage that made the variables.
+      load: gives the function (variables, x) -> probabilities and the variables.
+    """
     directory = experiment.workdir / "predictions"
     # Which training each file was made from.
     index = directory / "made_from.json"
@@ -81,6 +94,7 @@ def _predict(
     path = directory / f"{name}.npz"
     if path.exists() and made_from.get(name) == record["id"]:
         return predictions.load_predictions(path)
+    probs_fn, variables = load()
     compiled = jax.jit(lambda variables, x: probs_fn(variables, data.to_float(x)))
     predict = functools.partial(
         predictions.predict_in_batches,

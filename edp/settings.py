@@ -1,18 +1,25 @@
 """What a configuration says: its values checked, and what each stage depends on."""
 
+import dataclasses
+import difflib
+import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import ml_collections
 
 from edp.errors import InputError
+from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.students import STUDENTS
 
 # Of `data`, what says where the images lie and not which they are.
 _WHEREABOUTS = ("data_dir",)
 _SECTIONS = ("seed", "dtype", "model")
+# What changes the memory and time of a computation and not its result.
+_MANNER = ("member_strategy", "members_at_once", "remat")
 # Of a student's settings, those that decide how its inputs are perturbed.
 PERTURBATION_KEYS = (
     "perturbation",
@@ -24,11 +31,12 @@ PERTURBATION_KEYS = (
 )
 
 
-class _Rule:
+class _Rule(NamedTuple):
     """What a value must be, in words and as a test."""
 
-    def __init__(self, words: str, test: Callable[[Any], bool]):
-        self.words, self.test = words, test
+    words: str
+    test: Callable[[Any], bool]
+    required: bool = True
 
     def __call__(self, value: Any) -> bool:
         try:
@@ -45,8 +53,20 @@ def _optional(rule: _Rule) -> _Rule:
     return _Rule(f"{rule.words}, or None", lambda v: v is None or rule(v))
 
 
-_COUNT = _Rule("an integer of at least 1", lambda v: isinstance(v, int) and v >= 1)
-_INDEX = _Rule("an integer of at least 0", lambda v: isinstance(v, int) and v >= 0)
+def _override(rule: _Rule) -> _Rule:
+    """For a setting that is taken from elsewhere where it is missing or None."""
+    return _optional(rule)._replace(words=rule.words, required=False)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_ANYTHING = _Rule("", lambda v: True)  # what reads it checks it
+_COUNT = _Rule("an integer of at least 1", lambda v: _is_integer(v) and v >= 1)
+_INDEX = _Rule("an integer of at least 0", lambda v: _is_integer(v) and v >= 0)
+_SEED = _Rule("an integer from 0 to 2**32 - 1", lambda v: _INDEX(v) and v < 2**32)
+_FINITE = _Rule("a finite number", lambda v: -math.inf < v < math.inf)
 _POSITIVE = _Rule("a finite number above 0", lambda v: 0 < v < math.inf)
 _NOT_NEGATIVE = _Rule("a finite number of at least 0", lambda v: 0 <= v < math.inf)
 _FRACTION = _Rule("a number from 0 to 1", lambda v: 0 <= v <= 1)
@@ -54,6 +74,10 @@ _MOMENTUM = _Rule("a number from 0 to below 1", lambda v: 0 <= v < 1)
 _BOOL = _Rule("True or False", lambda v: isinstance(v, bool))
 _MILESTONES = _Rule(
     "two epochs E1 < E2", lambda v: len(v) == 2 and 0 < v[0] < v[1] < math.inf
+)
+_IMAGE_SHAPE = _Rule(
+    "(height, width, channels), integers of at least 1",
+    lambda v: len(v) == 3 and all(map(_COUNT, v)),
 )
 
 _OPTIMIZER = {
@@ -66,6 +90,8 @@ _OPTIMIZER = {
     "momentum": _MOMENTUM,
     "nesterov": _BOOL,
     "weight_decay": _NOT_NEGATIVE,
+    "accumulate_steps": _COUNT,
+    "members_at_once": _optional(_COUNT),
 }
 _DISTILL = {
     **_OPTIMIZER,
@@ -82,17 +108,16 @@ _DISTILL = {
     "rank_one_lr_factor": _NOT_NEGATIVE,
 }
 _RULES = {
-    "seed": _INDEX,
+    "seed": _SEED,
     "dtype": _one_of("float32", "bfloat16"),
+    "teachers_workdir": _ANYTHING,
     "checkpoint_minutes": _NOT_NEGATIVE,
-    "mesh": {"member": _COUNT, "data": _COUNT},
-    "data": {"crop_padding": _INDEX, "flip": _BOOL},
+    "mesh": {"member": _COUNT, "data": _COUNT, "shard_optimizer": _BOOL},
     "teachers": {
         **_OPTIMIZER,
         "num_members": _COUNT,
         "member_strategy": _optional(_one_of("vmap", "unroll")),
     },
-    "distill": _DISTILL,
     "evaluation": {
         "batch_size": _COUNT,
         "max_subsets": _COUNT,
@@ -100,44 +125,100 @@ _RULES = {
         "gallery_size": _COUNT,
     },
 }
+_DATA = {
+    **dict.fromkeys(("source", "name", "data_dir", "path"), _ANYTHING),
+    **dict.fromkeys(("train_split", "test_split", "validation"), _ANYTHING),
+    "image_shape": _IMAGE_SHAPE,
+    "num_classes": _COUNT,
+    "train_size": _optional(_COUNT),
+    "validation_size": _optional(_COUNT),
+    "test_size": _optional(_COUNT),
+    "crop_padding": _INDEX,
+    "flip": _BOOL,
+}
+# Names of students that the files of results have for something else.
+_TAKEN = re.compile(r"teachers|train|test|clean|DE-\d+")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks the values that no constructor checks better.
+    """Checks that every setting is there, no other is, and each is in its range.
+
+    What depends on the data or on the hardware is left to what reads those.
 
     Raises:
       InputError: naming every setting at fault, its value and what is accepted.
     """
-    faults = list(_faults(config, _RULES, ""))
-    if not config.students:
-        faults.append("students is empty; accepted: at least one name")
-    for name in config.students:
-        if not name.replace("_", "").replace("-", "").isalnum():
-            faults.append(f"students.{name}: use letters, digits, - and _ in names")
-        if name == "teachers":
-            faults.append("students.teachers: that name is the ensemble's own")
-        resolved = student_settings(config, name)
-        faults.extend(_faults(resolved, _DISTILL, f"students.{name}."))
-    channels = config.data.image_shape[-1] if config.data.image_shape else 0
-    for key in ("mean", "std"):
-        values = config.data[key]
-        if len(values) not in (1, channels) or (key == "std" and min(values) <= 0):
-            faults.append(
-                f"data.{key}={tuple(values)!r} must be 1 or {channels} numbers"
-                + (" above 0" if key == "std" else "")
-            )
+    values = config.to_dict()
+    students = values.get("students")
+    if not isinstance(students, Mapping) or not students:
+        raise InputError("students is empty; accepted: a section for at least one")
+    faults = [
+        f"students.{name}: a name is of letters, digits, _ and -, and not teachers, "
+        "train, test, clean or DE-1"
+        for name in students
+        if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name)
+    ]
+    image_shape = (values.get("data") or {}).get("image_shape")
+    methods = [method.fn for method in PERTURBATIONS.values()]
+    distill = _keywords([*STUDENTS.values(), *methods]) | _DISTILL
+    overrides = {key: _override(rule) for key, rule in distill.items()}
+    rules = {
+        **_RULES,
+        "data": {
+            **_DATA,
+            "mean": _per_channel(_FINITE, image_shape),
+            "std": _per_channel(_POSITIVE, image_shape),
+        },
+        "model": _of_models() | {"name": _one_of(*MODELS), "remat": _override(_BOOL)},
+        "distill": distill,
+        "students": dict.fromkeys(students, overrides),
+    }
+    faults.extend(_faults(values, rules, ""))
     if faults:
-        # An inherited fault is told once, where it was set.
-        unique = list(dict.fromkeys(faults))
-        raise InputError("; ".join(unique))
+        raise InputError("; ".join(faults))
 
 
 def _faults(values: Mapping[str, Any], rules: Mapping[str, Any], prefix: str):
+    for key in values:
+        if key not in rules:
+            nearest = difflib.get_close_matches(key, rules, n=1, cutoff=0)[0]
+            yield f"{prefix}{key} is no setting; did you mean {prefix}{nearest}?"
     for key, rule in rules.items():
+        value = values.get(key)
         if isinstance(rule, Mapping):
-            yield from _faults(values[key], rule, f"{prefix}{key}.")
-        elif not rule(values[key]):
-            yield f"{prefix}{key}={values[key]!r} must be {rule.words}"
+            if isinstance(value, Mapping):
+                yield from _faults(value, rule, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}={value!r} must be a section of settings"
+        elif key not in values:
+            if rule.required:
+                yield f"{prefix}{key} is missing; it must be {rule.words or 'given'}"
+        elif not rule(value):
+            yield f"{prefix}{key}={value!r} must be {rule.words}"
+
+
+def _keywords(functions: Iterable[Callable]) -> dict[str, _Rule]:
+    """The settings of functions, which check them; the teachers decide on M."""
+    parameters = [
+        p for f in functions for p in inspect.signature(f).parameters.values()
+    ]
+    names = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY} - {"num_members"}
+    return dict.fromkeys(names, _override(_ANYTHING))
+
+
+def _of_models() -> dict[str, _Rule]:
+    """The settings of all models, which check them."""
+    names = {field.name for m in MODELS.values() for field in dataclasses.fields(m)}
+    common = {field.name for field in dataclasses.fields(Classifier)}
+    return dict.fromkeys(names - common, _override(_ANYTHING))
+
+
+def _per_channel(rule: _Rule, image_shape: Any) -> _Rule:
+    if not _IMAGE_SHAPE(image_shape):
+        return _ANYTHING
+    counts = sorted({1, image_shape[-1]})
+    words = f"{' or '.join(map(str, counts))} value(s), each {rule.words}"
+    return _Rule(words, lambda v: len(v) in counts and all(map(rule, v)))
 
 
 def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
@@ -177,14 +258,20 @@ def student_dependencies(
 
 
 def _of_schedule(section: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what the chosen schedule does not read."""
+    """Leaves out what the chosen schedule does not read, and what changes nothing."""
     unread = {
         "step_linear": ("warmup_epochs",),
         "cosine": ("milestones",),
         "constant": ("warmup_epochs", "milestones"),
     }[section["schedule"]]
-    return {key: value for key, value in section.items() if key not in unread}
+    return _without(section, (*unread, *_MANNER))
 
 
 def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value
+    if isinstance(value, ml_collections.ConfigDict):
+        return _without(value.to_dict(), _MANNER)
+    return value
+
+
+def _without(section: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key not in names}

@@ -12,6 +12,10 @@ from edp.errors import InputError
 
 MEMBER, DATA = "member", "data"
 
+# What the leading dimensions of an array are split over, as in a PartitionSpec:
+# per dimension the name of an axis, several names, or None for no split.
+Axes = Sequence[str | tuple[str, ...] | None]
+
 
 def create_mesh(member: int, data: int) -> Mesh | None:
     """A mesh of `member` x `data` devices; None for one device.
@@ -34,9 +38,14 @@ def create_mesh(member: int, data: int) -> Mesh | None:
     )
 
 
+def axis_size(mesh: Mesh | None, axis: str) -> int:
+    """How many devices `axis` has; 1 without a mesh."""
+    return 1 if mesh is None else mesh.shape[axis]
+
+
 def check_divides(mesh: Mesh | None, axis: str, name: str, size: int) -> None:
     """Raises an InputError unless `size` of the setting `name` splits over `axis`."""
-    if mesh is not None and size % mesh.shape[axis]:
+    if size % axis_size(mesh, axis):
         raise InputError(
             f"{name}={size} does not divide over mesh.{axis}={mesh.shape[axis]}; "
             f"accepted: multiples of {mesh.shape[axis]}"
@@ -50,7 +59,7 @@ def put(tree, mesh: Mesh | None, *axes: str | None):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
-def constrain(tree, mesh: Mesh | None, *axes: str | None):
+def constrain(tree, mesh: Mesh | None, *axes: str | tuple[str, ...] | None):
     """Inside jit: asks for the leading dimensions to be split over `axes`."""
     if mesh is None:
         return tree
@@ -58,28 +67,66 @@ def constrain(tree, mesh: Mesh | None, *axes: str | None):
     return jax.lax.with_sharding_constraint(tree, sharding)
 
 
-def over_members(fn: Callable, mesh: Mesh | None, in_axes: Sequence[int | None]):
-    """Runs `fn` on each device's own members, with no communication between them.
+def batch_axes(mesh: Mesh | None, batch_size: int) -> tuple[str, ...]:
+    """The axes that one network's batch splits over: all of them, if it divides.
+
+    A student has no members to put on `member`; those devices would otherwise all
+    compute the same. With `data` first, a device's part is a part of what it
+    holds under a split over `data` alone, and nothing has to be sent.
+    """
+    divides = mesh is not None and batch_size % mesh.size == 0
+    return (DATA, MEMBER) if divides else (DATA,)
+
+
+def put_spread(tree, mesh: Mesh | None, min_size: int = 2**14):
+    """Places each large array split over all devices, along one dimension.
+
+    The largest that divides; an array without one, or of fewer than `min_size`
+    elements, is put on every device. So a device keeps its share of an optimizer's
+    momentum (as in ZeRO-1, arXiv 1910.02054) and computes its share of the update,
+    which every step then gathers.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+
+    def place(x):
+        dividing = [d for d in range(x.ndim) if x.shape[d] % mesh.size == 0]
+        if x.size < min_size:
+            dividing = []
+        split = max(dividing, key=lambda d: x.shape[d], default=None)
+        axes = [(DATA, MEMBER) if d == split else None for d in range(x.ndim)]
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    return jax.tree.map(place, tree)
+
+
+def per_device(
+    fn: Callable, mesh: Mesh | None, in_axes: Sequence[Axes], out_axes: Axes
+) -> Callable:
+    """Runs `fn` on each device's own part of its arguments.
+
+    Over the axes that are named, `fn` does not communicate; under plain `jit`,
+    convolutions over sharded members would be gathered on every device. Over an
+    axis that is not named, arrays are split as under `jit`, and sums over a batch
+    are sums over all of it.
 
     Args:
-      fn: takes and returns trees with a leading member axis.
+      fn: takes and returns trees of arrays.
       mesh: from `create_mesh`.
-      in_axes: per argument, 0 where it has the member axis, None where shared.
+      in_axes: per argument, what its leading dimensions are split over.
+      out_axes: the same for the result.
 
     Returns:
-      A function of the same arguments. (Under plain `jit`, convolutions over
-      sharded members would be gathered on every device.)
+      A function of the same arguments.
     """
-    if mesh is None or mesh.shape[MEMBER] == 1:
+    named = {axis for axes in (*in_axes, out_axes) for axis in axes if axis}
+    if mesh is None:
         return fn
-    specs = tuple(
-        PartitionSpec() if axis is None else PartitionSpec(MEMBER) for axis in in_axes
-    )
     return jax.shard_map(
         fn,
         mesh=mesh,
-        in_specs=specs,
-        out_specs=PartitionSpec(MEMBER),
-        axis_names={MEMBER},
+        in_specs=tuple(PartitionSpec(*axes) for axes in in_axes),
+        out_specs=PartitionSpec(*out_axes),
+        axis_names=named,
         check_vma=False,
     )

@@ -1,6 +1,7 @@
 """The stages of a run: where each lives, and what a finished one gives."""
 
 import functools
+import pathlib
 from typing import Any
 
 import jax
@@ -35,7 +36,7 @@ def load_teachers(experiment: Experiment) -> tuple[models.Classifier, Any]:
     model = experiment.build_model()
     keys = jax.random.split(experiment.key, experiment.num_members)
     like = jax.eval_shape(lambda: ensemble.init(model, keys, experiment.example))
-    variables = checkpoint.load_variables(experiment.teachers_dir / "variables", like)
+    variables = _load_variables(experiment.teachers_dir / "variables", like)
     return model, sharding.put(variables, experiment.mesh, sharding.MEMBER)
 
 
@@ -78,5 +79,14 @@ def load_student(experiment: Experiment, name: str) -> tuple[students.Student, A
     init = functools.partial(student.init, experiment.key)
     like = jax.eval_shape(lambda x: student.finalise(init(x)), experiment.example)
     stage = student_stage(experiment, name)
-    variables = checkpoint.load_variables(stage.variables, like)
+    variables = _load_variables(stage.variables, like)
     return student, sharding.put(variables, experiment.mesh)
+
+
+def _load_variables(path: pathlib.Path, like: Any) -> Any:
+    if not path.exists():
+        raise InputError(
+            f"{path} is missing, though its stage is complete; put it back, or remove "
+            f"{path.with_name('complete.json')} to have it made again"
+        )
+    return checkpoint.load_variables(path, like)

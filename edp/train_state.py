@@ -11,7 +11,7 @@ class TrainState(NamedTuple):
     Of an ensemble every leaf but `step` has a leading member axis.
     """
 
-    step: jax.Array  # int32, optimizer steps done
+    step: jax.Array  # int32, training steps done
     params: Any
     model_state: dict[str, Any]  # the other collections, such as batch_stats
     opt_state: Any

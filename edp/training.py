@@ -62,16 +62,17 @@ def fit(
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
     Args:
-      step_fn: (state, resources, order) -> (state, metrics), pure; jitted here,
+      step_fn: (state, resources, order) -> (state, metrics), each metric a number
+        or the members' [M], of which the mean is told. Pure; jitted here,
         once, with the state's memory reused. It finds its place in `order` from
         `state.step` and derives its randomness from it too.
-      state: the initial state.
+      state: the initial state; its arrays stay on the devices where they are.
       resources: a tree of arrays that every step reads, such as the data.
       epoch_order: epoch (from 0) -> the order of the examples in it; jittable.
       schedule: see `Schedule`.
       stage: where checkpoints and `metrics.jsonl` go.
       label: what to call this in the progress shown.
-      should_stop: asked after every step; True saves and raises `Interrupted`.
+      should_stop: asked before every step; True saves and raises `Interrupted`.
 
     Returns:
       The final state and the seconds spent training, compilation and earlier,
@@ -81,8 +82,12 @@ def fit(
       Interrupted: if `should_stop` said so.
       NonFiniteLoss: at the end of an epoch in which the loss was not finite.
     """
-    step_fn = jax.jit(step_fn, donate_argnums=0)
+    # A state that came back placed otherwise would have the step compiled again.
+    placed = jax.tree.map(lambda x: x.sharding, state)
+    state = jax.device_put(state, placed)
+    step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(placed, None))
     epoch_order = jax.jit(epoch_order)
+    stage.begin()
     per_epoch = schedule.steps_per_epoch
     total = schedule.num_epochs * per_epoch
     with Checkpoints(stage.checkpoints) as checkpoints:
@@ -111,6 +116,9 @@ def fit(
         order = None
         with _Progress(label, schedule, step) as progress:
             while step < total:
+                if should_stop():
+                    save()
+                    raise Interrupted(f"{label}: saved at step {step} of {total}")
                 if order is None or step % per_epoch == 0:
                     order = epoch_order(np.int32(step // per_epoch))
                 state, metrics = step_fn(state, resources, order)
@@ -130,16 +138,13 @@ def fit(
                     progress.epoch(epoch, means)
                     if time.monotonic() - saved > 60 * schedule.checkpoint_minutes:
                         save()
-                if step < total and should_stop():
-                    save()
-                    raise Interrupted(f"{label}: saved at step {step} of {total}")
             save()
         return state, seconds()
 
 
 def _to_floats(steps: list[dict[str, Any]]) -> list[dict[str, float]]:
     """One transfer for all of them."""
-    return [{k: float(v) for k, v in m.items()} for m in jax.device_get(steps)]
+    return [{k: float(np.mean(v)) for k, v in m.items()} for m in jax.device_get(steps)]
 
 
 def _means(steps: list[dict[str, Any]]) -> dict[str, float]:
@@ -197,7 +202,7 @@ class _Progress:
         self._bar.update(self._schedule.images_per_step)
         now = time.monotonic()
         if self._interactive and now - self._refreshed > _REFRESH_SECONDS:
-            self._bar.set_postfix(loss=f"{float(metrics['loss']):.4f}")
+            self._bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}")
             self._refreshed = now
 
     def epoch(self, epoch: int, means: dict[str, float]) -> None:

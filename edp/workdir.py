@@ -46,6 +46,24 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
+def check_writable(path: pathlib.Path) -> None:
+    """Checks, without writing, that `path` is or can become a directory to write to.
+
+    Raises:
+      InputError: if not.
+    """
+    nearest = path.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        why = f"{nearest} is not a directory"
+    elif not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+        why = f"no permission to write to {nearest}"
+    else:
+        return
+    raise InputError(f"workdir={str(path)!r} cannot be used: {why}")
+
+
 class Stage:
     """One stage's directory: what it was made with, and whether it is complete.
 
@@ -54,7 +72,7 @@ class Stage:
     """
 
     def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]):
-        """Opens or begins the stage.
+        """Opens the stage and writes nothing.
 
         Raises:
           InputError: if it was begun with other settings; names them.
@@ -62,11 +80,17 @@ class Stage:
         self.path = path
         # Through JSON, so that tuples compare equal to what is read back.
         self.settings = json.loads(json.dumps(settings))
-        stored_path = path / "settings.json"
-        if stored_path.exists():
-            refuse_other_settings(path, read_json(stored_path), self.settings)
-        else:
-            write_json(stored_path, self.settings)
+        if self._settings_path.exists():
+            refuse_other_settings(path, read_json(self._settings_path), self.settings)
+
+    def begin(self) -> None:
+        """Records the settings; from now on no others are accepted."""
+        if not self._settings_path.exists():
+            write_json(self._settings_path, self.settings)
+
+    @property
+    def _settings_path(self) -> pathlib.Path:
+        return self.path / "settings.json"
 
     @property
     def checkpoints(self) -> pathlib.Path:

@@ -1,38 +1,62 @@
 """What all commands share: flags, exit codes, signals and errors in one line."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from edp.errors import InputError
+from launch import config_file
 
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file, such as configs/digits.py."
-)
+_CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of bad input too.")
 
-_stop_signal: int | None = None
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def should_stop() -> bool:
-    """Whether the process was asked to save and end (SIGTERM, Ctrl-C)."""
-    return _stop_signal is not None
-
-
-def main(stages: Callable) -> None:
+def main(stages: Callable, check: Callable = lambda config: None) -> None:
     """Runs `stages(experiment)` as a command, and exits with its code.
 
     0: done; 1: failure; 2: bad input; 75: interrupted, run again to go on.
+
+    Args:
+      stages: what the command does.
+      check: raises InputError for flags of its own that do not fit the config.
     """
-    app.run(lambda _: _guarded(stages), flags_parser=_parse)
+    app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """While open, SIGTERM and Ctrl-C do not end the process; the function tells.
+
+    A second one ends it after all. So does the first, on leaving, if whoever asks
+    the function did not come to it again.
+    """
+    received = []
+
+    def receive(number, frame):
+        received.append(number)
+        if len(received) > 1:
+            signal.default_int_handler(number, frame)
+        os.write(2, b"\nstopping after this step; once more to stop at once\n")
+
+    previous = {number: signal.signal(number, receive) for number in _SIGNALS}
+    try:
+        yield lambda: bool(received)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -43,42 +67,31 @@ def _parse(argv: list[str]) -> list[str]:
         for flag in (_CONFIG, _WORKDIR):
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")
-    except (flags.Error, InputError, LookupError, AttributeError, TypeError) as error:
-        _end(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
-    except (OSError, ValueError) as error:
-        _end(EXIT_BAD_INPUT, f"error: --config: {_one_line(error)}")
+    except (flags.Error, LookupError, AttributeError, TypeError, ValueError) as error:
+        _end_bad_input(error, debug="--debug" in argv)
     return rest
 
 
-def _guarded(stages: Callable) -> None:
-    from edp import experiment, training
+def _guarded(stages: Callable, check: Callable) -> None:
+    from edp import experiment, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _ask_to_stop)
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
     _use_compilation_cache()
     try:
-        directory = pathlib.Path(_WORKDIR.value)
+        settings.check(_CONFIG.value)
+        check(_CONFIG.value)
+        directory = pathlib.Path(_WORKDIR.value).expanduser()
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:
-        if _DEBUG.value:
-            raise
-        _end(EXIT_BAD_INPUT, f"error: {_one_line(error)}")
+        _end_bad_input(error, debug=_DEBUG.value)
     except training.NonFiniteLoss as error:
         _end(EXIT_FAILURE, f"failed: {error}")
-    except training.Interrupted as error:
-        _end(EXIT_INTERRUPTED, f"interrupted: {error}; run the command again to go on")
-
-
-def _ask_to_stop(number, frame) -> None:
-    """The first signal lets the step finish and saves; a second one ends at once."""
-    del frame
-    global _stop_signal
-    if _stop_signal is not None:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-    _stop_signal = number
+    except (training.Interrupted, KeyboardInterrupt) as error:
+        what = str(error) or "what is complete is kept"
+        _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
 
 
 def _use_compilation_cache() -> None:
@@ -92,9 +105,10 @@ def _use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
 
 
-def _one_line(error: BaseException) -> str:
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    return " ".join(str(text).split())
+def _end_bad_input(error: Exception, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    _end(EXIT_BAD_INPUT, f"error: {' '.join(str(error).split())}")
 
 
 def _end(code: int, line: str) -> None:

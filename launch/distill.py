@@ -1,6 +1,7 @@
 """Distils the teachers into the students of the configuration."""
 
 import jax
+import ml_collections
 from absl import flags
 
 from edp import (
@@ -38,6 +39,9 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     tx = optimizers.create_optimizer(config, steps, student.rank_one)
     init_key = rng.stream(key, "init")
     state = distill.create_state(student, tx, init_key, experiment.example)
+    state = sharding.put(state, mesh)
+    if experiment.config.mesh.shard_optimizer:
+        state = state._replace(opt_state=sharding.put_spread(state.opt_state, mesh))
 
     def step(state, resources, order):
         train, teacher_variables = resources
@@ -55,22 +59,30 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             perturb=perturb,
             tx=tx,
             clean_pass=config["clean_pass"],
+            mesh=mesh,
         )
 
-    state, seconds = training.fit(
-        step,
-        sharding.put(state, mesh),
-        (experiment.train, teacher_variables),
-        experiments.epoch_order(experiment, key, config["batch_size"], None),
-        experiments.schedule(experiment, config, config["batch_size"]),
-        stage,
-        label=name,
-        should_stop=app.should_stop,
-    )
+    with app.stop_requests() as should_stop:
+        state, seconds = training.fit(
+            step,
+            state,
+            (experiment.train, teacher_variables),
+            experiments.epoch_order(experiment, key, config["batch_size"], None),
+            experiments.schedule(experiment, config, config["batch_size"]),
+            stage,
+            label=name,
+            should_stop=should_stop,
+        )
     variables = student.finalise(state.variables)
     checkpoint.save_variables(stage.variables, variables)
     num_params = models.count_params(variables["params"])
     stage.complete({"train_seconds": seconds, "num_params": num_params})
+
+
+def check_only(config: ml_collections.ConfigDict) -> None:
+    """Raises an InputError if --only names a student that does not exist."""
+    for name in _ONLY.value or ():
+        settings.student_settings(config, name)
 
 
 def distill_all(experiment: experiments.Experiment) -> None:
@@ -80,4 +92,4 @@ def distill_all(experiment: experiments.Experiment) -> None:
 
 
 if __name__ == "__main__":
-    app.main(distill_all)
+    app.main(distill_all, check_only)

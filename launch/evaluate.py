@@ -8,8 +8,8 @@ from launch import app
 def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`."""
     rows = results.collect_rows(experiment)
-    results.analyse_teachers(experiment)
     workdir.write_json(experiment.workdir / "results.json", rows)
+    results.analyse_teachers(experiment)
 
 
 if __name__ == "__main__":

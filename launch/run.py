@@ -8,7 +8,7 @@ last checkpoint.
 
 from edp.experiment import Experiment
 from launch import app
-from launch.distill import distill_all
+from launch.distill import check_only, distill_all
 from launch.evaluate import evaluate
 from launch.report import write_report
 from launch.train_teachers import train_teachers
@@ -23,4 +23,4 @@ def run(experiment: Experiment) -> None:
 
 
 if __name__ == "__main__":
-    app.main(run)
+    app.main(run, check_only)

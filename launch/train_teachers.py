@@ -8,7 +8,6 @@ from edp import (
     models,
     optimizers,
     rng,
-    sharding,
     training,
     workdir,
 )
@@ -33,12 +32,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
     tx = optimizers.create_optimizer(config, steps)
     init_keys = jax.random.split(rng.stream(key, "init"), num_members)
     state = ensemble.create_state(model, tx, init_keys, experiment.example)
-    state = state._replace(
-        **{
-            name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
-            for name in ("params", "model_state", "opt_state")
-        }
-    )
+    state = ensemble.place(state, mesh)
 
     def step(state, train, order):
         step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
@@ -52,20 +46,22 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             model=model,
             tx=tx,
             strategy=config.member_strategy,
+            members_at_once=config.members_at_once,
             mesh=mesh,
         )
 
     images_per_step = config.batch_size * num_members
-    state, seconds = training.fit(
-        step,
-        state,
-        experiment.train,
-        experiments.epoch_order(experiment, key, config.batch_size, num_members),
-        experiments.schedule(experiment, config, images_per_step),
-        stage,
-        label="teachers",
-        should_stop=app.should_stop,
-    )
+    with app.stop_requests() as should_stop:
+        state, seconds = training.fit(
+            step,
+            state,
+            experiment.train,
+            experiments.epoch_order(experiment, key, config.batch_size, num_members),
+            experiments.schedule(experiment, config, images_per_step),
+            stage,
+            label="teachers",
+            should_stop=should_stop,
+        )
     checkpoint.save_variables(stage.variables, state.variables)
     num_params = models.count_params(state.params) // num_members
     stage.complete({"train_seconds": seconds, "num_params": num_params})

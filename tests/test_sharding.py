@@ -1,87 +1,60 @@
 """A mesh of devices changes where things are computed, not what."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
+from collectives import parse
 
 from edp import sharding
 from edp.errors import InputError
 
-# In a process of its own, which sees eight devices.
-SCRIPT = """
-import jax, numpy as np, jax.numpy as jnp, ml_collections, optax
-from edp import distill, ensemble, models, perturbations, sharding, students
-
-M, B, K = 4, 16, 4
-config = ml_collections.ConfigDict({"name": "convnet", "width": 4})
-build = lambda **kw: models.create_model(
-    config, num_classes=K, mean=(0.5,), std=(0.25,), **kw)
-model, tx = build(), optax.sgd(0.1, momentum=0.9)
-x0 = jnp.zeros((1, 8, 8, 1))
-state = ensemble.create_state(model, tx, jax.random.split(jax.random.key(0), M), x0)
-rng = np.random.default_rng(0)
-image = rng.uniform(size=(M, B, 8, 8, 1)).astype(np.float32)
-label = rng.integers(0, K, size=(M, B))
-student = students.create_student(
-    {"student": "batch_ensemble", "alpha": 0.9, "temperature": 1.0,
-     "factor_init": "normal"}, build, num_members=M)
-student_state = distill.create_state(student, tx, jax.random.key(1), x0)
-
-def run(mesh, strategy, name):
-    @jax.jit
-    def teach(state, image, label):
-        batch = sharding.constrain(
-            {"image": image, "label": label}, mesh, sharding.MEMBER, sharding.DATA)
-        return ensemble.train_step(
-            state, batch, jax.random.key(2), model=model, tx=tx,
-            strategy=strategy, mesh=mesh)
-
-    @jax.jit
-    def learn(student_state, variables, image, label):
-        batch = sharding.constrain(
-            {"image": image, "label": label}, mesh, sharding.DATA)
-        teachers = ensemble.teachers_from_variables(
-            model, variables, strategy=strategy, mesh=mesh)
-        return distill.distill_step(
-            student_state, batch, jax.random.key(3), student=student,
-            teachers=teachers, tx=tx, perturb=perturbations.create_perturbation(
-                {"perturbation": name, "step_size": 0.02}))
-
-    stacked = state._replace(**{
-        name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
-        for name in ("params", "model_state", "opt_state")})
-    new, metrics = teach(stacked, image, label)
-    learned, student_metrics = learn(
-        sharding.put(student_state, mesh), new.variables, image[0], label[0])
-    return new, metrics, learned, student_metrics
-
-for name in ("disagreement", "conf_ods"):
-    reference = run(None, "unroll", name)
-    for member, data in ((4, 2), (2, 4), (1, 8), (4, 1)):
-        mesh = sharding.create_mesh(member, data)
-        result = run(mesh, "vmap", name)
-        if member > 1:
-            leaf = jax.tree.leaves(result[0].params)[0]
-            assert leaf.sharding.spec[0] == "member", leaf.sharding
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
-            reference, result)
-        print("same", name, member, data)
-"""
+TESTS = pathlib.Path(__file__).parent
+PAIRS = [
+    f"{student}:{perturbation}"
+    for student in ("single", "batch_ensemble")
+    for perturbation in ("none", "conf_ods", "disagreement")
+]
 
 
-def test_sharded_equals_unsharded():
+def run_on_eight_devices(member, data, strategy, cases):
     flags = (
         "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     )
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    args = [str(member), str(data), strategy, *cases]
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True
+        [sys.executable, TESTS / "mesh_program.py", *args],
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("same") == 8
+    assert done.stdout.split("\n")[:-1] == [f"passed {case}" for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "strategy", "cases"),
+    [
+        (4, 2, "unroll", ["single:disagreement", "batch_ensemble:conf_ods"]),
+        (2, 4, "vmap", ["batch_ensemble:disagreement:one_at_once"]),
+        (1, 8, "vmap", ["single:conf_ods:spread"]),
+    ],
+)
+def test_results_are_the_same_and_only_what_must_be_is_sent(
+    member, data, strategy, cases
+):
+    run_on_eight_devices(member, data, strategy, cases)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["unroll", "vmap"])
+@pytest.mark.parametrize(("member", "data"), [(4, 2), (2, 4), (1, 8)])
+def test_every_student_and_perturbation_on_every_mesh(member, data, strategy):
+    run_on_eight_devices(member, data, strategy, PAIRS)
 
 
 def test_one_device_needs_no_mesh():
@@ -100,3 +73,42 @@ def test_sizes_that_do_not_divide_are_refused():
     with pytest.raises(InputError, match=r"num_members=4.*mesh\.member=3"):
         sharding.check_divides(FakeMesh(), "member", "teachers.num_members", 4)
     sharding.check_divides(FakeMesh(), "member", "teachers.num_members", 6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", ("data",)),
+        ("replica_groups={{0,2,4,6},{1,3,5,7}}", ("member",)),
+        ("replica_groups={}", ("data", "member")),
+        ("replica_groups=[4,2]<=[8]", ("data",)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", ("member",)),
+        ("replica_groups=[1,8]<=[8]", ("data", "member")),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", ("member",)),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", ("data", "member")),
+        ("replica_groups=mesh['a'=4,'b'=2,'c'=1] {'b'}", ("data",)),
+        (
+            "replica_groups=mesh['a'=2,'b'=1,'c'=4], device_ids=([4,2]T(1,0)) {'a'}",
+            ("data",),
+        ),
+        ("source_target_pairs={{0,2},{2,0},{1,3}}", ("member",)),
+        ("source_target_pairs={{0,1},{1,0}}", ("data",)),
+    ],
+)
+def test_groups_of_devices_are_read(groups, axes):
+    line = (
+        "  %r.1 = (f32[4]{0}, /*index=1*/bf16[2,3]{1,0}, pred[5]{0}) all-reduce(%a), "
+        f'channel_id=1, {groups}, metadata={{op_name="jit(f)/sum"}}'
+    )
+    text = f"  %x = f32[4]{{0}} add(%a, %b)\n{line}\n"
+    (found,) = parse(text, {"member": 4, "data": 2})
+    assert found.kind == "all-reduce"
+    assert found.shapes == [(4,), (2, 3), (5,)]
+    assert found.num_bytes == 4 * 4 + 6 * 2 + 5
+    assert found.axes == axes
+    assert found.where == "jit(f)/sum"
+
+
+def test_unknown_groups_are_not_passed_over():
+    with pytest.raises(ValueError, match="unknown here"):
+        parse("%r = f32[4] all-reduce(%a), replica_groups=spiral", {"member": 8})

@@ -7,6 +7,7 @@ passes around. A new one is a function in a file of its own and a line in
 `PERTURBATIONS`.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -42,10 +43,14 @@ def random_member(key: jax.Array, teachers, student):
     return lambda x: teachers.member_logits(member, x)
 
 
-def all_members(key: jax.Array, teachers, student):
-    """Every member at once: x -> [M, B, K]."""
+def all_members(
+    key: jax.Array, teachers, student, *, members_at_once: int | None = None
+):
+    """Every member: x -> [M, B, K], differentiable in the memory of a few."""
     del key, student
-    return teachers.all_logits
+    if members_at_once is None:
+        return teachers.all_logits
+    return functools.partial(teachers.all_logits, members_at_once=members_at_once)
 
 
 class Method(NamedTuple):
@@ -69,8 +74,10 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturb:
 
     Args:
       config: a mapping with `perturbation` (a name in `PERTURBATIONS`) and the
-        settings of that function (`step_size`, `temperature`, ...). Keys that
-        it does not take are left alone, so that one section of a configuration
+        settings of that function (`step_size`, `temperature`, ...) and of its
+        view of the teachers (`members_at_once`: the gradient of all members takes
+        the memory of that many, and computes each forward pass twice). Keys that
+        neither takes are left alone, so that one section of a configuration
         serves every method.
 
     Returns:
@@ -86,13 +93,19 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturb:
             f"perturbation={name!r} is not known; accepted: {', '.join(PERTURBATIONS)}"
         )
     method = PERTURBATIONS[name]
-    parameters = inspect.signature(method.fn).parameters.values()
-    accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    settings = {k: config[k] for k in accepted if config.get(k) is not None}
+    settings = _accepted(method.fn, config)
+    view_settings = _accepted(method.view, config)
 
     def perturb(key, x, teachers, student=None):
         view_key, draw_key = jax.random.split(key)
-        logits_fn = method.view(view_key, teachers, student)
+        logits_fn = method.view(view_key, teachers, student, **view_settings)
         return method.fn(draw_key, logits_fn, x, **settings)
 
     return perturb
+
+
+def _accepted(fn: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that `fn` takes, without those that are None."""
+    parameters = inspect.signature(fn).parameters.values()
+    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    return {name: config[name] for name in names if config.get(name) is not None}

@@ -34,7 +34,9 @@ def disagreement(
 
     Args:
       key: PRNG key (used by quantities that draw at random).
-      logits_fn: x [B, ...] -> logits [M, B, K] of all M members.
+      logits_fn: x [B, ...] -> logits [M, B, K] of all M members. Its gradient
+        decides the memory: for that of a few members at once, loop over groups
+        of them under `jax.checkpoint`, as `edp.ensemble.logits` does.
       x: inputs [B, ...].
       step_size: η, in pixel units of [0, 1]; the ball's radius is η√D, where D
         is the number of elements of one input.

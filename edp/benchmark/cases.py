@@ -1,0 +1,153 @@
+"""What is measured: the networks and sizes, and the steps on them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edp.errors import InputError
+
+
+class Case(NamedTuple):
+    """A network and the sizes of its steps.
+
+    Attributes:
+      name: the key in `CASES`.
+      model: what `edp.models.create_model` reads.
+      batch_size: training images in a step (of each member, for teachers).
+      num_members: M of the teachers and of a BatchEnsemble student.
+      precision: 'float32' or 'bfloat16', what the networks compute in.
+      image_shape: (H, W, C).
+      num_classes: K.
+      step_size: η of the perturbations, of pixels in [0, 1].
+      temperature: τ.
+      alpha: weight of the distillation term.
+    """
+
+    name: str
+    model: dict[str, Any]
+    batch_size: int
+    num_members: int = 4
+    precision: str = "float32"
+    image_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int = 10
+    step_size: float = 1 / 255
+    temperature: float = 1.0
+    alpha: float = 0.9
+
+
+_RESNET32 = {"name": "resnet", "depth": 32, "width": 16}
+_WRN28_10 = {"name": "wide_resnet", "depth": 28, "widen_factor": 10}
+
+CASES: dict[str, Case] = {
+    case.name: case
+    for case in (
+        # For tests: seconds, and no numbers worth quoting.
+        Case(
+            "tiny",
+            {"name": "resnet", "depth": 8, "width": 4},
+            batch_size=8,
+            num_members=2,
+            image_shape=(8, 8, 3),
+        ),
+        Case(
+            "wrn28_1",
+            {"name": "wide_resnet", "depth": 28, "widen_factor": 1},
+            batch_size=64,
+        ),
+        Case("resnet32", _RESNET32, batch_size=128),
+        Case("resnet32_bf16", _RESNET32, batch_size=128, precision="bfloat16"),
+        Case("wrn28_10", _WRN28_10, batch_size=64),
+        Case("wrn28_10_bf16", _WRN28_10, batch_size=64, precision="bfloat16"),
+    )
+}
+QUICK_CASES = ("wrn28_1", "resnet32")
+GPU_CASES = ("wrn28_10_bf16", "resnet32_bf16")
+
+
+class Step(NamedTuple):
+    """A kind of step.
+
+    Attributes:
+      kind: 'teacher_step', 'perturb' (alone) or 'distill'.
+      student: a name in `edp.students.STUDENTS`; 'distill' only.
+      perturbation: a name in `edp.perturbations.PERTURBATIONS`; None for teachers.
+    """
+
+    kind: str
+    student: str | None = None
+    perturbation: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "/".join(part for part in self if part is not None)
+
+    @property
+    def uses_all_members(self) -> bool:
+        """Whether it runs more than one teacher, so that their strategy matters."""
+        one_member = self.perturbation in ("ods", "conf_ods")
+        return not (self.kind == "perturb" and one_member)
+
+
+STEPS: dict[str, Step] = {
+    step.name: step
+    for step in (
+        Step("teacher_step"),
+        *(Step("perturb", None, p) for p in ("ods", "conf_ods", "disagreement")),
+        *(
+            Step("distill", student, perturbation)
+            for student in ("single", "batch_ensemble")
+            for perturbation in ("none", "conf_ods", "disagreement")
+        ),
+    )
+}
+HEADLINE_STEP = "distill/batch_ensemble/conf_ods"
+
+
+class Group(NamedTuple):
+    """What is measured side by side: one step of one case."""
+
+    case: Case
+    step: Step
+
+
+def choose(registry: dict[str, Any], names: Sequence[str], setting: str) -> list[Any]:
+    """The entries `names` of `CASES` or `STEPS`.
+
+    Raises:
+      InputError: naming the `setting` that held an unknown name.
+    """
+    for name in names:
+        if name not in registry:
+            raise InputError(
+                f"{setting}={name!r} is not known; accepted: {', '.join(registry)}"
+            )
+    return [registry[name] for name in names]
+
+
+def override(case: Case, **values) -> Case:
+    """The case with those of `values` that are not None.
+
+    Raises:
+      InputError: for a size below 1.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    for name in ("batch_size", "num_members"):
+        if given.get(name, 1) < 1:
+            raise InputError(f"{name}={given[name]} must be at least 1")
+    return case._replace(**given)
+
+
+def quick_groups() -> list[Group]:
+    """The two headline steps, and teachers on the smaller network."""
+    headline = STEPS[HEADLINE_STEP]
+    groups = [Group(CASES[name], headline) for name in QUICK_CASES]
+    return [*groups, Group(CASES[QUICK_CASES[0]], STEPS["teacher_step"])]
+
+
+def scaling_groups(case: Case) -> list[Group]:
+    """The headline step over numbers of members, and over batch sizes."""
+    sizes = [(m, case.batch_size) for m in (1, 2, 4, 8)]
+    sizes += [(case.num_members, b) for b in (32, 64, 128, 256)]
+    return [
+        Group(case._replace(num_members=m, batch_size=b), STEPS[HEADLINE_STEP])
+        for m, b in dict.fromkeys(sizes)
+    ]

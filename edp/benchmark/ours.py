@@ -1,0 +1,267 @@
+"""This project's steps as contenders: the very functions that the commands run."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from edp import distill, ensemble, models, optimizers, perturbations, rng, students
+from edp.benchmark import limits
+from edp.benchmark.cases import Case, Step
+from edp.benchmark.timing import Contender
+from edp.models import layers
+from edp.train_state import TrainState
+
+# Small, so that many steps on one batch stay finite; speed does not depend on it.
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, RANK_ONE_LR_FACTOR = 0.01, 0.9, 5e-4, 0.5
+MEAN, STD = 0.5, 0.25
+_SEED, STUDENT_SEED = 0, 1
+
+
+class Problem(NamedTuple):
+    """What all contenders of a case start from, on the device.
+
+    Attributes:
+      case: what it was made for.
+      build_model: makes the network, as `Experiment.build_model`.
+      model: the plain network.
+      variables: of the M teachers, stacked.
+      image: float32 [M, B, H, W, C] in [0, 1]; a student sees the first [B, ...].
+      label: int32 [M, B].
+    """
+
+    case: Case
+    build_model: Callable[..., models.Classifier]
+    model: models.Classifier
+    variables: Any
+    image: jax.Array
+    label: jax.Array
+
+
+def model_builder(case: Case) -> Callable[..., models.Classifier]:
+    """Makes the case's network; takes `num_members` and `factor_init`."""
+    channels = case.image_shape[-1]
+    return functools.partial(
+        models.create_model,
+        ml_collections.ConfigDict(case.model),
+        num_classes=case.num_classes,
+        mean=(MEAN,) * channels,
+        std=(STD,) * channels,
+        dtype=case.precision,
+    )
+
+
+def create_problem(case: Case) -> Problem:
+    """Draws the data and the teachers, who need not be trained to be timed."""
+    key = jax.random.key(_SEED)
+    build_model = model_builder(case)
+    model = build_model()
+    sizes = (case.num_members, case.batch_size)
+    image = jax.random.uniform(rng.stream(key, "image"), (*sizes, *case.image_shape))
+    label = jax.random.randint(rng.stream(key, "label"), sizes, 0, case.num_classes)
+    keys = jax.random.split(rng.stream(key, "teachers"), case.num_members)
+    variables = ensemble.unstack(ensemble.init(model, keys, image[0, :1]))
+    settle = jax.jit(functools.partial(_settle, model))
+    variables = ensemble.stack([settle(member, image[0]) for member in variables])
+    return Problem(case, build_model, model, variables, image, label)
+
+
+def _settle(model: models.Classifier, variables, image: jax.Array):
+    """The variables with running statistics that are those of `image`.
+
+    With the initial ones activations grow from block to block, and teachers would
+    be so sure that gradients underflow, to numbers on which CPUs are slow.
+    """
+    _, moved = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    kept = layers.BatchNorm.momentum
+
+    def extrapolate(new, old):
+        return (new - kept * old) / (1 - kept)
+
+    stats = jax.tree.map(extrapolate, moved["batch_stats"], variables["batch_stats"])
+    return {**variables, "batch_stats": stats}
+
+
+def create_student(problem: Problem, name: str) -> students.Student:
+    """The student `name`, as a run creates it."""
+    case = problem.case
+    config = {
+        "student": name,
+        "factor_init": "normal",
+        "alpha": case.alpha,
+        "temperature": case.temperature,
+    }
+    return students.create_student(
+        config, problem.build_model, num_members=case.num_members
+    )
+
+
+def create_optimizer(rank_one: Callable | None = None):
+    """The optimizer that a run creates, at a constant learning rate."""
+    config = {
+        "schedule": "constant",
+        "learning_rate": LEARNING_RATE,
+        "num_epochs": 1,
+        "momentum": MOMENTUM,
+        "nesterov": False,
+        "weight_decay": WEIGHT_DECAY,
+        "rank_one_lr_factor": RANK_ONE_LR_FACTOR,
+    }
+    return optimizers.create_optimizer(config, 1, rank_one)
+
+
+def create_step(problem: Problem, step: Step, strategy: str):
+    """A step to be jitted, and what it starts from.
+
+    Returns:
+      (step_fn, state, resources): `step_fn(state, resources) -> (state, value)`
+      may reuse the memory of `state`; `value` is the loss or the moved inputs.
+    """
+    key = jax.random.key(STUDENT_SEED)
+    case, model = problem.case, problem.model
+    if step.kind == "teacher_step":
+        tx = create_optimizer()
+        # Copies: donated memory must not be that of `problem`.
+        params = jax.tree.map(jnp.copy, problem.variables["params"])
+        model_state = {"batch_stats": problem.variables["batch_stats"]}
+        model_state = jax.tree.map(jnp.copy, model_state)
+        count = jnp.zeros((), jnp.int32)
+        state = TrainState(count, params, model_state, jax.vmap(tx.init)(params))
+
+        def train(state, batch):
+            step_key = jax.random.fold_in(key, state.step)
+            state, metrics = ensemble.train_step(
+                state, batch, step_key, model=model, tx=tx, strategy=strategy
+            )
+            return state, metrics["loss"]
+
+        return train, state, {"image": problem.image, "label": problem.label}
+
+    perturb = perturbations.create_perturbation(
+        {
+            "perturbation": step.perturbation,
+            "step_size": case.step_size,
+            "temperature": case.temperature,
+        }
+    )
+    batch = {"image": problem.image[0], "label": problem.label[0]}
+    resources = (batch, problem.variables)
+
+    def make_teachers(variables):
+        return ensemble.teachers_from_variables(model, variables, strategy=strategy)
+
+    if step.kind == "perturb":
+
+        def move(count, resources):
+            batch, variables = resources
+            step_key = jax.random.fold_in(key, count)
+            moved = perturb(step_key, batch["image"], make_teachers(variables))
+            return count + 1, moved
+
+        return move, jnp.zeros((), jnp.int32), resources
+
+    student = create_student(problem, step.student)
+    tx = create_optimizer(student.rank_one)
+    state = distill.create_state(student, tx, key, problem.image[0, :1])
+
+    def distil(state, resources):
+        batch, variables = resources
+        state, metrics = distill.distill_step(
+            state,
+            batch,
+            jax.random.fold_in(key, state.step),
+            student=student,
+            teachers=make_teachers(variables),
+            perturb=perturb,
+            tx=tx,
+        )
+        return state, metrics["loss"]
+
+    return distil, state, resources
+
+
+def create_contender(
+    problem: Problem, step: Step, strategy: str, steps_per_call: int = 1
+) -> Contender:
+    """Compiles the step under one member strategy.
+
+    Args:
+      problem: see `Problem`.
+      step: what to time.
+      strategy: of `ensemble.STRATEGIES`.
+      steps_per_call: above 1, so many steps are one program (a scan), which spares
+        the host's part of each; on CPU, convolutions in a scan are slow.
+    """
+    before = _device_memory()
+    step_fn, state, resources = create_step(problem, step, strategy)
+    program = step_fn
+    if steps_per_call > 1:
+
+        def program(state, resources):
+            def body(carry, _):
+                return step_fn(carry[0], resources), None
+
+            # The last value is carried, not stacked; its zeros are never read.
+            _, value = jax.eval_shape(step_fn, state, resources)
+            zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), value)
+            return jax.lax.scan(body, (state, zeros), length=steps_per_call)[0]
+
+    started = time.perf_counter()
+    lowered = jax.jit(program, donate_argnums=0).lower(state, resources)
+    compiled = lowered.compile()
+    compile_seconds = time.perf_counter() - started
+
+    def run(calls: int) -> float:
+        nonlocal state
+        for _ in range(calls):
+            state, value = compiled(state, resources)
+        jax.block_until_ready((state, value))
+        return float(value.mean())
+
+    run(1)
+    facts = {
+        "compile_seconds": compile_seconds,
+        "compiler_flops": limits.compiler_flops(compiled.cost_analysis()),
+        "peak_bytes": limits.peak_bytes(compiled.memory_analysis()),
+        "device_peak_bytes": _raised_peak(before, _device_memory()),
+    }
+    labels = {"contender": "edp", "strategy": strategy}
+    return Contender(labels, run, steps_per_call, facts)
+
+
+def _device_memory() -> dict[str, int]:
+    """The allocator's statistics; empty where it keeps none, as on CPU."""
+    return jax.local_devices()[0].memory_stats() or {}
+
+
+def _raised_peak(before: dict[str, int], after: dict[str, int]) -> int | None:
+    """Bytes above those in use `before`, if the process's peak has risen since.
+
+    The allocator's peak cannot be reset: of a program that needed less than an
+    earlier one it tells nothing.
+    """
+    peak = "peak_bytes_in_use"
+    if peak not in before or after[peak] <= before[peak]:
+        return None
+    return after[peak] - before["bytes_in_use"]
+
+
+def flops(problem: Problem, step: Step) -> int:
+    """Operations that the step needs; see `limits`."""
+    image = problem.image[0]
+
+    def forward(model):
+        variables = jax.eval_shape(
+            lambda x: model.init(jax.random.key(0), x, train=False), image[:1]
+        )
+        apply = functools.partial(model.apply, train=False)
+        return limits.forward_flops(apply, variables, image)
+
+    network = student = forward(problem.model)
+    if step.student == "batch_ensemble":
+        student = forward(problem.build_model(num_members=problem.case.num_members))
+    return limits.step_flops(step, problem.case.num_members, network, student)

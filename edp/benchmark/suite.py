@@ -1,0 +1,221 @@
+"""Measures groups of contenders and makes rows of what they took."""
+
+import importlib
+import os
+import pathlib
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from edp import workdir
+from edp.benchmark import limits, ours, timing
+from edp.benchmark.cases import Case, Group
+from edp.errors import InputError
+
+PEERS = ("eager", "compile", "cudagraphs")
+Row = dict[str, Any]
+
+# A load average per core above which the machine is not ours alone.
+_BUSY = 0.5
+
+
+class Settings(NamedTuple):
+    """Who takes part and how long.
+
+    Attributes:
+      strategies: of `ensemble.STRATEGIES`; the first one alone measures steps of
+        one member.
+      peers: names in `PEERS`, none for ours only.
+      budget: see `timing.Budget`.
+      steps_per_call: of ours; see `ours.create_contender`.
+    """
+
+    strategies: tuple[str, ...]
+    peers: tuple[str, ...]
+    budget: timing.Budget
+    steps_per_call: int = 1
+
+
+class Rates(NamedTuple):
+    """Measured peaks, in operations per second; see `limits`."""
+
+    matmul: float
+    convolution: float | None  # on CPU only
+
+
+def find_peer():
+    """The module `peer`.
+
+    Raises:
+      InputError: if PyTorch, or its support for this device, is missing.
+    """
+    try:
+        peer = importlib.import_module("edp.benchmark.peer")
+    except ImportError as error:
+        raise InputError(f"PyTorch cannot be imported ({error})") from error
+    peer.find_device()
+    return peer
+
+
+def measure_rates(precision: str) -> Rates:
+    """The device's peaks in one precision."""
+    on_cpu = jax.default_backend() == "cpu"
+    convolution = limits.convolution_rate(precision) if on_cpu else None
+    return Rates(limits.matmul_rate(precision), convolution)
+
+
+def run(
+    groups: Sequence[Group],
+    settings: Settings,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> Iterator[tuple[list[Row], Row]]:
+    """Measures group by group.
+
+    Args:
+      groups: what to measure.
+      settings: see `Settings`.
+      command: the arguments of the command, for the record.
+      say: told what goes on, a line at a time.
+
+    Yields:
+      After each group, its rows and the metadata of all so far.
+    """
+    load = os.getloadavg()[0]
+    metadata = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(["python", "-m", "launch.benchmark", *command]),
+        **workdir.run_facts(),
+        "cpu": _cpu_model(),
+        "load_average_before": load,
+    }
+    if load > _BUSY * (os.cpu_count() or 1):
+        say(
+            f"The machine is busy (load average {load:.1f}): contenders suffer from "
+            "that unequally, and these numbers are not worth quoting."
+        )
+    peer = None
+    if settings.peers:
+        try:
+            peer = find_peer()
+            metadata |= peer.versions()
+        except InputError as error:
+            say(f"{error}: timing this project alone, without ratios.")
+    rates: dict[str, Rates] = {}
+    problem = None
+    for group in groups:
+        case = group.case
+        if case.precision not in rates:
+            rates[case.precision] = measure_rates(case.precision)
+        if problem is None or problem.case != case:
+            problem = ours.create_problem(case)
+        say(
+            f"{case.name}, {group.step.name}: {case.precision}, "
+            f"M = {case.num_members}, batch {case.batch_size}"
+        )
+        rows = measure(group, problem, settings, peer, rates[case.precision], say)
+        peaks = {precision: rate._asdict() for precision, rate in rates.items()}
+        yield rows, {**metadata, "peak_flops_per_second": peaks}
+
+
+def measure(group, problem, settings, peer, rates, say) -> list[Row]:
+    """The rows of one group.
+
+    A contender that cannot be built or run (for want of memory, say) gets a row
+    with `error`, and the others are measured.
+    """
+    step = group.step
+    strategies = settings.strategies if step.uses_all_members else ()
+    makers = [
+        (
+            {"contender": "edp", "strategy": strategy},
+            lambda strategy=strategy: ours.create_contender(
+                problem, step, strategy, settings.steps_per_call
+            ),
+        )
+        for strategy in strategies or settings.strategies[:1]
+    ]
+    if peer is not None:
+        makers += [
+            (
+                {"contender": "pytorch" if mode == "eager" else f"pytorch-{mode}"},
+                lambda mode=mode: peer.create_contender(problem, step, mode),
+            )
+            for mode in settings.peers
+        ]
+    contenders, rows = [], []
+    for labels, make in makers:
+        try:
+            contenders.append(make())
+        except Exception as error:
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            say(f"  {' '.join(labels.values())} failed: {text}")
+            rows.append({**describe(group), **labels, "error": text})
+    rounds = timing.alternate(contenders, settings.budget)
+    flops = ours.flops(problem, step)
+    for contender, seconds in zip(contenders, rounds, strict=True):
+        facts = {k: v for k, v in contender.facts.items() if v is not None}
+        row = {**describe(group), **contender.labels, **facts, "flops": flops}
+        row |= timing.summarise(seconds, group.case.batch_size)
+        row |= shares(flops / row["seconds_per_step"], rates)
+        rows.append(row)
+    return add_ratios(rows)
+
+
+def describe(group: Group) -> Row:
+    """What a row was measured on."""
+    case: Case = group.case
+    return {
+        "case": case.name,
+        "what": group.step.name,
+        "backend": jax.default_backend(),
+        "num_members": case.num_members,
+        "batch_size": case.batch_size,
+        "precision": case.precision,
+    }
+
+
+def shares(flops_per_second: float, rates: Rates) -> Row:
+    """`mfu`, of the large product's rate, and `conv_utilisation`, where measured."""
+    row = {"mfu": flops_per_second / rates.matmul}
+    if rates.convolution is not None:
+        row["conv_utilisation"] = flops_per_second / rates.convolution
+    return row
+
+
+def add_ratios(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one group with `ratio_to_peer`: above 1 is faster than the peer.
+
+    The peer is the fastest one measured. The ratio is the median over rounds of
+    the ratio within a round, which drifts of the machine leave alone; so it may
+    differ a little from that of the medians. Without a peer there is none.
+    """
+    peers = [
+        row
+        for row in rows
+        if row["contender"].startswith("pytorch") and "seconds_per_step" in row
+    ]
+    if not peers:
+        return list(rows)
+    fastest = min(peers, key=lambda row: row["seconds_per_step"])
+    reference = fastest["round_seconds_per_step"]
+    return [
+        {**row, "ratio_to_peer": timing.ratio(row["round_seconds_per_step"], reference)}
+        if "seconds_per_step" in row
+        else row
+        for row in rows
+    ]
+
+
+def _cpu_model() -> str:
+    """As 'Intel(R) Xeon(R) Processor', where the system tells."""
+    path = pathlib.Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,126 @@
+"""The measurements as files: `benchmark.json`, and `benchmark.md` to read."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from edp import workdir
+
+Row = dict[str, Any]
+
+_NOTES = """\
+An image is one training image of the batch, however many members read it; of
+teachers, each member's batch counts once. "× peer" compares with the fastest peer
+measured, within rounds: above 1 is faster. MFU is the operations that the
+algorithm needs over the device's rate on a large matrix product, measured here;
+"of conv" is over its best forward convolution."""
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _per_cent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _spread(row: Row) -> str:
+    values = (row["seconds_per_step"], row["seconds_per_step_min"])
+    median, least, most = (
+        _number(1000 * value) for value in (*values, row["seconds_per_step_max"])
+    )
+    return f"{median} [{least}–{most}]"
+
+
+# Heading, key of the row that must be there, and how the row is shown.
+_COLUMNS = (
+    ("case", "case", lambda r: r["case"]),
+    ("what", "what", lambda r: r["what"]),
+    ("M", "num_members", lambda r: str(r["num_members"])),
+    ("batch", "batch_size", lambda r: str(r["batch_size"])),
+    ("precision", "precision", lambda r: r["precision"]),
+    ("contender", "contender", lambda r: contender_name(r)),
+    ("images/s", "images_per_second", lambda r: _number(r["images_per_second"])),
+    ("× peer", "ratio_to_peer", lambda r: _number(r["ratio_to_peer"])),
+    ("ms/step [min–max]", "seconds_per_step", _spread),
+    ("MFU", "mfu", lambda r: _per_cent(r["mfu"])),
+    ("of conv", "conv_utilisation", lambda r: _per_cent(r["conv_utilisation"])),
+    ("peak MiB", "peak_bytes", lambda r: _number(r["peak_bytes"] / 2**20)),
+    ("compile s", "compile_seconds", lambda r: _number(r["compile_seconds"])),
+)
+
+
+def contender_name(row: Row) -> str:
+    """As 'edp (unroll)'."""
+    strategy = row.get("strategy")
+    return f"{row['contender']} ({strategy})" if strategy else row["contender"]
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """Rows as a Markdown table; a column that no row fills is left out."""
+    columns = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
+    cells = [[heading for heading, _, _ in columns]]
+    for row in rows:
+        cells.append([show(row) if key in row else "" for _, key, show in columns])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "| "
+        + " | ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        )
+        + " |"
+        for line in cells
+    )
+
+
+def describe(row: Row) -> str:
+    """One contender's result in a line."""
+    if "error" in row:
+        return f"{contender_name(row)}: failed, {row['error']}"
+    line = f"{contender_name(row)}: {_number(row['images_per_second'])} images/s"
+    if "ratio_to_peer" in row:
+        line += f", {_number(row['ratio_to_peer'])} times the peer"
+    return f"{line}, {_per_cent(row['mfu'])} of the matrix-product peak"
+
+
+def format_document(metadata: Row, rows: Sequence[Row]) -> str:
+    """The contents of `benchmark.md`."""
+    lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
+    failed = [row for row in rows if "error" in row]
+    lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
+    lines += [""] if failed else []
+    peaks = metadata["peak_flops_per_second"]
+    for precision, rates in peaks.items():
+        shown = ", ".join(
+            f"{name} {_number(rate / 1e9)} GFLOP/s"
+            for name, rate in rates.items()
+            if rate is not None
+        )
+        lines.append(f"- measured peak, {precision}: {shown}")
+    plain = {k: v for k, v in metadata.items() if k != "peak_flops_per_second"}
+    lines += [f"- {key}: {value}" for key, value in plain.items()]
+    return "\n".join(lines) + "\n"
+
+
+def write(directory: pathlib.Path, metadata: Row, rows: Sequence[Row]) -> None:
+    """Writes `benchmark.json` and `benchmark.md`."""
+    document = {"metadata": metadata, "rows": list(rows)}
+    workdir.write_json(directory / "benchmark.json", document)
+    workdir.write_text(directory / "benchmark.md", format_document(metadata, rows))
+
+
+def set_aside(directory: pathlib.Path) -> None:
+    """Renames an earlier measurement's files, as `benchmark.1.json`, to keep them."""
+    names = [directory / f"benchmark.{suffix}" for suffix in ("json", "md")]
+    if not any(path.exists() for path in names):
+        return
+    number = 1
+    while any(path.with_suffix(f".{number}{path.suffix}").exists() for path in names):
+        number += 1
+    for path in names:
+        if path.exists():
+            path.rename(path.with_suffix(f".{number}{path.suffix}"))

@@ -1,0 +1,36 @@
+"""The whole job in seconds, to test the commands with."""
+
+import ml_collections
+
+from configs import default
+
+STUDENTS = {
+    "single_none": {},
+    "single_conf_ods": {"perturbation": "conf_ods", "step_size": 0.02},
+    "be_disagreement": {"student": "batch_ensemble", "perturbation": "disagreement"},
+    "single_gaussian": {"perturbation": "gaussian", "step_size": 0.02},
+}
+
+
+def get_config(
+    students: str = "single_none,single_conf_ods,be_disagreement",
+) -> ml_collections.ConfigDict:
+    """Two small members and the students named, 3 epochs of 4 steps each."""
+    config = default.get_config()
+    config.data.train_size, config.data.validation_size = 80, 40
+    config.data.test_size = 60
+    config.data.crop_padding = 1
+    config.model.width = 4
+    config.teachers.num_members = 2
+    for section in (config.teachers, config.distill):
+        section.batch_size = 20
+        section.num_epochs = 3
+        section.warmup_epochs = 0.5
+    config.evaluation.diversity_size = 30
+    config.evaluation.gallery_size = 2
+    config.checkpoint_minutes = 0.0  # one every epoch
+
+    config.students = ml_collections.ConfigDict()
+    for name in students.split(","):
+        config.students[name] = default.student(config, **STUDENTS[name])
+    return config

@@ -1,0 +1,551 @@
+"""Tests of the commands, run as users run them: as processes, on small runs."""
+
+import itertools
+import json
+import math
+import os
+import pty
+import random
+import re
+import shutil
+import signal
+import subprocess
+import termios
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from launching import (
+    Commands,
+    Server,
+    finish,
+    locked,
+    num_lines,
+    snapshot,
+    tiny,
+    wait_for,
+)
+from PIL import Image
+from sklearn import datasets
+
+STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
+STAGES = ["teachers", *(f"students/{name}" for name in STUDENTS)]
+SCORES = ("accuracy", "nll", "brier", "ece", "cnll", "cbrier", "cece", "temperature")
+DIVERSITY = ("pairwise_kl", "disagreement_rate", "mutual_information")
+LOG_COMPILES = {"JAX_LOG_COMPILES": "1"}
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A directory for all workers of the session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def commands(shared):
+    return Commands(shared / "compiled")
+
+
+@pytest.fixture(scope="session")
+def server(commands):
+    """Runs commands that end before anything is trained."""
+    server = Server(commands)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def finished(shared, commands):
+    """A finished tiny run, to read or to copy; its output is beside it."""
+    workdir = shared / "finished"
+    with locked(shared / "finished.lock"):
+        if not (shared / "finished.json").exists():
+            done = commands.run("run", *tiny(workdir))
+            (shared / "finished.json").write_text(json.dumps(done))
+    done = json.loads((shared / "finished.json").read_text())
+    assert done[0] == 0, done
+    return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to go on from."""
+    return shutil.copytree(finished, tmp_path / "copied")
+
+
+def output(finished):
+    """What the finished run wrote: (stdout, stderr)."""
+    return json.loads(finished.with_name("finished.json").read_text())[1:]
+
+
+def succeed(done):
+    assert done.code == 0, done
+    return done
+
+
+def read_rows(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
+
+
+def variables(stage):
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((stage / "variables").absolute())
+    return {
+        jax.tree_util.keystr(path): (x.dtype, x.shape, np.asarray(x).tobytes())
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def read_log(stage):
+    return [json.loads(line) for line in (stage / "metrics.jsonl").open()]
+
+
+def assert_same_run(workdir, finished):
+    """Bit for bit what the uninterrupted run made, each epoch logged once."""
+    for stage in STAGES:
+        assert variables(workdir / stage) == variables(finished / stage), stage
+        log = read_log(workdir / stage)
+        assert [row["epoch"] for row in log] == [1, 2, 3]
+        assert log == read_log(finished / stage)
+    assert without_times(read_rows(workdir)) == without_times(read_rows(finished))
+
+
+def steps_compiled(done):
+    return len(re.findall(r"Compiling jit\(step\)", done.stderr))
+
+
+# --- A whole run ------------------------------------------------------------
+
+
+def test_run_leaves_its_files(finished):
+    stage = {"settings.json", "metrics.jsonl", "complete.json"}
+    expected = {"config.json", "run.json", "split.npz", "results.json", "results.md"}
+    expected |= {"report.html", "analysis.json", "gallery.npz"}
+    expected |= {f"{at}/{name}" for at in STAGES for name in stage}
+    expected |= {f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)}
+    found = {
+        path
+        for path in snapshot(finished)
+        if "/checkpoints/" not in path and "/variables/" not in path
+    }
+    assert found == expected | {"predictions/made_from.json"}
+    for name in ("checkpoints", "variables"):
+        assert all((finished / stage / name).is_dir() for stage in STAGES)
+    assert "<html" in (finished / "report.html").read_text()
+    assert (finished / "results.md").read_text().count("DE-2") >= 1
+    config = json.loads((finished / "config.json").read_text())
+    assert config["teachers"]["num_members"] == 2 and config["model"]["depth"] is None
+    assert json.loads((finished / "run.json").read_text())["backend"] == "cpu"
+
+
+def test_rows_are_complete_and_follow_from_the_predictions(finished):
+    rows = read_rows(finished)
+    assert [row["model"] for row in rows] == ["DE-1", "DE-2", *STUDENTS]
+    params = rows[0]["num_params"]
+    for row in rows:
+        assert all(
+            math.isfinite(value) for value in row.values() if not isinstance(value, str)
+        )
+        assert row["seed"] == 0 and row["train_seconds"] > 0 and row["dee"] >= 0
+        assert all(row[name] >= 0 for name in SCORES)
+        assert (row["num_members"] > 1) == all(name in row for name in DIVERSITY)
+        assert "gap_closed" in row
+    for size, row in enumerate(rows[:2], 1):
+        assert row["kind"] == "ensemble" and "student" not in row
+        assert row["num_members"] == row["inference_cost"] == size
+        assert row["num_params"] == params * size
+    of_students = [(row["student"], row["perturbation"]) for row in rows[2:]]
+    assert of_students == [
+        ("batch_ensemble", "disagreement"),
+        ("single", "conf_ods"),
+        ("single", "none"),
+    ]
+    assert [row["num_members"] for row in rows[2:]] == [2, 1, 1]
+    assert [row["inference_cost"] for row in rows[2:]] == [2, 1, 1]
+    assert params < rows[2]["num_params"] < 2 * params
+    assert rows[3]["num_params"] == rows[4]["num_params"] == params
+
+    for name, row in zip(["teachers", *STUDENTS], rows[1:], strict=True):
+        with np.load(finished / "predictions" / f"{name}.npz") as file:
+            assert file["validation_probs"].shape == (row["num_members"], 40, 10)
+            probs, labels = file["test_probs"], file["test_labels"]
+        assert probs.shape == (row["num_members"], 60, 10)
+        assert probs.dtype == np.float32
+        pooled = probs.astype(float).mean(axis=0)
+        assert row["accuracy"] == np.mean(pooled.argmax(-1) == labels)
+        nll = -np.log(pooled[np.arange(60), labels]).mean()
+        np.testing.assert_allclose(row["nll"], nll, rtol=1e-6)
+
+
+def test_analysis_compares_inputs_and_shows_some(finished):
+    rows = json.loads((finished / "analysis.json").read_text())["diversity"]
+    inputs = [(row["inputs"], row["perturbation"], row["step_size"]) for row in rows]
+    assert inputs == [
+        ("train", None, None),
+        ("test", None, None),
+        ("be_disagreement", "disagreement", 1 / 255),
+        ("single_conf_ods", "conf_ods", 0.02),
+    ]
+    with np.load(finished / "gallery.npz") as gallery:
+        names = ["clean", "be_disagreement", "single_conf_ods"]
+        assert gallery["names"].tolist() == names
+        images, probs = gallery["images"], gallery["probs"]
+        assert gallery["class_names"].tolist() == list("0123456789")
+        assert gallery["labels"].shape == (2,)
+    assert images.shape == (3, 2, 8, 8, 1) and probs.shape == (3, 2, 2, 10)
+    assert images.min() >= 0 and images.max() <= 1
+    lengths = np.sqrt(np.square(images[1:] - images[0]).sum(axis=(2, 3, 4)))
+    radii = np.array([[1 / 255], [0.02]]) * math.sqrt(8 * 8)  # less where clipped
+    assert (lengths > 0).all() and (lengths <= radii * (1 + 1e-5)).all()
+
+
+def test_progress_is_a_line_per_epoch_where_there_is_no_terminal(finished):
+    stdout, stderr = output(finished)
+    labels = ["teachers", *STUDENTS]
+    expected = [f"{label}  epoch {e}/3" for label in labels for e in (1, 2, 3)]
+    lines = stderr.splitlines()
+    assert [re.match(r"\S+  epoch \d/3", line)[0] for line in lines] == expected
+    for line in lines:
+        assert re.search(r"  loss \d+\.\d{4}  [\d,]+ images/s$", line)
+    assert "DE-2" in stdout and f"Report: {finished / 'report.html'}" in stdout
+
+
+def test_progress_is_a_bar_on_a_terminal(commands, finished, tmp_path):
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    process = commands.popen(
+        ["-m", "launch.train_teachers", *tiny(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while data := os.read(screen, 4096):
+            shown += data
+    except OSError:  # how Linux tells that the terminal's last user is gone
+        pass
+    os.close(screen)
+    assert finish(process).code == 0
+    shown = shown.decode()
+    assert "teachers:   0%|" in shown and "teachers: 100%|" in shown
+    assert "480/480" in shown  # 2 members x 3 epochs x 80 images
+    assert "epoch" not in shown
+
+
+# --- Run again --------------------------------------------------------------
+
+
+def test_running_again_trains_and_predicts_nothing(copied, commands):
+    before = snapshot(copied)
+    done = succeed(commands.run("run", *tiny(copied)))
+    assert done.stderr == ""
+    assert (
+        "teachers: complete" in done.stdout and "single_none: complete" in done.stdout
+    )
+    after = snapshot(copied)
+    made_anew = {"config.json", "results.json", "results.md", "report.html"}
+    made_anew |= {"analysis.json", "gallery.npz"}
+    assert after.keys() == before.keys()
+    rewritten = {path for path in after if after[path][0] != before[path][0]}
+    assert rewritten == made_anew
+    changed = {path for path in after if after[path][1] != before[path][1]}
+    assert changed == set()
+
+
+def test_an_added_student_is_the_only_one_trained(copied, commands):
+    before = snapshot(copied)
+    more = ",".join([*STUDENTS, "single_gaussian"])
+    done = succeed(commands.run("run", *tiny(copied, more), env=LOG_COMPILES))
+    epochs = re.findall(r"^(\S+)  epoch", done.stderr, re.M)
+    assert epochs == ["single_gaussian"] * 3
+    after = snapshot(copied)
+    kept = [path for path in before if path.split("/")[0] in ("teachers", "students")]
+    kept += [f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)]
+    assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
+    rows = {row["model"]: row for row in read_rows(copied)}
+    assert set(rows) == {"DE-1", "DE-2", *STUDENTS, "single_gaussian"}
+    # Students start alike and differ in nothing but their settings.
+    logs = [
+        read_log(copied / "students" / n) for n in ("single_gaussian", "single_none")
+    ]
+    assert logs[0] != logs[1]
+    np.testing.assert_allclose(logs[0][0]["loss"], logs[1][0]["loss"], rtol=0.05)
+
+
+def test_single_commands_make_what_run_makes(finished, commands, tmp_path):
+    workdir = tmp_path / "run"
+    done = commands.run("distill", *tiny(workdir))
+    assert done.code == 2 and "run launch.train_teachers first" in done.stderr
+    done = succeed(commands.run("train_teachers", *tiny(workdir), env=LOG_COMPILES))
+    assert steps_compiled(done) == 1
+    assert not (workdir / "students").exists()
+
+    only = [*tiny(workdir), "--only=single_none"]
+    done = succeed(commands.run("distill", *only, env=LOG_COMPILES))
+    assert steps_compiled(done) == 1
+    assert [path.name for path in (workdir / "students").iterdir()] == ["single_none"]
+    first = snapshot(workdir / "students")
+
+    done = succeed(commands.run("evaluate", *tiny(workdir)))
+    assert "be_disagreement: not trained yet" in done.stdout
+    assert [r["model"] for r in read_rows(workdir)] == ["DE-1", "DE-2", "single_none"]
+    # What was only looked at was not begun, and may still be given other settings.
+    assert snapshot(workdir / "students") == first
+
+    done = succeed(commands.run("distill", *tiny(workdir), env=LOG_COMPILES))
+    assert steps_compiled(done) == 2
+    assert "single_none: complete" in done.stdout
+    assert first.items() <= snapshot(workdir / "students").items()
+    succeed(commands.run("evaluate", *tiny(workdir)))
+    assert not (workdir / "report.html").exists()
+    done = succeed(commands.run("report", *tiny(workdir)))
+    assert (workdir / "report.html").exists() and "DE-2" in done.stdout
+    assert_same_run(workdir, finished)
+
+
+# --- Interruptions ----------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
+    workdir = tmp_path / "run"
+    student = workdir / "students" / STUDENTS[0]
+    moments = {
+        "in the teachers": lambda: num_lines(workdir / "teachers/metrics.jsonl") >= 1,
+        "between stages": (workdir / "teachers/complete.json").exists,
+        "before a step of the student": (student / "settings.json").exists,
+        "in the student": lambda: num_lines(student / "metrics.jsonl") >= 1,
+    }
+    complete = {}
+    for condition in moments.values():
+        process = commands.start("run", *tiny(workdir))
+        wait_for(condition, process)
+        process.kill()
+        assert finish(process).code == -signal.SIGKILL
+        assert complete.items() <= completed_stages(workdir).items()
+        complete = completed_stages(workdir)
+    assert "teachers" in complete and "students/single_none" not in complete
+    done = succeed(commands.run("run", *tiny(workdir)))
+    assert "teachers: complete" in done.stdout
+    assert complete.items() <= completed_stages(workdir).items()
+    assert_same_run(workdir, finished)
+
+
+def completed_stages(workdir):
+    """What each completed stage holds, by its name."""
+    return {
+        stage: snapshot(workdir / stage)
+        for stage in STAGES
+        if (workdir / stage / "complete.json").exists()
+    }
+
+
+def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
+    workdir = tmp_path / "run"
+    for number, stage in [
+        (signal.SIGTERM, "teachers"),
+        (signal.SIGINT, "students/be_disagreement"),
+    ]:
+        log = workdir / stage / "metrics.jsonl"
+        process = commands.start("run", *tiny(workdir), env=LOG_COMPILES)
+        wait_for(lambda log=log: num_lines(log) >= 1, process)
+        process.send_signal(number)
+        done = finish(process)
+        assert done.code == 75
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("interrupted: ") and last.endswith(
+            "run the command again to go on"
+        )
+        assert "Traceback" not in done.stderr
+        if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
+            at = {"teachers": "teachers"}.get(found[1], f"students/{found[1]}")
+            assert (workdir / at / "checkpoints" / found[2]).is_dir()
+            assert not (workdir / at / "complete.json").exists()
+    done = succeed(commands.run("run", *tiny(workdir), env=LOG_COMPILES))
+    assert_same_run(workdir, finished)
+
+
+@pytest.mark.long
+def test_a_run_killed_at_random_goes_on_to_the_same_end(finished, commands, tmp_path):
+    draw = random.Random(0)
+    workdir = tmp_path / "run"
+    for kill in itertools.count():
+        process = commands.start("run", *tiny(workdir))
+        try:
+            process.wait(timeout=draw.uniform(1, 12))
+            break
+        except subprocess.TimeoutExpired:
+            # Now and then as a cluster does it: asked first, killed soon after.
+            if kill % 3 == 0:
+                process.terminate()
+                time.sleep(draw.uniform(0, 0.2))
+            process.kill()
+            finish(process)
+        assert kill < 200
+    succeed(finish(process))
+    assert kill > 3
+    assert_same_run(workdir, finished)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(server, tmp_path):
+    flags = [*tiny(tmp_path / "run"), "--config.teachers.learning_rate=1e30"]
+    done = server.run("train_teachers", *flags, "--config.teachers.schedule=constant")
+    assert done.code == 1
+    last = done.stderr.splitlines()[-1]
+    assert re.match(r"failed: teachers: the loss is (nan|inf) in epoch 1", last)
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run/teachers/complete.json").exists()
+
+
+# --- Other teachers, other data, several devices ----------------------------
+
+
+def test_students_of_another_runs_teachers(finished, commands, tmp_path):
+    workdir = tmp_path / "run"
+    before = snapshot(finished)
+    flags = [*tiny(workdir, "single_none"), "--config.seed=1"]
+    flags.append(f"--config.teachers_workdir={finished}")
+    # Not read: these are the settings of teachers that are there already.
+    flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
+    done = succeed(commands.run("run", *flags))
+    assert f"teachers: those of {finished / 'teachers'}" in done.stdout
+    assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
+    assert snapshot(finished) == before
+    assert not (workdir / "teachers").exists()
+    assert not (workdir / "split.npz").exists()
+    for name in ("teachers", "single_none"):
+        with (
+            np.load(workdir / "predictions" / f"{name}.npz") as ours,
+            np.load(finished / "predictions" / f"{name}.npz") as theirs,
+        ):
+            for part in ("validation_labels", "test_labels"):
+                np.testing.assert_array_equal(ours[part], theirs[part])
+            same = np.array_equal(ours["test_probs"], theirs["test_probs"])
+            assert same == (name == "teachers")
+    ensemble, student = read_rows(workdir)[:2], read_rows(workdir)[2]
+    assert without_times(ensemble) == without_times(read_rows(finished)[:2])
+    assert student["seed"] == 1 and ensemble[0]["seed"] == 0
+
+
+def digits_by_class():
+    """80 + 40 training and 60 test digits, ordered by class, as uint8."""
+    digits = datasets.load_digits()
+    images = (digits.images[..., None] * (255 / 16)).astype(np.uint8)
+    parts = {}
+    for part, chosen in {"train": range(120), "test": range(120, 180)}.items():
+        chosen = sorted(chosen, key=lambda i: digits.target[i])
+        parts[part] = images[chosen], digits.target[chosen]
+    return parts
+
+
+def write_npz(root, parts):
+    arrays = {}
+    for part, (images, labels) in parts.items():
+        arrays |= {f"{part}_images": images, f"{part}_labels": labels}
+    np.savez(root / "digits.npz", **arrays)
+    return ["--config.data.source=npz", f"--config.data.path={root / 'digits.npz'}"]
+
+
+def write_folder(root, parts):
+    for part, (images, labels) in parts.items():
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            path = root / "digits" / part / str(label) / f"{i:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[..., 0]).save(path)
+    return ["--config.data.source=folder", f"--config.data.path={root / 'digits'}"]
+
+
+def write_tfds(root, parts):
+    import tensorflow_datasets as tfds
+
+    from edp import data
+
+    class EdpDigits(tfds.core.GeneratorBasedBuilder):
+        """The digits, kept in their order."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(8, 8, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, dl_manager):
+            del dl_manager
+            return {part: self._generate_examples(*parts[part]) for part in parts}
+
+        def _generate_examples(self, images, labels):
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                yield i, {"image": image, "label": label}
+
+    config = {"source": "tfds", "name": "edp_digits", "data_dir": str(root)}
+    config |= {"image_shape": (8, 8, 1), "num_classes": 10, "validation_size": 40}
+    data.create_dataset(config, seed=0)  # prepares the set
+    return [
+        f"--config.data.{key}={config[key]}" for key in ("source", "name", "data_dir")
+    ]
+
+
+def test_every_source_of_data_without_tensorflow(commands, tmp_path):
+    """The same digits by three ways give the same networks, bit for bit."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv[0] = 'launch.run'\n"
+        "try:\n"
+        "    runpy.run_module('launch.run', run_name='__main__', alter_sys=True)\n"
+        "finally:\n"
+        "    names = 'tensorflow', 'tensorflow_datasets'\n"
+        "    print('imported:', *(name for name in names if name in sys.modules))\n"
+    )
+    parts = digits_by_class()
+    found = {}
+    for write in (write_npz, write_folder, write_tfds):
+        workdir = tmp_path / write.__name__
+        flags = [*tiny(workdir, "single_conf_ods"), *write(tmp_path, parts)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        done = succeed(finish(commands.popen(["-c", code, *flags], **streams)))
+        imported = done.stdout.splitlines()[-1]
+        expected = "imported:" + " tensorflow_datasets" * (write is write_tfds)
+        assert imported.strip() == expected
+        assert done.stderr.count("epoch") == 6
+        found[write.__name__] = (
+            variables(workdir / "teachers"),
+            variables(workdir / "students/single_conf_ods"),
+            without_times(read_rows(workdir)),
+        )
+    assert found["write_npz"] == found["write_folder"] == found["write_tfds"]
+    accuracies = [row["accuracy"] for row in found["write_npz"][-1]]
+    assert len(accuracies) == 3
+
+
+def test_a_mesh_compiles_each_step_once_and_changes_little(
+    finished, commands, tmp_path
+):
+    workdir = tmp_path / "run"
+    devices = (
+        "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
+    )
+    env = LOG_COMPILES | {"XLA_FLAGS": devices}
+    flags = [*tiny(workdir, "single_none"), "--config.mesh.member=2"]
+    done = succeed(commands.run("run", *flags, env=env))
+    assert steps_compiled(done) == 2
+    for stage in ("teachers", "students/single_none"):
+        for ours, theirs in zip(
+            read_log(workdir / stage), read_log(finished / stage), strict=True
+        ):
+            for name in ours:
+                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3)
