@@ -18,31 +18,34 @@ from absl import app, flags
 
 # The peer, in the same process, needs memory of the device too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# Its waiting threads spin for a short while, not for long: on a shared core they would
-# keep those they wait for from running.
+# Its waiting threads spin, but not for long: on a core that is shared they would keep
+# those that they wait for from running. On one that is not, this is as fast.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
-_FLAGS = {
-    "quick": flags.DEFINE_bool("quick", False, "Two CPU cases, under five minutes."),
-    "gpu": flags.DEFINE_bool("gpu", False, "The GPU cases; every contender."),
-    "scaling": flags.DEFINE_bool("scaling", False, "Vary M and the batch of --cases."),
-    "cases": flags.DEFINE_list("cases", None, "Names of cases."),
-    "steps": flags.DEFINE_list("steps", None, "Names of steps; all if not given."),
-    "strategies": flags.DEFINE_list("strategies", None, "Member strategies; all."),
-    "peers": flags.DEFINE_list(
-        "peers", None, "Of eager, compile, cudagraphs; an empty one for ours alone."
-    ),
-    "batch_size": flags.DEFINE_integer("batch_size", None, "Instead of the case's."),
-    "num_members": flags.DEFINE_integer("num_members", None, "Instead of the case's."),
-    "precision": flags.DEFINE_enum(
-        "precision", None, ["float32", "bfloat16"], "Instead of the case's."
-    ),
-    "rounds": flags.DEFINE_integer("rounds", None, "Turns of every contender.", 2),
-    "round_seconds": flags.DEFINE_float("round_seconds", None, "Of one turn.", 0),
-    "steps_per_dispatch": flags.DEFINE_integer(
-        "steps_per_dispatch", 1, "Of ours, in one program; for GPUs.", 1
-    ),
+_BOOLS = {
+    "quick": "Two CPU cases, in under five minutes.",
+    "gpu": "The GPU cases.",
+    "scaling": "Vary the members and the batch of each case.",
 }
+_LISTS = {
+    "cases": "Names of cases.",
+    "steps": "Names of steps; all of them if not given.",
+    "strategies": "Member strategies of ours; all of them if not given.",
+    "peers": "Of eager, compile and cudagraphs; --peers= for ours alone.",
+}
+_COUNTS = {
+    "batch_size": "Instead of the case's.",
+    "num_members": "Instead of the case's.",
+    "rounds": "Turns of every contender.",
+    "steps_per_dispatch": "Of ours, in one program; for GPUs.",
+}
+_OPTIONS = [
+    *(flags.DEFINE_bool(name, False, text) for name, text in _BOOLS.items()),
+    *(flags.DEFINE_list(name, None, text) for name, text in _LISTS.items()),
+    *(flags.DEFINE_integer(name, None, text, 1) for name, text in _COUNTS.items()),
+    flags.DEFINE_float("round_seconds", None, "Of one turn.", 0.0),
+    flags.DEFINE_string("precision", None, "float32 or bfloat16, not the case's."),
+]
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to.")
 
 
@@ -53,14 +56,13 @@ def main(argv: list[str]) -> None:
     try:
         if len(argv) > 1:
             raise InputError(f"unexpected argument {argv[1]!r}; flags begin with --")
-        groups, settings = plan.create_plan({k: f.value for k, f in _FLAGS.items()})
+        groups, settings = plan.create_plan({o.name: o.value for o in _OPTIONS})
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    say, rows = functools.partial(print, flush=True), []
     directory = pathlib.Path(_OUTPUT.value)
     tables.set_aside(directory)
-    say = functools.partial(print, flush=True)
-    rows = []
     for new, metadata in suite.run(groups, settings, sys.argv[1:], say):
         rows += new
         tables.write(directory, metadata, rows)  # each time, lest it be lost

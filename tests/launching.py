@@ -19,6 +19,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = "tests/configs/tiny.py"
 SECONDS = 300  # for a process that hangs; far more than any takes
@@ -116,9 +118,10 @@ class Server:
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = commands.popen([__file__], **streams)
 
-    def run(self, command: str, *flags: str) -> Done:
+    def run(self, command: str, *flags: str, log_compiles: bool = False) -> Done:
         """Runs a command to its end."""
-        self._process.stdin.write(json.dumps([f"launch.{command}", *flags]) + "\n")
+        sent = json.dumps([log_compiles, f"launch.{command}", *flags])
+        self._process.stdin.write(sent + "\n")
         self._process.stdin.flush()
         return Done(*json.loads(self._process.stdout.readline()))
 
@@ -149,8 +152,9 @@ def _serve() -> None:
         print(json.dumps(done), flush=True)
 
 
-def _run(module: str, *flags: str) -> int:
+def _run(log_compiles: bool, module: str, *flags: str) -> int:
     """Runs a module as `python -m` does and gives the exit code."""
+    jax.config.update("jax_log_compiles", log_compiles)
     sys.argv = [module, *flags]
     code = 0
     try:

@@ -30,6 +30,8 @@ from launching import (
 from PIL import Image
 from sklearn import datasets
 
+from launch import app
+
 STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
 STAGES = ["teachers", *(f"students/{name}" for name in STUDENTS)]
 SCORES = ("accuracy", "nll", "brier", "ece", "cnll", "cbrier", "cece", "temperature")
@@ -243,9 +245,9 @@ def test_progress_is_a_bar_on_a_terminal(commands, finished, tmp_path):
 # --- Run again --------------------------------------------------------------
 
 
-def test_running_again_trains_and_predicts_nothing(copied, commands):
+def test_running_again_trains_and_predicts_nothing(copied, server):
     before = snapshot(copied)
-    done = succeed(commands.run("run", *tiny(copied)))
+    done = succeed(server.run("run", *tiny(copied)))
     assert done.stderr == ""
     assert (
         "teachers: complete" in done.stdout and "single_none: complete" in done.stdout
@@ -260,10 +262,10 @@ def test_running_again_trains_and_predicts_nothing(copied, commands):
     assert changed == set()
 
 
-def test_an_added_student_is_the_only_one_trained(copied, commands):
+def test_an_added_student_is_the_only_one_trained(copied, server):
     before = snapshot(copied)
     more = ",".join([*STUDENTS, "single_gaussian"])
-    done = succeed(commands.run("run", *tiny(copied, more), env=LOG_COMPILES))
+    done = succeed(server.run("run", *tiny(copied, more)))
     epochs = re.findall(r"^(\S+)  epoch", done.stderr, re.M)
     assert epochs == ["single_gaussian"] * 3
     after = snapshot(copied)
@@ -280,33 +282,31 @@ def test_an_added_student_is_the_only_one_trained(copied, commands):
     np.testing.assert_allclose(logs[0][0]["loss"], logs[1][0]["loss"], rtol=0.05)
 
 
-def test_single_commands_make_what_run_makes(finished, commands, tmp_path):
+def test_single_commands_make_what_run_makes(finished, server, tmp_path):
     workdir = tmp_path / "run"
-    done = commands.run("distill", *tiny(workdir))
-    assert done.code == 2 and "run launch.train_teachers first" in done.stderr
-    done = succeed(commands.run("train_teachers", *tiny(workdir), env=LOG_COMPILES))
+    done = succeed(server.run("train_teachers", *tiny(workdir), log_compiles=True))
     assert steps_compiled(done) == 1
     assert not (workdir / "students").exists()
 
     only = [*tiny(workdir), "--only=single_none"]
-    done = succeed(commands.run("distill", *only, env=LOG_COMPILES))
+    done = succeed(server.run("distill", *only, log_compiles=True))
     assert steps_compiled(done) == 1
     assert [path.name for path in (workdir / "students").iterdir()] == ["single_none"]
     first = snapshot(workdir / "students")
 
-    done = succeed(commands.run("evaluate", *tiny(workdir)))
+    done = succeed(server.run("evaluate", *tiny(workdir)))
     assert "be_disagreement: not trained yet" in done.stdout
     assert [r["model"] for r in read_rows(workdir)] == ["DE-1", "DE-2", "single_none"]
     # What was only looked at was not begun, and may still be given other settings.
     assert snapshot(workdir / "students") == first
 
-    done = succeed(commands.run("distill", *tiny(workdir), env=LOG_COMPILES))
+    done = succeed(server.run("distill", *tiny(workdir), log_compiles=True))
     assert steps_compiled(done) == 2
     assert "single_none: complete" in done.stdout
     assert first.items() <= snapshot(workdir / "students").items()
-    succeed(commands.run("evaluate", *tiny(workdir)))
+    succeed(server.run("evaluate", *tiny(workdir)))
     assert not (workdir / "report.html").exists()
-    done = succeed(commands.run("report", *tiny(workdir)))
+    done = succeed(server.run("report", *tiny(workdir)))
     assert (workdir / "report.html").exists() and "DE-2" in done.stdout
     assert_same_run(workdir, finished)
 
@@ -349,26 +349,29 @@ def completed_stages(workdir):
 
 def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
     workdir = tmp_path / "run"
-    for number, stage in [
-        (signal.SIGTERM, "teachers"),
-        (signal.SIGINT, "students/be_disagreement"),
-    ]:
-        log = workdir / stage / "metrics.jsonl"
+    teachers, student = workdir / "teachers", workdir / "students/be_disagreement"
+    moments = [
+        (signal.SIGTERM, (workdir / "config.json").exists),
+        (signal.SIGTERM, lambda: num_lines(teachers / "metrics.jsonl") >= 1),
+        (signal.SIGINT, lambda: num_lines(student / "metrics.jsonl") >= 1),
+    ]
+    for number, condition in moments:
         process = commands.start("run", *tiny(workdir), env=LOG_COMPILES)
-        wait_for(lambda log=log: num_lines(log) >= 1, process)
+        wait_for(condition, process)
         process.send_signal(number)
         done = finish(process)
         assert done.code == 75
-        last = done.stderr.splitlines()[-1]
-        assert last.startswith("interrupted: ") and last.endswith(
-            "run the command again to go on"
-        )
         assert "Traceback" not in done.stderr
+        last = done.stderr.splitlines()[-1]
+        assert re.fullmatch("interrupted: .+; run the command again to go on", last)
         if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
-            at = {"teachers": "teachers"}.get(found[1], f"students/{found[1]}")
-            assert (workdir / at / "checkpoints" / found[2]).is_dir()
-            assert not (workdir / at / "complete.json").exists()
-    done = succeed(commands.run("run", *tiny(workdir), env=LOG_COMPILES))
+            stage = teachers.with_name(found[1])
+            stage = stage if stage == teachers else student.with_name(found[1])
+            assert (stage / "checkpoints" / found[2]).is_dir()
+            assert not (stage / "complete.json").exists()
+    # The last one went on with the teachers, if they were left, and began a student.
+    assert 1 <= steps_compiled(done) <= 2
+    succeed(commands.run("run", *tiny(workdir)))
     assert_same_run(workdir, finished)
 
 
@@ -376,22 +379,48 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
 def test_a_run_killed_at_random_goes_on_to_the_same_end(finished, commands, tmp_path):
     draw = random.Random(0)
     workdir = tmp_path / "run"
-    for kill in itertools.count():
+    started = workdir / "config.json"
+    for kills in itertools.count():
+        before = started.stat().st_mtime_ns if started.exists() else 0
         process = commands.start("run", *tiny(workdir))
+        wait_for(
+            lambda before=before: (
+                started.exists() and started.stat().st_mtime_ns > before
+            ),
+            process,
+        )
         try:
-            process.wait(timeout=draw.uniform(1, 12))
+            # More and more, so that it comes to an end on any machine.
+            process.wait(timeout=draw.uniform(0, 2 + 0.1 * kills))
             break
         except subprocess.TimeoutExpired:
-            # Now and then as a cluster does it: asked first, killed soon after.
-            if kill % 3 == 0:
+            if kills % 3 == 0:  # as a cluster does it: asked first, killed soon after
                 process.terminate()
-                time.sleep(draw.uniform(0, 0.2))
+                time.sleep(draw.uniform(0, 0.3))
             process.kill()
             finish(process)
-        assert kill < 200
     succeed(finish(process))
-    assert kill > 3
+    assert kills > 3
     assert_same_run(workdir, finished)
+
+
+def test_signals_are_asked_for_only_while_training():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(KeyboardInterrupt), app.stop_requests() as should_stop:
+        assert not should_stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert should_stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second one ends it at once")
+    survived = False
+    with pytest.raises(KeyboardInterrupt), app.stop_requests():
+        os.kill(os.getpid(), signal.SIGINT)
+        survived = True
+    assert survived  # until it left, for nobody had asked
+    with app.stop_requests():
+        pass
+    after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert after == before
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(server, tmp_path):
@@ -407,14 +436,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(server, tmp_path):
 # --- Other teachers, other data, several devices ----------------------------
 
 
-def test_students_of_another_runs_teachers(finished, commands, tmp_path):
+def test_students_of_another_runs_teachers(finished, server, tmp_path):
     workdir = tmp_path / "run"
     before = snapshot(finished)
     flags = [*tiny(workdir, "single_none"), "--config.seed=1"]
     flags.append(f"--config.teachers_workdir={finished}")
     # Not read: these are the settings of teachers that are there already.
     flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
-    done = succeed(commands.run("run", *flags))
+    done = succeed(server.run("run", *flags))
     assert f"teachers: those of {finished / 'teachers'}" in done.stdout
     assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
     assert snapshot(finished) == before
@@ -532,20 +561,266 @@ def test_every_source_of_data_without_tensorflow(commands, tmp_path):
     assert len(accuracies) == 3
 
 
-def test_a_mesh_compiles_each_step_once_and_changes_little(
-    finished, commands, tmp_path
-):
-    workdir = tmp_path / "run"
-    devices = (
-        "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count=2"
+def test_a_mesh_compiles_the_step_once_and_changes_little(finished, commands, tmp_path):
+    devices = "--xla_force_host_platform_device_count=2"
+    flags = f"--xla_backend_optimization_level=0 {devices}"
+    done = commands.run(
+        "train_teachers",
+        *tiny(tmp_path / "run"),
+        "--config.mesh.member=2",
+        env=LOG_COMPILES | {"XLA_FLAGS": flags},
     )
-    env = LOG_COMPILES | {"XLA_FLAGS": devices}
-    flags = [*tiny(workdir, "single_none"), "--config.mesh.member=2"]
-    done = succeed(commands.run("run", *flags, env=env))
-    assert steps_compiled(done) == 2
-    for stage in ("teachers", "students/single_none"):
-        for ours, theirs in zip(
-            read_log(workdir / stage), read_log(finished / stage), strict=True
-        ):
-            for name in ours:
-                np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3)
+    assert steps_compiled(succeed(done)) == 1
+    ours, theirs = read_log(tmp_path / "run/teachers"), read_log(finished / "teachers")
+    for one, other in zip(ours, theirs, strict=True):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-3)
+
+
+# --- Bad input --------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def places(finished, tmp_path_factory):
+    """Files and directories that bad input refers to, by name."""
+    root = tmp_path_factory.mktemp("places")
+    files = {
+        "raises.py": "from configs import default\n\ndef get_config():\n    1 / 0\n",
+        "syntax.py": "def get_config(:\n",
+        "nothing.py": "def get_config():\n    pass\n",
+        "wrong_type.py": "from tests.configs import tiny\n\ndef get_config():\n"
+        "    config = tiny.get_config()\n    config.teachers.num_epochs = 'x'\n",
+        "typos.py": "from tests.configs import tiny\n\ndef get_config():\n"
+        "    config = tiny.get_config()\n    config.teachers.num_epoch = 5\n"
+        "    config.students.single_none.perturbatoin = 'ods'\n    del config.seed\n"
+        "    return config\n",
+        "a_file": "",
+    }
+    for name, content in files.items():
+        (root / name).write_text(content)
+    parts = digits_by_class()
+    write_folder(root, parts)
+    corrupt = root / "digits/train/3/040.png"
+    corrupt.write_bytes(corrupt.read_bytes()[:50])
+    write_npz(root, parts | {"test": tuple(array[:0] for array in parts["test"])})
+    return {
+        **{path.stem: path for path in root.iterdir() if path.suffix != ".npz"},
+        "digits_folder": root / "digits",
+        "digits_npz": root / "digits.npz",
+        "corrupt": corrupt,
+        "finished": finished,
+    }
+
+
+def settings(**changes):
+    """Flags that change settings; a double underscore is a dot."""
+    return [f"--config.{key.replace('__', '.')}={v}" for key, v in changes.items()]
+
+
+# What is wrong, the flags, and words that the message has. Later flags win.
+BAD = {
+    "unknown setting": (
+        settings(teachers__num_epoch=3, foo=1),
+        ["no setting teachers.num_epoch;", "teachers.num_epochs?", "no setting foo;"],
+    ),
+    "unknown setting of a student": (
+        settings(students__single_none__step_sise=3),
+        ["students.single_none.step_sise", "students.single_none.step_size?"],
+    ),
+    "setting of an unknown student": (
+        settings(students__sngle_none__step_size=3),
+        ["students.sngle_none.step_size", "students.single_none.step_size?"],
+    ),
+    "wrong types": (settings(teachers__num_epochs="abc"), ["num_epochs=abc"]),
+    "several out of range": (
+        settings(
+            seed=-1,
+            teachers__learning_rate=-1,
+            teachers__momentum=1,
+            distill__alpha="nan",
+            students__single_none__num_epochs=0,
+            mesh__data=0,
+            data__train_size=0,
+        ),
+        [
+            "seed=-1 must be an integer from 0",
+            "teachers.learning_rate=-1.0 must be a finite number above 0",
+            "teachers.momentum=1.0 must be a number from 0 to below 1",
+            "distill.alpha=nan must be a number from 0 to 1",
+            "students.single_none.num_epochs=0 must be an integer of at least 1",
+            "mesh.data=0",
+            "data.train_size=0",
+        ],
+    ),
+    "unknown perturbation, student, model, schedule, quantity, strategy": (
+        settings(
+            distill__perturbation="odds",
+            students__single_none__student="double",
+            model__name="convnte",
+            teachers__schedule="linear",
+            distill__quantity="entropy",
+            teachers__member_strategy="scan",
+        ),
+        [
+            "distill.perturbation='odds' must be one of none, gaussian, ods",
+            "students.single_none.student='double' must be one of single, batch_",
+            "model.name='convnte' must be one of convnet",
+            "teachers.schedule='linear' must be one of step_linear, cosine",
+            "distill.quantity='entropy' must be one of variance",
+            "teachers.member_strategy='scan' must be one of vmap",
+        ],
+    ),
+    "setting of the model": (settings(model__width=0), ["model.width=0"]),
+    "milestones": (
+        settings(teachers__schedule="step_linear", teachers__milestones="(3, 2)"),
+        ["teachers.milestones=(3, 2) must be two epochs E1 < E2"],
+    ),
+    "normalisation": (
+        settings(data__mean="(0.5, 0.5)", data__std="(0.,)"),
+        ["data.mean=(0.5, 0.5) must be 1 value", "data.std=(0.0,)", "above 0"],
+    ),
+    "no workdir": (["--workdir="], ["--workdir is required"]),
+    "no config": (["--config="], ["--config"]),
+    "config is not there": (["--config=configs/none.py"], ["configs/none.py"]),
+    "config raises": (["--config={raises}"], ["{raises}", "line 4", "ZeroDivision"]),
+    "config is not Python": (["--config={syntax}"], ["{syntax}", "SyntaxError"]),
+    "config gives nothing": (["--config={nothing}"], ["{nothing}", "None"]),
+    "config sets a wrong type": (
+        ["--config={wrong_type}"],
+        ["{wrong_type}", "line 5", "num_epochs"],
+    ),
+    "config with typos": (
+        ["--config={typos}"],
+        [
+            "seed is missing",
+            "teachers.num_epoch is no setting; did you mean teachers.num_epochs?",
+            "students.single_none.perturbatoin is no setting",
+            "students.single_none.perturbation?",
+        ],
+    ),
+    "argument": (["runs/digits"], ["'runs/digits'", "--"]),
+    "unknown flag": (["--confgi=3"], ["confgi"]),
+    "unknown student": (["--only=single_noen"], ["single_noen", "single_none"]),
+    "workdir is a file": (["--workdir={a_file}"], ["{a_file}", "not a directory"]),
+    "workdir in a file": (["--workdir={a_file}/run"], ["{a_file}", "not a directory"]),
+    "path that is not there": (
+        settings(data__source="npz", data__path="none.npz"),
+        ["data.path is none.npz", "not exist"],
+    ),
+    "unknown source": (settings(data__source="web"), ["data.source is 'web'", "npz"]),
+    "image shape": (
+        settings(data__image_shape="(8, 9, 1)"),
+        ["data.image_shape is (8, 9, 1)", "(8, 8, 1)"],
+    ),
+    "number of classes": (settings(data__num_classes=11), ["is 11", "10 classes"]),
+    "corrupt image": (
+        settings(data__source="folder", data__path="{digits_folder}"),
+        ["cannot read the image {corrupt}"],
+    ),
+    "empty split": (
+        settings(data__source="npz", data__path="{digits_npz}"),
+        ["the test split has no examples"],
+    ),
+    "batch size": (
+        settings(students__single_none__batch_size=81),
+        ["students.single_none.batch_size=81", "1 to 80"],
+    ),
+    "mesh": (settings(mesh__member=2), ["mesh.member=2", "1 device"]),
+    "teachers with other settings": (
+        ["--workdir={finished}", *settings(seed=3, teachers__num_epochs=4)],
+        [
+            "{finished}/teachers was made with other settings",
+            "seed was 0 and is now 3",
+            "teachers.num_epochs was 3 and is now 4",
+        ],
+    ),
+    "student with other settings": (
+        ["--workdir={finished}", *settings(students__single_none__alpha=0.5)],
+        ["{finished}/students/single_none", "distill.alpha was 0.9 and is now 0.5"],
+    ),
+    "no teachers there": (
+        settings(teachers_workdir="{digits_folder}"),
+        ["teachers_workdir='{digits_folder}' holds no completed teachers"],
+    ),
+    "teachers of another model": (
+        settings(teachers_workdir="{finished}", model__width=5),
+        ["{finished}/teachers", "model.width was 4 and is now 5"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_a_line_and_nothing_is_written(
+    case, places, server, tmp_path
+):
+    flags, words = BAD[case]
+    flags = [*tiny(tmp_path / "run"), *(flag.format(**places) for flag in flags)]
+    # What the config flag is must come before its settings.
+    flags.sort(key=lambda flag: flag.startswith("--config."))
+    roots = [tmp_path, places["finished"]]
+    before = [snapshot(root) for root in roots]
+    done = server.run("run", *flags)
+    assert done.code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    for word in words:
+        assert word.format(**places) in done.stderr
+    assert [snapshot(root) for root in roots] == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_of_another_seed_is_refused(finished, server, tmp_path):
+    shutil.copy(finished / "split.npz", tmp_path)
+    before = snapshot(tmp_path)
+    done = server.run("run", *tiny(tmp_path), "--config.seed=1")
+    assert done.code == 2 and done.stderr.count("\n") == 1
+    assert f"{tmp_path}/split.npz has seed 0" in done.stderr
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_workdir_without_permission_is_refused(server, tmp_path):
+    tmp_path.chmod(0o555)
+    done = server.run("run", *tiny(tmp_path / "run"))
+    tmp_path.chmod(0o755)
+    assert done.code == 2 and done.stderr.count("\n") == 1
+    assert f"no permission to write to {tmp_path}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "cause"),
+    [
+        ("--config={raises}", "ZeroDivisionError"),
+        ("--config.data.path=x", "InputError"),
+    ],
+)
+def test_debug_shows_where_bad_input_was_found(flag, cause, places, server, tmp_path):
+    flags = [*tiny(tmp_path / "run"), flag.format(**places), "--config.data.source=npz"]
+    done = server.run("run", *flags, "--debug")
+    assert done.code == 2
+    assert "Traceback" in done.stderr and cause in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_commands_say_which_is_to_be_run_first(server, tmp_path):
+    for command in ("distill", "evaluate"):
+        done = server.run(command, *tiny(tmp_path / "run"))
+        assert done.code == 2 and done.stderr.count("\n") == 1
+        assert "run launch.train_teachers first" in done.stderr
+    done = server.run("report", *tiny(tmp_path / "run"))
+    assert done.code == 2 and "results.json" in done.stderr
+    assert not (tmp_path / "run/teachers").exists()
+
+
+def test_damaged_files_are_named(copied, server):
+    shutil.rmtree(copied / "students/single_none/variables")
+    (copied / "predictions/single_none.npz").unlink()
+    done = server.run("evaluate", *tiny(copied))
+    assert done.code == 2 and "students/single_none/variables is missing" in done.stderr
+    (copied / "students/single_none/complete.json").write_text("{")
+    done = server.run("run", *tiny(copied))
+    assert done.code == 2 and "complete.json is not valid JSON" in done.stderr
+    # As the first message says: from the last checkpoint, nothing is trained again.
+    (copied / "students/single_none/complete.json").unlink()
+    done = succeed(server.run("run", *tiny(copied)))
+    assert "epoch" not in done.stderr

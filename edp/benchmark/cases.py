@@ -124,15 +124,8 @@ def choose(registry: dict[str, Any], names: Sequence[str], setting: str) -> list
 
 
 def override(case: Case, **values) -> Case:
-    """The case with those of `values` that are not None.
-
-    Raises:
-      InputError: for a size below 1.
-    """
+    """The case with those of `values` that are not None."""
     given = {name: value for name, value in values.items() if value is not None}
-    for name in ("batch_size", "num_members"):
-        if given.get(name, 1) < 1:
-            raise InputError(f"{name}={given[name]} must be at least 1")
     return case._replace(**given)
 
 

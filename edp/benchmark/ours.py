@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from edp import distill, ensemble, models, optimizers, perturbations, rng, students
+from edp import (
+    distill,
+    ensemble,
+    memory,
+    models,
+    optimizers,
+    perturbations,
+    rng,
+    students,
+)
 from edp.benchmark import limits
 from edp.benchmark.cases import Case, Step
 from edp.benchmark.timing import Contender
@@ -226,7 +235,7 @@ def create_contender(
     facts = {
         "compile_seconds": compile_seconds,
         "compiler_flops": limits.compiler_flops(compiled.cost_analysis()),
-        "peak_bytes": limits.peak_bytes(compiled.memory_analysis()),
+        "peak_bytes": memory.peak_bytes(compiled),
         "device_peak_bytes": _raised_peak(before, _device_memory()),
     }
     labels = {"contender": "edp", "strategy": strategy}

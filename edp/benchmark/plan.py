@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from edp import ensemble
+from edp import ensemble, models
 from edp.benchmark import cases, suite, timing
 from edp.errors import InputError
 
@@ -56,7 +56,7 @@ def create_plan(
         strategies=strategies,
         peers=_names(options, "peers", peers, suite.PEERS),
         budget=budget._replace(**{k: v for k, v in given.items() if v is not None}),
-        steps_per_call=options["steps_per_dispatch"],
+        steps_per_call=options["steps_per_dispatch"] or 1,
     )
     return _groups(options), settings
 
@@ -79,6 +79,11 @@ def _names(
 
 def _groups(options: Mapping[str, Any]) -> list[cases.Group]:
     sizes = {k: options[k] for k in ("batch_size", "num_members", "precision")}
+    if sizes["precision"] not in (None, *models.DTYPES):
+        raise InputError(
+            f"precision={sizes['precision']!r} is not known; accepted: "
+            f"{', '.join(models.DTYPES)}"
+        )
     if options["quick"]:
         groups = cases.quick_groups()
         if options["steps"]:
