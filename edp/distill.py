@@ -64,6 +64,11 @@ def distill_step(
     image, label, perturbed = sharding.constrain(
         (image, batch["label"], perturbed), mesh, axes
     )
+    # Nothing else keeps the student's clean pass from going first, and what it
+    # leaves for its gradient from lying about while the teachers compute theirs.
+    image, label, perturbed, teacher_logits = jax.lax.optimization_barrier(
+        (image, label, perturbed, teacher_logits)
+    )
     student_batch = DistillBatch(
         image=perturbed if one_pass else image,
         label=label,

@@ -4,6 +4,7 @@ What the rest of the project sees of an ensemble is `Teachers`, a record of
 functions that can be made from stacked variables or from any list of networks.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ def member_map(
       strategy: 'vmap', 'unroll' (a Python loop, stacked again) or None for the
         backend's default.
       members_at_once: n, to compute groups of n members one after another, in
-        the memory of one group. None: all at once. (On CPU, convolutions in such
-        a loop are slow.)
+        the memory of one group. Gradients of the result too: their pass computes
+        each group again. None: all at once.
 
     Returns:
       The function of stacked arguments, returning stacked results. It raises an
@@ -95,10 +96,18 @@ def member_map(
         if members_at_once in (None, num_members):
             return of_group(stacked)
         check_members_at_once("members_at_once", members_at_once, num_members)
-        groups = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, members_at_once, *leaf.shape[1:]), stacked
-        )
-        results = jax.lax.map(of_group, groups)
+
+        # Sliced inside, or the loop would keep a copy of each group's slices.
+        @functools.partial(jax.checkpoint, prevent_cse=False)
+        def from_member(first):
+            size = members_at_once
+            group = jax.tree.map(
+                lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, first, size), stacked
+            )
+            return of_group(group)
+
+        firsts = jnp.arange(0, num_members, members_at_once)
+        results = jax.lax.map(from_member, firsts)
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
     return mapped
@@ -170,9 +179,6 @@ def logits(
 ) -> jax.Array:
     """Logits [M, B, K] of all members in evaluation mode, for shared x [B, ...].
 
-    With `members_at_once` gradients too take the memory of that many members:
-    the backward pass computes each group's activations again.
-
     Args:
       model: a Flax module.
       variables: stacked.
@@ -186,12 +192,6 @@ def logits(
     def member(variables, x):
         return model.apply(variables, x, train=False)
 
-    num_members = jax.tree.leaves(variables)[0].shape[0]
-    if members_at_once == num_members // sharding.axis_size(mesh, sharding.MEMBER):
-        members_at_once = None
-    if members_at_once is not None:
-        # The loop keeps the two passes apart; nothing else has to.
-        member = jax.checkpoint(member, prevent_cse=False)
     mapped = member_map(
         member, (0, None), strategy=strategy, members_at_once=members_at_once
     )

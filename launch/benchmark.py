@@ -5,8 +5,7 @@
     python -m launch.benchmark --cases=wrn28_1,resnet32   # every step of these
     python -m launch.benchmark --cases=wrn28_1 --scaling  # over members and batches
 
-Writes `benchmark.json` and `benchmark.md`. Without PyTorch (`pip install torch`)
-it times this project alone.
+Without PyTorch (`pip install torch`) it times this project alone.
 """
 
 import functools
@@ -18,8 +17,7 @@ from absl import app, flags
 
 # The peer, in the same process, needs memory of the device too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# Its waiting threads spin, but not for long: on a core that is shared they would keep
-# those that they wait for from running. On one that is not, this is as fast.
+# Its waiting threads shall not spin for long, lest they keep others from running.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _BOOLS = {
@@ -61,8 +59,7 @@ def main(argv: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     say, rows = functools.partial(print, flush=True), []
-    directory = pathlib.Path(_OUTPUT.value)
-    tables.set_aside(directory)
+    tables.set_aside(directory := pathlib.Path(_OUTPUT.value))
     for new, metadata in suite.run(groups, settings, sys.argv[1:], say):
         rows += new
         tables.write(directory, metadata, rows)  # each time, lest it be lost

@@ -42,6 +42,8 @@ class Commands:
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            # JAX does not write them at once: one may read what another writes.
+            "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache",
         }
 
     def popen(self, arguments: list[str], env=(), **options) -> subprocess.Popen:

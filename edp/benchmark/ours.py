@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +23,11 @@ from edp.benchmark import limits
 from edp.benchmark.cases import Case, Step
 from edp.benchmark.timing import Contender
 from edp.models import layers
-from edp.train_state import TrainState
+from edp.train_state import TrainState, split_variables
 
 # Small, so that many steps on one batch stay finite; speed does not depend on it.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, RANK_ONE_LR_FACTOR = 0.01, 0.9, 5e-4, 0.5
 MEAN, STD = 0.5, 0.25
-_SEED, STUDENT_SEED = 0, 1
 
 
 class Problem(NamedTuple):
@@ -39,6 +38,7 @@ class Problem(NamedTuple):
       build_model: makes the network, as `Experiment.build_model`.
       model: the plain network.
       variables: of the M teachers, stacked.
+      students: the initial variables of students, by name.
       image: float32 [M, B, H, W, C] in [0, 1]; a student sees the first [B, ...].
       label: int32 [M, B].
     """
@@ -47,6 +47,7 @@ class Problem(NamedTuple):
     build_model: Callable[..., models.Classifier]
     model: models.Classifier
     variables: Any
+    students: dict[str, Any]
     image: jax.Array
     label: jax.Array
 
@@ -64,9 +65,9 @@ def model_builder(case: Case) -> Callable[..., models.Classifier]:
     )
 
 
-def create_problem(case: Case) -> Problem:
-    """Draws the data and the teachers, who need not be trained to be timed."""
-    key = jax.random.key(_SEED)
+def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
+    """Draws the data, the teachers (untrained, as times do not tell) and students."""
+    key = jax.random.key(0)
     build_model = model_builder(case)
     model = build_model()
     sizes = (case.num_members, case.batch_size)
@@ -76,7 +77,12 @@ def create_problem(case: Case) -> Problem:
     variables = ensemble.unstack(ensemble.init(model, keys, image[0, :1]))
     settle = jax.jit(functools.partial(_settle, model))
     variables = ensemble.stack([settle(member, image[0]) for member in variables])
-    return Problem(case, build_model, model, variables, image, label)
+    problem = Problem(case, build_model, model, variables, {}, image, label)
+    student_key = rng.stream(key, "student")
+    for name in student_names:
+        init = jax.jit(create_student(problem, name).init)
+        problem.students[name] = init(student_key, image[0, :1])
+    return problem
 
 
 def _settle(model: models.Classifier, variables, image: jax.Array):
@@ -123,6 +129,13 @@ def create_optimizer(rank_one: Callable | None = None):
     return optimizers.create_optimizer(config, 1, rank_one)
 
 
+def _create_state(variables, init_optimizer: Callable) -> TrainState:
+    """A copy, as its memory will be donated and that of a `Problem` must not be."""
+    params, model_state = split_variables(jax.tree.map(jnp.copy, variables))
+    count = jnp.zeros((), jnp.int32)
+    return TrainState(count, params, model_state, init_optimizer(params))
+
+
 def create_step(problem: Problem, step: Step, strategy: str):
     """A step to be jitted, and what it starts from.
 
@@ -130,16 +143,11 @@ def create_step(problem: Problem, step: Step, strategy: str):
       (step_fn, state, resources): `step_fn(state, resources) -> (state, value)`
       may reuse the memory of `state`; `value` is the loss or the moved inputs.
     """
-    key = jax.random.key(STUDENT_SEED)
+    key = jax.random.key(1)
     case, model = problem.case, problem.model
     if step.kind == "teacher_step":
         tx = create_optimizer()
-        # Copies: donated memory must not be that of `problem`.
-        params = jax.tree.map(jnp.copy, problem.variables["params"])
-        model_state = {"batch_stats": problem.variables["batch_stats"]}
-        model_state = jax.tree.map(jnp.copy, model_state)
-        count = jnp.zeros((), jnp.int32)
-        state = TrainState(count, params, model_state, jax.vmap(tx.init)(params))
+        state = _create_state(problem.variables, jax.vmap(tx.init))
 
         def train(state, batch):
             step_key = jax.random.fold_in(key, state.step)
@@ -175,7 +183,7 @@ def create_step(problem: Problem, step: Step, strategy: str):
 
     student = create_student(problem, step.student)
     tx = create_optimizer(student.rank_one)
-    state = distill.create_state(student, tx, key, problem.image[0, :1])
+    state = _create_state(problem.students[step.student], tx.init)
 
     def distil(state, resources):
         batch, variables = resources

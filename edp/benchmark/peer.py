@@ -207,9 +207,7 @@ def _teacher_step(problem: ours.Problem, setting: _Setting) -> Callable:
 def _distill_step(problem: ours.Problem, step: Step, setting: _Setting) -> Callable:
     case = problem.case
     num_members = case.num_members if step.student == "batch_ensemble" else None
-    variables = ours.create_student(problem, step.student).init(
-        jax.random.key(ours.STUDENT_SEED), problem.image[0, :1]
-    )
+    variables = problem.students[step.student]
     network = _network(problem, variables, num_members, setting).train()
     student = setting.call(network)
     optimizer = _optimizer([network])

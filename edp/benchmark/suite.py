@@ -1,7 +1,6 @@
 """Measures groups of contenders and makes rows of what they took."""
 
 import importlib
-import os
 import pathlib
 import platform
 import shlex
@@ -12,15 +11,15 @@ from typing import Any, NamedTuple
 import jax
 
 from edp import workdir
-from edp.benchmark import limits, ours, timing
+from edp.benchmark import limits, neighbours, ours, timing
 from edp.benchmark.cases import Case, Group
 from edp.errors import InputError
 
 PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
 
-# A load average per core above which the machine is not ours alone.
-_BUSY = 0.5
+# Cores' worth of other work above which numbers are not worth quoting.
+_BUSY = 0.1
 
 
 class Settings(NamedTuple):
@@ -85,19 +84,12 @@ def run(
     Yields:
       After each group, its rows and the metadata of all so far.
     """
-    load = os.getloadavg()[0]
     metadata = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(["python", "-m", "launch.benchmark", *command]),
         **workdir.run_facts(),
         "cpu": _cpu_model(),
-        "load_average_before": load,
     }
-    if load > _BUSY * (os.cpu_count() or 1):
-        say(
-            f"The machine is busy (load average {load:.1f}): contenders suffer from "
-            "that unequally, and these numbers are not worth quoting."
-        )
     peer = None
     if settings.peers:
         try:
@@ -112,7 +104,9 @@ def run(
         if case.precision not in rates:
             rates[case.precision] = measure_rates(case.precision)
         if problem is None or problem.case != case:
-            problem = ours.create_problem(case)
+            steps = [other.step for other in groups if other.case == case]
+            names = {step.student for step in steps if step.student is not None}
+            problem = ours.create_problem(case, sorted(names))
         say(
             f"{case.name}, {group.step.name}: {case.precision}, "
             f"M = {case.num_members}, batch {case.batch_size}"
@@ -155,11 +149,20 @@ def measure(group, problem, settings, peer, rates, say) -> list[Row]:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             say(f"  {' '.join(labels.values())} failed: {text}")
             rows.append({**describe(group), **labels, "error": text})
+    before = neighbours.usage()
     rounds = timing.alternate(contenders, settings.budget)
+    others = neighbours.other_cpus(before, neighbours.usage())
+    if others is not None and others > _BUSY:
+        say(
+            f"  Other work kept {others:.1f} cores busy meanwhile; contenders suffer "
+            "from that unequally, and these numbers are not worth quoting."
+        )
     flops = ours.flops(problem, step)
     for contender, seconds in zip(contenders, rounds, strict=True):
         facts = {k: v for k, v in contender.facts.items() if v is not None}
         row = {**describe(group), **contender.labels, **facts, "flops": flops}
+        if others is not None:
+            row["other_cpus"] = others
         row |= timing.summarise(seconds, group.case.batch_size)
         row |= shares(flops / row["seconds_per_step"], rates)
         rows.append(row)

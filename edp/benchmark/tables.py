@@ -13,7 +13,8 @@ An image is one training image of the batch, however many members read it; of
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
 measured, within rounds: above 1 is faster. MFU is the operations that the
 algorithm needs over the device's rate on a large matrix product, measured here;
-"of conv" is over its best forward convolution."""
+"of conv" is over its best forward convolution. Where "other CPUs" is not near 0, the
+machine was busy with other work, and the numbers say little."""
 
 
 def _number(value: float) -> str:
@@ -49,6 +50,7 @@ _COLUMNS = (
     ("MFU", "mfu", lambda r: _per_cent(r["mfu"])),
     ("of conv", "conv_utilisation", lambda r: _per_cent(r["conv_utilisation"])),
     ("peak MiB", "peak_bytes", lambda r: _number(r["peak_bytes"] / 2**20)),
+    ("other CPUs", "other_cpus", lambda r: f"{r['other_cpus']:.1f}"),
     ("compile s", "compile_seconds", lambda r: _number(r["compile_seconds"])),
 )
 

@@ -1,0 +1,48 @@
+"""How busy the machine is with other work, which spoils measurements.
+
+It spoils them unequally. OpenMP's threads, which PyTorch computes with on a CPU,
+wait for each other after every operation: one other process on one of two cores
+was seen to slow them down 7 times (100 times, as they spin by default), and XLA's
+1.1 times.
+"""
+
+import os
+import pathlib
+import time
+from typing import NamedTuple
+
+_STAT = pathlib.Path("/proc/stat")
+# user, nice, system, irq, softirq and steal of its first line; not idle or iowait.
+_BUSY_FIELDS = (1, 2, 3, 6, 7, 8)
+
+
+class Usage(NamedTuple):
+    """Seconds since some origin.
+
+    Attributes:
+      wall: that passed.
+      machine: that all cores together were busy.
+      own: of those, with this process and those that it started and that ended.
+    """
+
+    wall: float
+    machine: float
+    own: float
+
+
+def usage() -> Usage | None:
+    """What has been used until now; None where the system does not tell."""
+    if not _STAT.exists():
+        return None
+    own = sum(os.times()[:4])
+    fields = _STAT.read_text().split("\n", 1)[0].split()
+    ticks = sum(int(fields[index]) for index in _BUSY_FIELDS)
+    return Usage(time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), own)
+
+
+def other_cpus(before: Usage | None, after: Usage | None) -> float | None:
+    """How many cores were busy with other work, on average, between the two."""
+    if before is None or after is None or after.wall <= before.wall:
+        return None
+    others = (after.machine - before.machine) - (after.own - before.own)
+    return max(0.0, others / (after.wall - before.wall))

@@ -1,0 +1,146 @@
+"""Tests of edp.training on a step that can be followed by hand."""
+
+import itertools
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from edp import training, workdir
+from edp.train_state import TrainState
+
+SCHEDULE = training.Schedule(
+    num_epochs=3, steps_per_epoch=2, images_per_step=5, checkpoint_minutes=0.0
+)
+# Epoch e visits 10 e + 1 and then 10 e + 2; w becomes 3 w + what is visited.
+VISITED = [1, 2, 11, 12, 21, 22]
+TRAINED = sum(x * 3 ** (5 - i) for i, x in enumerate(VISITED))
+LOG = [
+    {"epoch": 1, "step": 2, "loss": 1.5},
+    {"epoch": 2, "step": 4, "loss": 11.5},
+    {"epoch": 3, "step": 6, "loss": 21.5},
+]
+
+
+def epoch_order(epoch):
+    return 10 * epoch + jnp.arange(1, 3)
+
+
+def fit(path, should_stop=lambda: False, schedule=SCHEDULE, failing_step=None):
+    """Trains; gives the trained w, the seconds and how often the step was traced."""
+    traces = []
+
+    def step(state, scale, order):
+        traces.append(1)
+        seen = order[state.step % schedule.steps_per_epoch]
+        w = 3 * state.params["w"] + seen * scale
+        # As of two members, of which the mean is told.
+        loss = jnp.stack([seen - 1.0, seen + 1.0])
+        if failing_step is not None:
+            loss = jnp.where(state.step == failing_step, jnp.nan, loss)
+        state = TrainState(state.step + 1, {"w": w}, {}, state.opt_state)
+        return state, {"loss": loss}
+
+    state = TrainState(jnp.int32(0), {"w": jnp.int32(0)}, {}, ())
+    stage = workdir.Stage(path, {"a": 1})
+    state, seconds = training.fit(
+        step,
+        state,
+        jnp.int32(1),
+        epoch_order,
+        schedule,
+        stage,
+        label="this",
+        should_stop=should_stop,
+    )
+    assert int(state.step) == len(VISITED)
+    return int(state.params["w"]), seconds, len(traces)
+
+
+def stop_after(steps):
+    """A `should_stop` that lets so many steps be made."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def read_log(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").open()]
+
+
+def test_trains_and_logs_each_epoch(tmp_path, capfd):
+    w, seconds, num_traces = fit(tmp_path)
+    assert (w, num_traces) == (TRAINED, 1)
+    assert seconds > 0
+    assert read_log(tmp_path) == LOG
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split("  ")[:3] for line in lines] == [
+        ["this", f"epoch {row['epoch']}/3", f"loss {row['loss']:.4f}"] for row in LOG
+    ]
+    assert all(line.endswith(" images/s") for line in lines)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_goes_on_from_any_step_as_if_never_interrupted(tmp_path, steps):
+    with pytest.raises(training.Interrupted, match=f"this: saved at step {steps} of 6"):
+        fit(tmp_path, stop_after(steps))
+    assert (tmp_path / "checkpoints" / str(steps)).is_dir()
+    w, _, num_traces = fit(tmp_path)
+    assert (w, num_traces) == (TRAINED, 1)
+    assert read_log(tmp_path) == LOG
+
+
+def test_goes_on_after_every_single_step(tmp_path):
+    for _ in range(5):
+        with pytest.raises(training.Interrupted):
+            fit(tmp_path, stop_after(1))
+    assert fit(tmp_path)[::2] == (TRAINED, 1)
+    assert fit(tmp_path)[::2] == (TRAINED, 0)  # there was nothing left to do
+    assert read_log(tmp_path) == LOG
+
+
+def test_counts_the_time_before_an_interruption(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+
+    def an_hour_later():
+        now[0] += 3600
+        return True
+
+    with pytest.raises(training.Interrupted):
+        fit(tmp_path, an_hour_later)
+    assert fit(tmp_path)[1] == 3600
+
+
+@pytest.mark.parametrize("minutes", [0.0, 1e9])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps):
+    schedule = SCHEDULE._replace(checkpoint_minutes=minutes)
+    asked = itertools.count()
+
+    def crash():
+        if next(asked) == steps:
+            raise RuntimeError
+        return False
+
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, crash, schedule)
+    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    expected = [2, 4] if minutes == 0 else []
+    assert saved == [step for step in expected if step <= steps]
+    log = tmp_path / "metrics.jsonl"
+    with log.open("a") as file:
+        file.write('{"epoch": 3, "st')  # cut off as the process died
+    assert fit(tmp_path, schedule=schedule)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
+
+
+def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
+    with pytest.raises(
+        training.NonFiniteLoss, match="this: the loss is nan in epoch 2"
+    ):
+        fit(tmp_path, failing_step=2)
+    assert read_log(tmp_path) == LOG[:1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    assert fit(tmp_path)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
