@@ -250,9 +250,13 @@ def student_dependencies(
     config: ml_collections.ConfigDict, name: str, teachers: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything that a student depends on: `teachers` is what its teachers do."""
+    chosen = student_settings(config, name)
+    method = PERTURBATIONS[chosen["perturbation"]]
+    read = _keywords([STUDENTS[chosen["student"]], method.fn])
+    any_reads = _keywords([*STUDENTS.values(), *(m.fn for m in PERTURBATIONS.values())])
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "distill": _of_schedule(student_settings(config, name)),
+        "distill": _without(_of_schedule(chosen), any_reads.keys() - read.keys()),
         "from": dict(teachers),
     }
 

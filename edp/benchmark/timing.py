@@ -54,12 +54,11 @@ def alternate(
 ) -> list[list[float]]:
     """Times contenders in turns.
 
-    Each is first run twice for one call: to warm up, and to learn how many calls
-    fill a turn. Round i begins with contender i mod n, so that none always follows
-    the same one.
+    Each is first run for one call, to learn how many calls fill a turn. Round i
+    begins with contender i mod n, so that none always follows the same one.
 
     Args:
-      contenders: n of them.
+      contenders: n of them, warm: they have made a call already.
       budget: see `Budget`.
       clock: seconds, from any origin.
 
@@ -81,7 +80,6 @@ def alternate(
 
     calls = []
     for contender in contenders:
-        timed(contender, 1)
         seconds_per_call = timed(contender, 1) * contender.steps_per_call
         calls.append(max(1, round(budget.round_seconds / max(seconds_per_call, 1e-9))))
     seconds: list[list[float]] = [[] for _ in contenders]

@@ -1,0 +1,44 @@
+"""What each stage depends on: changing anything else must not refuse it."""
+
+import pytest
+
+from configs import digits
+from edp import settings
+
+
+def dependencies(config, name):
+    teachers = settings.teacher_dependencies(config)
+    return settings.student_dependencies(config, name, teachers)["distill"]
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "unread"),
+    [
+        ("single_none", {"temperature", "alpha"}, {"step_size", "quantity"}),
+        ("single_conf_ods", {"step_size"}, {"quantity", "num_steps", "factor_init"}),
+        ("single_disagreement", {"step_size", "quantity", "num_steps"}, {"milestones"}),
+        ("be_none", {"factor_init"}, {"step_size", "step_length"}),
+    ],
+)
+def test_a_student_depends_on_what_it_reads(name, read, unread):
+    chosen = dependencies(digits.get_config(), name)
+    assert read <= chosen.keys()
+    assert not unread & chosen.keys()
+
+
+def test_a_shared_default_concerns_only_those_who_read_it():
+    before, after = digits.get_config(), digits.get_config()
+    after.distill.step_size = 0.5
+    for name in before.students:
+        same = dependencies(before, name) == dependencies(after, name)
+        assert same == name.endswith("_none")
+
+
+def test_teachers_depend_neither_on_students_nor_on_where_the_data_lie():
+    before, after = digits.get_config(), digits.get_config()
+    after.distill.alpha = 0.1
+    after.data.data_dir = "/elsewhere"
+    after.evaluation.batch_size = 7
+    assert settings.teacher_dependencies(before) == settings.teacher_dependencies(after)
+    after.teachers.num_members = 5
+    assert settings.teacher_dependencies(before) != settings.teacher_dependencies(after)
