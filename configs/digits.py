@@ -22,7 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     for section in (config.teachers, config.distill):
         section.batch_size = 50
         section.learning_rate = 0.05
-        section.num_epochs = 40
+        section.num_epochs = 30
         section.warmup_epochs = 1.0
     config.distill.step_size = 4 / 255
 

@@ -444,6 +444,10 @@ def test_peer_networks_compute_what_ours_do(num_members, train):
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 
 
+def test_every_mode_of_the_peer_can_be_asked_for():
+    assert tuple(import_peer().MODES) == suite.PEERS
+
+
 @pytest.mark.parametrize("name", ["teacher_step", "distill/batch_ensemble/none"])
 def test_peer_steps_are_ours(name):
     """Where nothing is drawn, losses of both agree, step after step."""

@@ -211,7 +211,7 @@ def create_contender(
       step: what to time.
       strategy: of `ensemble.STRATEGIES`.
       steps_per_call: above 1, so many steps are one program (a scan), which spares
-        the host's part of each; on CPU, convolutions in a scan are slow.
+        the host's part of each.
     """
     before = _device_memory()
     step_fn, state, resources = create_step(problem, step, strategy)

@@ -269,6 +269,7 @@ def create_contender(problem: ours.Problem, step: Step, mode: str) -> Contender:
     torch.set_float32_matmul_precision("high")  # as JAX: TF32 where there is any
     before = 0
     if on_gpu:
+        torch.cuda.empty_cache()  # JAX needs what earlier contenders had
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     started = time.perf_counter()

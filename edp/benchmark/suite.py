@@ -1,10 +1,12 @@
 """Measures groups of contenders and makes rows of what they took."""
 
+import functools
 import importlib
 import pathlib
 import platform
 import shlex
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import jax
 
 from edp import workdir
 from edp.benchmark import limits, neighbours, ours, timing
-from edp.benchmark.cases import Case, Group
+from edp.benchmark.cases import Group, Step
 from edp.errors import InputError
 
 PEERS = ("eager", "compile", "cudagraphs")
@@ -54,7 +56,7 @@ def find_peer():
     """
     try:
         peer = importlib.import_module("edp.benchmark.peer")
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library that it loads
         raise InputError(f"PyTorch cannot be imported ({error})") from error
     peer.find_device()
     return peer
@@ -116,33 +118,21 @@ def run(
         yield rows, {**metadata, "peak_flops_per_second": peaks}
 
 
-def measure(group, problem, settings, peer, rates, say) -> list[Row]:
+def measure(
+    group: Group,
+    problem: ours.Problem,
+    settings: Settings,
+    peer: types.ModuleType | None,
+    rates: Rates,
+    say: Callable[[str], None],
+) -> list[Row]:
     """The rows of one group.
 
     A contender that cannot be built or run (for want of memory, say) gets a row
     with `error`, and the others are measured.
     """
-    step = group.step
-    strategies = settings.strategies if step.uses_all_members else ()
-    makers = [
-        (
-            {"contender": "edp", "strategy": strategy},
-            lambda strategy=strategy: ours.create_contender(
-                problem, step, strategy, settings.steps_per_call
-            ),
-        )
-        for strategy in strategies or settings.strategies[:1]
-    ]
-    if peer is not None:
-        makers += [
-            (
-                {"contender": "pytorch" if mode == "eager" else f"pytorch-{mode}"},
-                lambda mode=mode: peer.create_contender(problem, step, mode),
-            )
-            for mode in settings.peers
-        ]
     contenders, rows = [], []
-    for labels, make in makers:
+    for labels, make in _makers(group.step, problem, settings, peer):
         try:
             contenders.append(make())
         except Exception as error:
@@ -157,7 +147,7 @@ def measure(group, problem, settings, peer, rates, say) -> list[Row]:
             f"  Other work kept {others:.1f} cores busy meanwhile; contenders suffer "
             "from that unequally, and these numbers are not worth quoting."
         )
-    flops = ours.flops(problem, step)
+    flops = ours.flops(problem, group.step)
     for contender, seconds in zip(contenders, rounds, strict=True):
         facts = {k: v for k, v in contender.facts.items() if v is not None}
         row = {**describe(group), **contender.labels, **facts, "flops": flops}
@@ -169,9 +159,30 @@ def measure(group, problem, settings, peer, rates, say) -> list[Row]:
     return add_ratios(rows)
 
 
+def _makers(
+    step: Step,
+    problem: ours.Problem,
+    settings: Settings,
+    peer: types.ModuleType | None,
+) -> Iterator[tuple[Row, Callable[[], timing.Contender]]]:
+    """Of every contender its labels, and what makes it."""
+    strategies = settings.strategies if step.uses_all_members else ()
+    for strategy in strategies or settings.strategies[:1]:
+        yield (
+            {"contender": "edp", "strategy": strategy},
+            functools.partial(
+                ours.create_contender, problem, step, strategy, settings.steps_per_call
+            ),
+        )
+    for mode in settings.peers if peer is not None else ():
+        name = "pytorch" if mode == "eager" else f"pytorch-{mode}"
+        make = functools.partial(peer.create_contender, problem, step, mode)
+        yield {"contender": name}, make
+
+
 def describe(group: Group) -> Row:
     """What a row was measured on."""
-    case: Case = group.case
+    case = group.case
     return {
         "case": case.name,
         "what": group.step.name,
