@@ -23,7 +23,8 @@ HEADLINE = cases.STEPS[cases.HEADLINE_STEP]
 
 
 def import_peer():
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)  # several wait for each other, long on a busy machine
     from edp.benchmark import peer
 
     return peer
@@ -496,7 +497,7 @@ def run_command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "launch.benchmark", *arguments],
         cwd=ROOT,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=120,
