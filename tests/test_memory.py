@@ -294,16 +294,15 @@ def test_the_schedule_of_accumulated_steps_ends_with_training():
 
 
 def test_two_halves_of_an_accumulated_step_are_one_step(batch):
-    model, x = build_model(width=2), batch["image"][0, :1]
-    batch = jax.tree.map(lambda leaf: leaf[:2], batch)
-    keys = jax.random.split(jax.random.key(0), 2)
+    x = batch["image"][0, :1]
+    keys = jax.random.split(jax.random.key(0), M)
 
     def train(accumulate_steps, num_steps):
         config = {**OPTIMIZER, "schedule": "constant"}
         config["accumulate_steps"] = accumulate_steps
         tx = optimizers.create_optimizer(config, 4)
-        state = ensemble.create_state(model, tx, keys, x)
-        step = jax.jit(functools.partial(ensemble.train_step, model=model, tx=tx))
+        state = ensemble.create_state(Net(), tx, keys, x)
+        step = jax.jit(functools.partial(ensemble.train_step, model=Net(), tx=tx))
         states = [state]
         for _ in range(num_steps):
             state, _ = step(state, batch, jax.random.key(1))
