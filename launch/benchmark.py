@@ -15,15 +15,15 @@ import sys
 
 from absl import app, flags
 
-# The peer, in the same process, needs memory of the device too.
+# The peer needs memory of the device too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # Its waiting threads shall not spin for long, lest they keep others from running.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _BOOLS = {
-    "quick": "Two CPU cases, in under five minutes.",
+    "quick": "Two CPU cases, in about five minutes.",
     "gpu": "The GPU cases.",
-    "scaling": "Vary the members and the batch of each case.",
+    "scaling": "Vary M and the batch size of each case.",
 }
 _LISTS = {
     "cases": "Names of cases.",
@@ -32,8 +32,7 @@ _LISTS = {
     "peers": "Of eager, compile and cudagraphs; --peers= for ours alone.",
 }
 _COUNTS = {
-    "batch_size": "Instead of the case's.",
-    "num_members": "Instead of the case's.",
+    **dict.fromkeys(("batch_size", "num_members"), "Instead of the case's."),
     "rounds": "Turns of every contender.",
     "steps_per_dispatch": "Of ours, in one program; for GPUs.",
 }
@@ -63,7 +62,7 @@ def main(argv: list[str]) -> None:
     for new, metadata in suite.run(groups, settings, sys.argv[1:], say):
         rows += new
         tables.write(directory, metadata, rows)  # each time, lest it be lost
-        say("\n".join(f"  {tables.describe(row)}" for row in new))
+        say(*(f"  {tables.describe(row)}" for row in new), sep="\n")
     say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")
 
 
