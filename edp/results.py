@@ -10,6 +10,7 @@ import numpy as np
 
 from edp import (
     analysis,
+    cpu,
     data,
     evaluation,
     perturbations,
@@ -95,7 +96,10 @@ def _predict(
     if path.exists() and made_from.get(name) == record["id"]:
         return predictions.load_predictions(path)
     probs_fn, variables = load()
-    compiled = jax.jit(lambda variables, x: probs_fn(variables, data.to_float(x)))
+    compiled = jax.jit(
+        lambda variables, x: probs_fn(variables, data.to_float(x)),
+        compiler_options=cpu.compiler_options(),
+    )
     predict = functools.partial(
         predictions.predict_in_batches,
         functools.partial(compiled, variables),

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tqdm
 
-from edp import workdir
+from edp import cpu, workdir
 from edp.checkpoint import Checkpoints
 from edp.train_state import TrainState
 
@@ -85,7 +85,12 @@ def fit(
     # A state that came back placed otherwise would have the step compiled again.
     placed = jax.tree.map(lambda x: x.sharding, state)
     state = jax.device_put(state, placed)
-    step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(placed, None))
+    step_fn = jax.jit(
+        step_fn,
+        donate_argnums=0,
+        out_shardings=(placed, None),
+        compiler_options=cpu.compiler_options(),
+    )
     epoch_order = jax.jit(epoch_order)
     stage.begin()
     per_epoch = schedule.steps_per_epoch

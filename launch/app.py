@@ -73,13 +73,14 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import experiment, settings, training
+    from edp import cpu, experiment, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
     _use_compilation_cache()
+    cpu.keep_memory()
     try:
         settings.check(_CONFIG.value)
         check(_CONFIG.value)

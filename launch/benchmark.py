@@ -47,6 +47,7 @@ _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to
 
 
 def main(argv: list[str]) -> None:
+    from edp import cpu
     from edp.benchmark import plan, suite, tables
     from edp.errors import InputError
 
@@ -57,6 +58,7 @@ def main(argv: list[str]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    cpu.keep_memory()  # of the peer too, which shares the process
     say, rows = functools.partial(print, flush=True), []
     tables.set_aside(directory := pathlib.Path(_OUTPUT.value))
     for new, metadata in suite.run(groups, settings, sys.argv[1:], say):

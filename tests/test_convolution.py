@@ -8,7 +8,17 @@ import pytest
 from edp.models import convolution
 
 # Image size, kernel size, stride.
-CASES = [(8, 3, 1), (8, 3, 2), (9, 3, 2), (8, 1, 1), (8, 1, 2), (7, 1, 2), (9, 7, 2)]
+CASES = [
+    (8, 3, 1),
+    (9, 5, 1),
+    (8, 2, 1),
+    (8, 3, 2),
+    (9, 3, 2),
+    (8, 1, 1),
+    (8, 1, 2),
+    (7, 1, 2),
+    (9, 7, 2),
+]
 
 
 def operands(size, taps):
@@ -22,13 +32,15 @@ def gradients(convolve, x, kernel, strides, key):
     return y, *pull_back(jax.random.normal(key, y.shape))
 
 
-@pytest.mark.parametrize("images_per_block", [1, 2, 4, 6])
+@pytest.mark.parametrize("few_channels", [0, 16])
+@pytest.mark.parametrize("images_per_block", [1, 4])
 @pytest.mark.parametrize(("size", "taps", "strides"), CASES)
-def test_gradients(size, taps, strides, images_per_block, monkeypatch):
+def test_gradients(size, taps, strides, images_per_block, few_channels, monkeypatch):
     x, kernel, key = operands(size, taps)
     # 4 does not divide the 6 images; the next smaller divisor is taken.
     elements = images_per_block * x[0].size
     monkeypatch.setattr(convolution, "_BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(convolution, "_FEW_CHANNELS", few_channels)
     expected = gradients(convolution._forward, x, kernel, strides, key)
     got = gradients(convolution._convolve_cpu, x, kernel, strides, key)
     for a, b in zip(expected, got, strict=True):
@@ -59,10 +71,12 @@ def test_no_convolution_is_left_in_an_order_that_a_cpu_is_slow_at():
         )
 
     compiled = jax.jit(in_a_loop).lower(kernel[None].repeat(2, 0)).compile()
+    text = compiled.as_text()
     labels = [
         line.split("dim_labels=")[1].split(",")[0]
-        for line in compiled.as_text().splitlines()
+        for line in text.splitlines()
         if "dim_labels=" in line
     ]
+    assert "lhs_dilate" not in text
     assert len(labels) >= 3
     assert set(labels) == {"b01f_01io->b01f"}

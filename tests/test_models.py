@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from edp.errors import InputError
 from edp.models import ConvNet, count_params, create_model, rank_one_mask, resnet50
 from edp.models.classifier import fold, unfold
-from edp.models.layers import BatchNorm, Conv, Dense, convolve
+from edp.models.layers import Conv, Dense, convolve
+from edp.models.normalization import BatchNorm
 from edp.models.resnet import identity_shortcut
 from edp.models.resnet50 import BottleneckBlock
 from edp.models.wide_resnet import PreActivationBlock

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from edp import (
+    cpu,
     distill,
     ensemble,
     memory,
@@ -22,7 +23,7 @@ from edp import (
 from edp.benchmark import limits
 from edp.benchmark.cases import Case, Step
 from edp.benchmark.timing import Contender
-from edp.models import layers
+from edp.models import normalization
 from edp.train_state import TrainState, split_variables
 
 # Small, so that many steps on one batch stay finite; speed does not depend on it.
@@ -92,7 +93,7 @@ def _settle(model: models.Classifier, variables, image: jax.Array):
     be so sure that gradients underflow, to numbers on which CPUs are slow.
     """
     _, moved = model.apply(variables, image, train=True, mutable=["batch_stats"])
-    kept = layers.BatchNorm.momentum
+    kept = normalization.BatchNorm.momentum
 
     def extrapolate(new, old):
         return (new - kept * old) / (1 - kept)
@@ -228,8 +229,8 @@ def create_contender(
             return jax.lax.scan(body, (state, zeros), length=steps_per_call)[0]
 
     started = time.perf_counter()
-    lowered = jax.jit(program, donate_argnums=0).lower(state, resources)
-    compiled = lowered.compile()
+    jitted = jax.jit(program, donate_argnums=0, compiler_options=cpu.compiler_options())
+    compiled = jitted.lower(state, resources).compile()
     compile_seconds = time.perf_counter() - started
 
     def run(calls: int) -> float:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.errors import InputError
-from edp.models.layers import BatchNorm, Conv, Dense, factor_initializer
+from edp.models.layers import Conv, Dense, factor_initializer
+from edp.models.normalization import BatchNorm
 
 
 def fold(x: jax.Array, num_members: int) -> jax.Array:
@@ -119,7 +120,7 @@ class Classifier(nn.Module):
         x = self.feature_maps(
             x,
             conv=partial(Conv, dtype=self.dtype, **members),
-            norm=partial(BatchNorm, dtype=self.dtype, use_running_average=not train),
+            norm=partial(BatchNorm, use_running_average=not train),
         )
         # Logits rounded to bfloat16 would show in likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Convolution, dense layer and batch normalisation, plain or BatchEnsemble.
+"""Convolution and dense layer, plain or BatchEnsemble.
 
 A BatchEnsemble layer (Wen, Tran, Ba, *BatchEnsemble*, ICLR 2020, eq. 1) shares
 one kernel W between M members; member m uses W_m = W ∘ (r_m s_mᵀ). The factors are
@@ -154,18 +154,6 @@ class Dense(_Layer):
     def __call__(self, x: jax.Array) -> jax.Array:
         chex.assert_rank(x, 2)
         return self._transform(x, (x.shape[-1], self.features), jnp.matmul)
-
-
-class BatchNorm(nn.BatchNorm):
-    """Batch normalisation (Ioffe and Szegedy, ICML 2015) as every model uses it.
-
-    One for all members of a BatchEnsemble: its statistics are over the folded
-    rows. They are float32 whatever `dtype` is, and move a tenth of the way to
-    those of each batch.
-    """
-
-    momentum: float = 0.9
-    epsilon: float = 1e-5
 
 
 def rank_one_mask(params: chex.ArrayTree) -> chex.ArrayTree:
