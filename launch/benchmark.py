@@ -4,6 +4,7 @@
     python -m launch.benchmark --gpu                      # the GPU cases
     python -m launch.benchmark --cases=wrn28_1,resnet32   # every step of these
     python -m launch.benchmark --cases=wrn28_1 --scaling  # over members and batches
+    python -m launch.benchmark --cases=wrn28_10 --steps=teacher_step --capacity_gib=16
 
 Without PyTorch (`pip install torch`) it times this project alone.
 """
@@ -43,12 +44,15 @@ _OPTIONS = [
     flags.DEFINE_float("round_seconds", None, "Of one turn.", 0.0),
     flags.DEFINE_string("precision", None, "float32 or bfloat16, not the case's."),
 ]
+_CAPACITY = flags.DEFINE_integer(
+    "capacity_gib", None, "Instead: the largest batches that fit in so much.", 1
+)
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to.")
 
 
 def main(argv: list[str]) -> None:
     from edp import cpu
-    from edp.benchmark import plan, suite, tables
+    from edp.benchmark import capacity, plan, suite
     from edp.errors import InputError
 
     try:
@@ -59,13 +63,11 @@ def main(argv: list[str]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     cpu.keep_memory()  # of the peer too, which shares the process
-    say, rows = functools.partial(print, flush=True), []
-    tables.set_aside(directory := pathlib.Path(_OUTPUT.value))
-    for new, metadata in suite.run(groups, settings, sys.argv[1:], say):
-        rows += new
-        tables.write(directory, metadata, rows)  # each time, lest it be lost
-        say(*(f"  {tables.describe(row)}" for row in new), sep="\n")
-    say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")
+    say, directory = functools.partial(print, flush=True), pathlib.Path(_OUTPUT.value)
+    if _CAPACITY.value:
+        capacity.write(directory, groups, _CAPACITY.value * 2**30, say)
+    else:
+        suite.write(directory, groups, settings, sys.argv[1:], say)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from edp import ensemble, models
-from edp.benchmark import cases, limits, neighbours, ours, plan, suite, tables, timing
+from edp.benchmark import (
+    capacity,
+    cases,
+    limits,
+    neighbours,
+    ours,
+    plan,
+    suite,
+    tables,
+    timing,
+)
 from edp.errors import InputError
 from edp.models import convolution
 
@@ -256,10 +266,10 @@ def test_table_by_hand():
 
 
 def test_earlier_measurements_are_kept(tmp_path):
-    tables.set_aside(tmp_path)
+    tables.set_aside(tmp_path, ["benchmark", "machine"])
     for text in "first", "second":
         (tmp_path / "benchmark.json").write_text(text)
-        tables.set_aside(tmp_path)
+        tables.set_aside(tmp_path, ["benchmark", "machine"])
     assert not (tmp_path / "benchmark.json").exists()
     assert (tmp_path / "benchmark.1.json").read_text() == "first"
     assert (tmp_path / "benchmark.2.json").read_text() == "second"
@@ -514,8 +524,8 @@ def test_command_writes_rows_and_a_table(tmp_path):
         f"--output={tmp_path}",
     )
     assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "benchmark.json").read_text())
-    rows, metadata = document["rows"], document["metadata"]
+    rows = json.loads((tmp_path / "benchmark.json").read_text())
+    metadata = json.loads((tmp_path / "machine.json").read_text())
     peer = {("pytorch", None)} if "torch" in metadata else set()
     for name in ("perturb/ods", cases.HEADLINE_STEP):
         group = [r for r in rows if r["what"] == name]
@@ -526,7 +536,7 @@ def test_command_writes_rows_and_a_table(tmp_path):
         assert r["case"] == "tiny" and r["backend"] == "cpu"
         assert r["batch_size"] / r["seconds_per_step"] == r["images_per_second"]
         assert len(r["round_seconds_per_step"]) == 2
-        assert ("ratio_to_peer" in r) == ("torch" in metadata)
+        assert (r["ratio_to_peer"] is not None) == ("torch" in metadata)
         assert 0 < r["mfu"] < 1 and r["flops"] > 0
         if r["contender"] == "edp":
             assert r["peak_bytes"] > 0 and r["compile_seconds"] > 0
@@ -536,6 +546,34 @@ def test_command_writes_rows_and_a_table(tmp_path):
     table = (tmp_path / "benchmark.md").read_text()
     assert table.count("| tiny |") == len(rows)
     assert tables.format_table(rows) in done.stdout
+
+
+# What fits.
+
+
+@pytest.mark.parametrize(
+    ("limit", "batch"), [(99, 0), (100, 8), (900, 80), (904, 88), (1234, 120)]
+)
+def test_largest_batch_by_hand(limit, batch):
+    asked = []
+
+    def bytes_of(size):
+        asked.append(size)
+        return 20 + 10 * size + 4 * (size >= 88)  # not quite linear
+
+    largest, needed = capacity.largest_batch(bytes_of, limit)
+    assert largest == batch
+    assert needed == bytes_of(max(batch, 8))
+    assert len(asked) < 9
+
+
+def test_saving_memory_lets_more_fit():
+    step = cases.STEPS["distill/single/disagreement"]
+    case = cases.CASES["tiny"]._replace(num_members=4, batch_size=64)
+    plain, _, least = (
+        capacity.peak_bytes(way, step) for way in capacity.ways(case).values()
+    )
+    assert least < plain
 
 
 def test_command_refuses_in_one_line(tmp_path):

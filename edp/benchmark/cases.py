@@ -20,6 +20,7 @@ class Case(NamedTuple):
       step_size: η of the perturbations, of pixels in [0, 1].
       temperature: τ.
       alpha: weight of the distillation term.
+      members_at_once: how many members' activations are in memory; None for all.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Case(NamedTuple):
     step_size: float = 1 / 255
     temperature: float = 1.0
     alpha: float = 0.9
+    members_at_once: int | None = None
 
 
 _RESNET32 = {"name": "resnet", "depth": 32, "width": 16}

@@ -144,16 +144,24 @@ def create_step(problem: Problem, step: Step, strategy: str):
       (step_fn, state, resources): `step_fn(state, resources) -> (state, value)`
       may reuse the memory of `state`; `value` is the loss or the moved inputs.
     """
-    key = jax.random.key(1)
     case, model = problem.case, problem.model
+
+    def key(count):  # not made out here, where it would be traced with the problem
+        return jax.random.fold_in(jax.random.key(1), count)
+
     if step.kind == "teacher_step":
         tx = create_optimizer()
         state = _create_state(problem.variables, jax.vmap(tx.init))
 
         def train(state, batch):
-            step_key = jax.random.fold_in(key, state.step)
             state, metrics = ensemble.train_step(
-                state, batch, step_key, model=model, tx=tx, strategy=strategy
+                state,
+                batch,
+                key(state.step),
+                model=model,
+                tx=tx,
+                strategy=strategy,
+                members_at_once=case.members_at_once,
             )
             return state, metrics["loss"]
 
@@ -164,6 +172,7 @@ def create_step(problem: Problem, step: Step, strategy: str):
             "perturbation": step.perturbation,
             "step_size": case.step_size,
             "temperature": case.temperature,
+            "members_at_once": case.members_at_once,
         }
     )
     batch = {"image": problem.image[0], "label": problem.label[0]}
@@ -176,8 +185,7 @@ def create_step(problem: Problem, step: Step, strategy: str):
 
         def move(count, resources):
             batch, variables = resources
-            step_key = jax.random.fold_in(key, count)
-            moved = perturb(step_key, batch["image"], make_teachers(variables))
+            moved = perturb(key(count), batch["image"], make_teachers(variables))
             return count + 1, moved
 
         return move, jnp.zeros((), jnp.int32), resources
@@ -191,7 +199,7 @@ def create_step(problem: Problem, step: Step, strategy: str):
         state, metrics = distill.distill_step(
             state,
             batch,
-            jax.random.fold_in(key, state.step),
+            key(state.step),
             student=student,
             teachers=make_teachers(variables),
             perturb=perturb,

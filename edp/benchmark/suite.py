@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from edp import workdir
-from edp.benchmark import limits, neighbours, ours, timing
+from edp.benchmark import limits, neighbours, ours, tables, timing
 from edp.benchmark.cases import Group, Step
 from edp.errors import InputError
 
@@ -67,6 +67,24 @@ def measure_rates(precision: str) -> Rates:
     on_cpu = jax.default_backend() == "cpu"
     convolution = limits.convolution_rate(precision) if on_cpu else None
     return Rates(limits.matmul_rate(precision), convolution)
+
+
+def write(
+    directory: pathlib.Path,
+    groups: Sequence[Group],
+    settings: Settings,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """`run`, its rows written to `directory` as they come; earlier ones are kept."""
+    tables.set_aside(directory, ["benchmark", "machine"])
+    rows: list[Row] = []
+    for new, metadata in run(groups, settings, command, say):
+        rows += new
+        tables.write(directory, metadata, rows)  # each time, lest it be lost
+        for row in new:
+            say(f"  {tables.describe(row)}")
+    say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")
 
 
 def run(

@@ -1,4 +1,4 @@
-"""The measurements as files: `benchmark.json`, and `benchmark.md` to read."""
+"""The measurements as files: `benchmark.json` and `machine.json`; `.md` to read."""
 
 import pathlib
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Any
 from edp import workdir
 
 Row = dict[str, Any]
+
+_SUFFIXES = ("json", "md")
 
 _NOTES = """\
 An image is one training image of the batch, however many members read it; of
@@ -61,12 +63,16 @@ def contender_name(row: Row) -> str:
     return f"{row['contender']} ({strategy})" if strategy else row["contender"]
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
     """Rows as a Markdown table; a column that no row fills is left out."""
-    columns = [column for column in _COLUMNS if any(column[1] in row for row in rows)]
+
+    def has(row: Row, key: str) -> bool:
+        return row.get(key) is not None
+
+    columns = [column for column in columns if any(has(row, column[1]) for row in rows)]
     cells = [[heading for heading, _, _ in columns]]
     for row in rows:
-        cells.append([show(row) if key in row else "" for _, key, show in columns])
+        cells.append([show(row) if has(row, key) else "" for _, key, show in columns])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
@@ -84,7 +90,7 @@ def describe(row: Row) -> str:
     if "error" in row:
         return f"{contender_name(row)}: failed, {row['error']}"
     line = f"{contender_name(row)}: {_number(row['images_per_second'])} images/s"
-    if "ratio_to_peer" in row:
+    if row.get("ratio_to_peer") is not None:
         line += f", {_number(row['ratio_to_peer'])} times the peer"
     return f"{line}, {_per_cent(row['mfu'])} of the matrix-product peak"
 
@@ -108,16 +114,40 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
+# What every row has, if only as null.
+_KEYS = ("case", "what", "backend", "images_per_second", "ratio_to_peer")
+_KEYS += ("mfu", "peak_bytes")
+
+
 def write(directory: pathlib.Path, metadata: Row, rows: Sequence[Row]) -> None:
-    """Writes `benchmark.json` and `benchmark.md`."""
-    document = {"metadata": metadata, "rows": list(rows)}
-    workdir.write_json(directory / "benchmark.json", document)
+    """Writes `benchmark.json` (the rows), `machine.json` and `benchmark.md`."""
+    rows = [{**dict.fromkeys(_KEYS), **row} for row in rows]
+    workdir.write_json(directory / "benchmark.json", rows)
+    workdir.write_json(directory / "machine.json", metadata)
     workdir.write_text(directory / "benchmark.md", format_document(metadata, rows))
 
 
-def set_aside(directory: pathlib.Path) -> None:
+_CAPACITY = (
+    ("case", "case", lambda r: r["case"]),
+    ("what", "what", lambda r: r["what"]),
+    ("M", "num_members", lambda r: str(r["num_members"])),
+    ("way", "way", lambda r: r["way"]),
+    ("largest batch", "largest_batch", lambda r: str(r["largest_batch"])),
+    ("GiB", "peak_bytes", lambda r: _number(r["peak_bytes"] / 2**30)),
+)
+
+
+def write_capacity(directory: pathlib.Path, rows: Sequence[Row]) -> str:
+    """Writes `capacity.json` and `capacity.md`; returns the table."""
+    table = format_table(rows, _CAPACITY)
+    workdir.write_json(directory / "capacity.json", list(rows))
+    workdir.write_text(directory / "capacity.md", table + "\n")
+    return table
+
+
+def set_aside(directory: pathlib.Path, stems: Sequence[str]) -> None:
     """Renames an earlier measurement's files, as `benchmark.1.json`, to keep them."""
-    names = [directory / f"benchmark.{suffix}" for suffix in ("json", "md")]
+    names = [directory / f"{stem}.{suffix}" for stem in stems for suffix in _SUFFIXES]
     if not any(path.exists() for path in names):
         return
     number = 1
