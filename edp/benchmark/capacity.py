@@ -118,7 +118,7 @@ def write(
     limit: int,
     say: Callable[[str], None],
 ) -> None:
-    """`measure`, its rows written to `directory` as they come; earlier ones are kept."""
+    """`measure`, its rows written as they come; earlier files are kept."""
     tables.set_aside(directory, ["capacity"])
     rows: list[Row] = []
     for row in measure(groups, limit, say):
