@@ -570,7 +570,7 @@ def test_largest_batch_by_hand(limit, batch):
 def test_saving_memory_lets_more_fit():
     step = cases.STEPS["distill/single/disagreement"]
     case = cases.CASES["tiny"]._replace(num_members=4, batch_size=64)
-    plain, _, least = (
+    plain, least = (
         capacity.peak_bytes(way, step) for way in capacity.ways(case).values()
     )
     assert least < plain
