@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from collectives import collectives
 
-from edp import distill, ensemble, experiment, models, perturbations, sharding, students
+from edp import distill, ensemble, feeds, models, perturbations, sharding, students
 
 M, B, K, SIZE = 4, 16, 4, 8
 CONFIG = ml_collections.ConfigDict({"name": "convnet", "width": 4})
@@ -95,7 +95,7 @@ def check_batches(mesh):
         batches = []
         for devices in (mesh, None):
             run = types.SimpleNamespace(config=config, mesh=devices)
-            make = jax.jit(functools.partial(experiment.make_batch, run))
+            make = jax.jit(functools.partial(feeds.make_batch, run))
             args = (jax.random.key(4), sharding.put(train, devices), indices)
             compiled = make.lower(*args).compile()
             if devices is not None:

@@ -488,10 +488,11 @@ def test_tfds_refuses_what_it_cannot_use(shapes_dir, tmp_path):
     refused_with("'dev'", "train, test, odd", test_split="dev")
     refused_with(
         "split 'odd': example 0",
-        "(4, 6, 1)",
-        "data.image_shape is (4, 5, 1)",
+        "is 4x6",
+        "data.image_shape asks for 4x5",
         test_split="odd",
     )
+    refused_with("(4, 5, 3)", "(None, None, 1)", image_shape=(4, 5, 3))
     for name, keys in (("edp_notes", ("image", "note")), ("edp_nothing", None)):
         refused_with(repr(name), f"supervised_keys {keys}", name=name)
     refused_with("data.num_classes is 3", "has 2 classes", num_classes=3)
