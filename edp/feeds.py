@@ -46,9 +46,7 @@ def create_feed(
         crop_seed=tuple(_key_data(key, "crop").tolist()),
     )
 
-    def feed(
-        schedule: training.Schedule, step: int
-    ) -> Iterator[training.StepInputs]:
+    def feed(schedule: training.Schedule, step: int) -> Iterator[training.StepInputs]:
         batches = data.read_steps(
             reader, step, schedule.num_steps, experiment.config.data.num_workers
         )
