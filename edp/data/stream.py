@@ -1,6 +1,10 @@
 """Batches for training that are read while the last ones are computed on."""
 
 import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import jax
@@ -107,14 +111,22 @@ def read_steps(
     if num_workers:
         reader = reader.decoding_alone()
     steps = grain.MapDataset.range(first, last).map(reader).to_iter_dataset(options)
-    batches = iter(steps.mp_prefetch(processes, worker_init_fn=_keep_to_the_cpu))
+    batches = iter(steps.mp_prefetch(processes, worker_init_fn=_begin_worker))
     try:
         yield from batches
     finally:
         batches.close()
 
 
-def _keep_to_the_cpu(worker: int, num_workers: int) -> None:
-    """Processes that read leave the accelerators to the one that trains."""
+def _begin_worker(worker: int, num_workers: int) -> None:
+    """Leaves accelerators and Ctrl-C to the process that trains, and ends with it."""
     del worker, num_workers
     jax.config.update("jax_platforms", "cpu")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    # One that is killed has no time to stop those that read for it.
+    threading.Thread(target=end_with_parent, daemon=True).start()
