@@ -56,7 +56,8 @@ def create_feed(
                 steps = tuple(np.stack(x) for x in zip(*read, strict=True))
                 # Copied while the device computes what it was given before.
                 steps = sharding.put_parts(steps, mesh, (size, *shape), None, *axes)
-                yield training.StepInputs(sharding.put(np.int32(first), mesh), steps)
+                first = sharding.put_parts(np.asarray(first, np.int32), mesh, ())
+                yield training.StepInputs(first, steps)
 
     return feed
 

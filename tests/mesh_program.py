@@ -102,6 +102,19 @@ def check_batches(mesh):
                 assert not collectives(compiled, mesh)
             batches.append(compiled(*args))
         assert_close(*batches)
+        # Streamed batches come as they are split there; this process has all parts.
+        axes = (sharding.MEMBER, sharding.DATA)[-len(shape) :]
+        assert sharding.local_part(shape, mesh, *axes) == tuple(
+            map(slice, (0, 0), shape)
+        )
+        steps = tuple(x[indices][None] for x in train)
+        steps = sharding.put_parts(steps, mesh, (1, *shape), None, *axes)
+        run = types.SimpleNamespace(config=config, mesh=mesh)
+        make = jax.jit(functools.partial(feeds.make_batch, run))
+        args = (jax.random.key(4), None, tuple(x[0] for x in steps))
+        compiled = make.lower(*args).compile()
+        assert not collectives(compiled, mesh)
+        assert_close(compiled(*args), batches[0])
 
 
 def compile_student(mesh, strategy, variables, kind, perturbation, options):

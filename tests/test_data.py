@@ -875,6 +875,12 @@ def test_epoch_order_visits_distinct_examples_and_drops_the_last_batch():
     assert (first != order(jax.random.key(1), 23, 5)).any()
     whole = order(jax.random.key(0), 6, 6)
     assert sorted(whole[0].tolist()) == [*range(6)]
+    # Members visit them as they would alone, each with a key of its own.
+    keys = jax.random.split(jax.random.key(0), 3)
+    members = data.epoch_order(jax.random.key(0), 23, 5, 3)
+    assert members.shape == (4, 3, 5)
+    for member, key in enumerate(keys):
+        np.testing.assert_array_equal(members[:, member], order(key, 23, 5))
     # Every example is left out at times, and comes first at times.
     keys = jax.random.split(jax.random.key(2), 300)
     orders = jax.jit(jax.vmap(lambda key: data.epoch_order(key, 5, 2)))(keys)
