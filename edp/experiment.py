@@ -21,7 +21,7 @@ class Experiment(NamedTuple):
     Attributes:
       config: as given.
       workdir: where everything is written.
-      dataset: images and labels on the host.
+      dataset: labels on the host, and images there or on disk.
       train: the training split on the device, (images uint8, labels); None if it
         is streamed.
       build_model: makes the network; takes `num_members` and `factor_init`.

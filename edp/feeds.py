@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import numpy as np
@@ -46,7 +46,9 @@ def create_feed(
         crop_seed=tuple(_key_data(key, "crop").tolist()),
     )
 
-    def feed(schedule: training.Schedule, step: int) -> Iterator[training.StepInputs]:
+    def feed(
+        schedule: training.Schedule, step: int
+    ) -> Generator[training.StepInputs, None, None]:
         batches = data.read_steps(
             reader, step, schedule.num_steps, experiment.config.data.num_workers
         )

@@ -10,7 +10,7 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -81,8 +81,8 @@ class StepInputs(NamedTuple):
 
 # (schedule, step) -> for each of `schedule.dispatches(step)`, what its steps read.
 # It holds no position of its own: from any step on, a feed gives what it would have
-# given there had it begun at the first.
-Feed = Callable[[Schedule, int], Iterator[StepInputs]]
+# given there had it begun at the first. Closed when training ends or stops.
+Feed = Callable[[Schedule, int], Generator[StepInputs, None, None]]
 
 
 def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
@@ -93,7 +93,7 @@ def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
         [steps, ...]; jittable. Run once an epoch.
     """
 
-    def feed(schedule: Schedule, step: int) -> Iterator[StepInputs]:
+    def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:
         per_epoch = schedule.steps_per_epoch
 
         @jax.jit

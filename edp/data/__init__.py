@@ -146,7 +146,7 @@ def create_dataset(
     }
     if stream:
         for split in parts.values():
-            split.images[:1]  # faults of all images are told here, not in training
+            split.images[:1]  # what is wrong with all images is told before training
     else:
         parts = {name: split.in_memory() for name, split in parts.items()}
     return Dataset(**parts, class_names=source.class_names)
@@ -155,11 +155,6 @@ def create_dataset(
 def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:
     """Returns whether images are streamed."""
     stream, resize = settings["stream"], settings["resize"]
-    if resize not in RESIZES:
-        raise InputError(
-            f"data.resize is {resize!r}; it must be one of "
-            f"{', '.join(repr(known) for known in RESIZES)}"
-        )
     if stream and not can_stream:
         raise InputError(
             f"data.stream is {stream}, but the source {settings['source']!r} is read "

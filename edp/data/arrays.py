@@ -22,7 +22,7 @@ class Split(NamedTuple):
     labels: np.ndarray
 
     def select(self, indices: np.ndarray) -> "Split":
-        """Returns the examples at `indices` [n] in that order, images not yet read."""
+        """Returns the examples at `indices` [n], in that order; reads no images."""
         if isinstance(self.images, Records):
             return Split(self.images.select(indices), self.labels[indices])
         return Split(self.images[indices], self.labels[indices])

@@ -56,6 +56,11 @@ class Records:
     num_threads: int | None = None
 
     def __post_init__(self):
+        if self.resize not in RESIZES:
+            raise InputError(
+                f"data.resize is {self.resize!r}; it must be one of "
+                f"{', '.join(repr(known) for known in RESIZES)}"
+            )
         if self.image_shape[2] not in _MODES:
             raise InputError(
                 f"data.image_shape is {self.image_shape}; images are decoded to 1 or "

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import numpy as np
@@ -90,7 +90,7 @@ class StepReader:
 
 def read_steps(
     reader: StepReader, first: int, last: int, num_workers: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """What `reader` gives for the steps from `first` up to `last`, read ahead.
 
     Args:
