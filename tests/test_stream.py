@@ -28,7 +28,7 @@ RNG = np.random.default_rng(0)
 def make_config(data_dir, **settings):
     """Two members and one student on the digits below, 2 epochs of 4 steps."""
     config = default.get_config()
-    config.data.update(source="tfds", name="edp_digits", data_dir=str(data_dir))
+    config.data.update(source="tfds", name="edp_small_digits", data_dir=str(data_dir))
     config.data.update(validation_size=10, train_size=64, crop_padding=1)
     config.data.update(settings)
     config.model.width = 4
@@ -72,7 +72,7 @@ def tfds_dir(tmp_path_factory):
     """A TFDS data directory with digits, and with photos of any size."""
     import tensorflow_datasets as tfds
 
-    class EdpDigits(tfds.core.GeneratorBasedBuilder):
+    class EdpSmallDigits(tfds.core.GeneratorBasedBuilder):
         VERSION = tfds.core.Version("1.0.0")
         IMAGE = tfds.features.Image(shape=(8, 8, 1))
         NUM_CLASSES = 10
@@ -100,7 +100,7 @@ def tfds_dir(tmp_path_factory):
                 image = (15 * digits.images[i][..., None]).astype(np.uint8)
                 yield i, {"image": image, "label": digits.target[i]}
 
-    class EdpPhotos(EdpDigits):
+    class EdpPhotos(EdpSmallDigits):
         IMAGE = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
         NUM_CLASSES = 3
 
