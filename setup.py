@@ -23,6 +23,8 @@ setuptools.setup(
         "array_record>=0.6",
         "chex>=0.1.90",
         "flax>=0.12",
+        # For streamed sets; small, with no dependencies of weight beside these.
+        "grain>=0.2.18",
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",

@@ -16,6 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # what networks compute in; or "bfloat16"
     config.teachers_workdir = placeholder(str)  # use the teachers trained there
     config.checkpoint_minutes = 5.0  # at most this long between checkpoints
+    config.steps_per_dispatch = 1  # GPU, TPU: more for networks of very short steps
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.member = 1  # devices to split the members over
     mesh.data = 1  # devices to split each batch over; in all member x data of them
@@ -34,6 +35,10 @@ def get_config() -> ml_collections.ConfigDict:
     data.validation_size = placeholder(int)  # taken from training
     data.test_size = placeholder(int)  # None: all
     data.validation = "stratified"  # drawn with the seed; or "last", in order
+    data.stream = False  # tfds, folder: True leaves images on disk until they are read
+    data.num_workers = 0  # stream: processes that decode; 0: threads of this one
+    data.resize = "none"  # stream, images of any size: "random_crop" of 8% to 100% of
+    # the area in training, the central 224/256 of the shorter side elsewhere
     data.mean = (0.5,)  # per channel (or one for all), of pixels in [0, 1];
     data.std = (0.25,)  # the network itself normalises with them
     data.crop_padding = 0  # pixels padded before a random crop; 0: no crop

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from edp import data, ensemble, models, rng, settings, sharding, training, workdir
+from edp import data, ensemble, models, settings, sharding, training, workdir
 from edp.errors import InputError
 
 
@@ -21,8 +21,9 @@ class Experiment(NamedTuple):
     Attributes:
       config: as given.
       workdir: where everything is written.
-      dataset: images and labels on the host.
-      train: the training split on the device, (images uint8, labels).
+      dataset: labels on the host, and images there or on disk.
+      train: the training split on the device, (images uint8, labels); None if it
+        is streamed.
       build_model: makes the network; takes `num_members` and `factor_init`.
       mesh: devices, or None for one.
       key: the root of all randomness.
@@ -34,7 +35,7 @@ class Experiment(NamedTuple):
     config: ml_collections.ConfigDict
     workdir: pathlib.Path
     dataset: data.Dataset
-    train: tuple[jax.Array, jax.Array]
+    train: tuple[jax.Array, jax.Array] | None
     build_model: Callable[..., models.Classifier]
     mesh: jax.sharding.Mesh | None
     key: jax.Array
@@ -107,7 +108,7 @@ def create_experiment(
         config=config,
         workdir=directory,
         dataset=dataset,
-        train=sharding.put(tuple(dataset.train), mesh),
+        train=None if config.data.stream else sharding.put(tuple(dataset.train), mesh),
         build_model=build_model,
         mesh=mesh,
         key=jax.random.key(config.seed),
@@ -170,54 +171,6 @@ def _record(
         ) from error
 
 
-def make_batch(
-    experiment: Experiment, key: jax.Array, train, indices: jax.Array
-) -> dict[str, jax.Array]:
-    """Gathers and augments a batch on the device, inside the jitted step.
-
-    Args:
-      experiment: its config says how to augment.
-      key: PRNG key.
-      train: `experiment.train`, as the step received it.
-      indices: [B], or [M, B] for a batch per member.
-
-    Returns:
-      `image` float32 in [0, 1] and `label`.
-    """
-    images, labels = data.take(train, indices)
-    augment = functools.partial(
-        data.augment,
-        crop_padding=experiment.config.data.crop_padding,
-        flip=experiment.config.data.flip,
-    )
-    axes = (sharding.DATA,)
-    if indices.ndim == 2:
-        key = jax.random.split(key, indices.shape[0])
-        augment = jax.vmap(augment)
-        axes = (sharding.MEMBER, sharding.DATA)
-    batch = {"image": data.to_float(augment(key, images)), "label": labels}
-    return sharding.constrain(batch, experiment.mesh, *axes)
-
-
-def epoch_order(
-    experiment: Experiment, key: jax.Array, batch_size: int, num_members: int | None
-) -> Callable[[jax.Array], jax.Array]:
-    """epoch -> the order of its examples: [steps, B], or [M, steps, B]."""
-    num_examples = len(experiment.dataset.train.labels)
-
-    def order(epoch):
-        epoch_key = jax.random.fold_in(rng.stream(key, "order"), epoch)
-        if num_members is None:
-            return data.epoch_order(epoch_key, num_examples, batch_size)
-        keys = jax.random.split(epoch_key, num_members)
-        draw = functools.partial(
-            data.epoch_order, num_examples=num_examples, batch_size=batch_size
-        )
-        return jax.vmap(draw)(keys)
-
-    return order
-
-
 def schedule(
     experiment: Experiment, section: Mapping[str, Any], images_per_step: int
 ) -> training.Schedule:
@@ -227,6 +180,7 @@ def schedule(
         steps_per_epoch=experiment.steps_per_epoch(section["batch_size"]),
         images_per_step=images_per_step,
         checkpoint_minutes=experiment.config.checkpoint_minutes,
+        steps_per_dispatch=experiment.config.steps_per_dispatch,
     )
 
 

@@ -83,7 +83,8 @@ def predict_in_batches(
     Args:
       predict: jitted function from images [batch_size, H, W, C] to member
         probabilities [S, batch_size, K].
-      images: uint8 or float [N, H, W, C].
+      images: uint8 or float [N, H, W, C]; sliced a batch at a time, so that they may
+        be read from disk only then.
       batch_size: examples per call; also the call's size where N is smaller.
 
     Returns:

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
+from edp.data import RESIZES
 from edp.errors import InputError
 from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.students import STUDENTS
 
-# Of `data`, what says where the images lie and not which they are.
-_WHEREABOUTS = ("data_dir",)
+# Of `data`, what says where the images lie and how they are read, not which they are.
+_WHEREABOUTS = ("data_dir", "stream", "num_workers")
 _SECTIONS = ("seed", "dtype", "model")
 # What changes the memory and time of a computation and not its result.
 _MANNER = ("member_strategy", "members_at_once", "remat")
@@ -112,6 +113,7 @@ _RULES = {
     "dtype": _one_of("float32", "bfloat16"),
     "teachers_workdir": _ANYTHING,
     "checkpoint_minutes": _NOT_NEGATIVE,
+    "steps_per_dispatch": _COUNT,
     "mesh": {"member": _COUNT, "data": _COUNT, "shard_optimizer": _BOOL},
     "teachers": {
         **_OPTIMIZER,
@@ -133,6 +135,9 @@ _DATA = {
     "train_size": _optional(_COUNT),
     "validation_size": _optional(_COUNT),
     "test_size": _optional(_COUNT),
+    "stream": _BOOL,
+    "num_workers": _INDEX,
+    "resize": _one_of(*RESIZES),
     "crop_padding": _INDEX,
     "flip": _BOOL,
 }

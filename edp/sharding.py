@@ -59,6 +59,44 @@ def put(tree, mesh: Mesh | None, *axes: str | None):
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
 
 
+def local_part(
+    shape: Sequence[int], mesh: Mesh | None, *axes: str | None
+) -> tuple[slice, ...]:
+    """The part of an array [*shape], split over `axes`, that this process holds.
+
+    The smallest block in which the parts of all its devices lie.
+    """
+    if mesh is None:
+        return tuple(slice(0, size) for size in shape)
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    held = sharding.addressable_devices_indices_map(tuple(shape)).values()
+    bounds = [[s.indices(n) for s, n in zip(i, shape, strict=True)] for i in held]
+    return tuple(
+        slice(min(b[0] for b in own), max(b[1] for b in own))
+        for own in zip(*bounds, strict=True)
+    )
+
+
+def put_parts(tree, mesh: Mesh | None, shape: Sequence[int], *axes: str | None):
+    """Places arrays split over `axes`, of which each process gives its `local_part`.
+
+    Args:
+      tree: of host arrays [*part, ...].
+      mesh: from `create_mesh`.
+      shape: the leading dimensions of the whole arrays.
+      *axes: what these are split over.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(
+            sharding, x, (*shape, *x.shape[len(shape) :])
+        ),
+        tree,
+    )
+
+
 def constrain(tree, mesh: Mesh | None, *axes: str | tuple[str, ...] | None):
     """Inside jit: asks for the leading dimensions to be split over `axes`."""
     if mesh is None:

@@ -1,14 +1,16 @@
 """The training loop of every stage: steps, checkpoints, log and progress.
 
-The loop knows nothing of teachers or students; it runs a jitted step.
+The loop knows nothing of teachers or students; it runs a jitted step on what a
+feed gives.
 """
 
+import contextlib
 import json
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -40,19 +42,78 @@ class Schedule(NamedTuple):
       images_per_step: training images that one step reads, for the speed shown.
       checkpoint_minutes: at most this long between two checkpoints, which are
         written at the end of an epoch.
+      steps_per_dispatch: steps that the device does as one program, where a step
+        is shorter than what it takes to start one. Changes no result.
     """
 
     num_epochs: int
     steps_per_epoch: int
     images_per_step: int
     checkpoint_minutes: float
+    steps_per_dispatch: int = 1
+
+    @property
+    def num_steps(self) -> int:
+        """All of them."""
+        return self.num_epochs * self.steps_per_epoch
+
+    def dispatches(self, step: int) -> Iterator[tuple[int, int]]:
+        """(first step, number of steps) of each from `step` on, within an epoch."""
+        while step < self.num_steps:
+            left = self.steps_per_epoch - step % self.steps_per_epoch
+            size = min(self.steps_per_dispatch, left)
+            yield step, size
+            step += size
+
+
+class StepInputs(NamedTuple):
+    """What successive steps read, on the devices.
+
+    Attributes:
+      first: the first of these steps, int32.
+      steps: a tree of arrays whose leading axis is the steps from `first` on; more
+        of them than a dispatch has, where the next dispatches read on.
+    """
+
+    first: jax.Array
+    steps: Any
+
+
+# (schedule, step) -> for each of `schedule.dispatches(step)`, what its steps read.
+# It holds no position of its own: from any step on, a feed gives what it would have
+# given there had it begun at the first. Closed when training ends or stops.
+Feed = Callable[[Schedule, int], Generator[StepInputs, None, None]]
+
+
+def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
+    """The feed of data that are on the devices already, among the resources.
+
+    Args:
+      epoch_order: epoch (from 0) -> for each of its steps, which examples to read
+        [steps, ...]; jittable. Run once an epoch.
+    """
+
+    def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:
+        per_epoch = schedule.steps_per_epoch
+
+        @jax.jit
+        def inputs_of(epoch):
+            return StepInputs(epoch * per_epoch, epoch_order(epoch))
+
+        inputs = None
+        for first, _ in schedule.dispatches(step):
+            if inputs is None or first % per_epoch == 0:
+                inputs = inputs_of(np.int32(first // per_epoch))
+            yield inputs
+
+    return feed
 
 
 def fit(
     step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
     state: TrainState,
     resources: Any,
-    epoch_order: Callable[[jax.Array], jax.Array],
+    feed: Feed,
     schedule: Schedule,
     stage: workdir.Stage,
     *,
@@ -62,17 +123,17 @@ def fit(
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
     Args:
-      step_fn: (state, resources, order) -> (state, metrics), each metric a number
+      step_fn: (state, resources, inputs) -> (state, metrics), each metric a number
         or the members' [M], of which the mean is told. Pure; jitted here,
-        once, with the state's memory reused. It finds its place in `order` from
-        `state.step` and derives its randomness from it too.
+        once, with the state's memory reused. It derives its randomness from
+        `state.step`.
       state: the initial state; its arrays stay on the devices where they are.
       resources: a tree of arrays that every step reads, such as the data.
-      epoch_order: epoch (from 0) -> the order of the examples in it; jittable.
+      feed: gives each step's `inputs`.
       schedule: see `Schedule`.
       stage: where checkpoints and `metrics.jsonl` go.
       label: what to call this in the progress shown.
-      should_stop: asked before every step; True saves and raises `Interrupted`.
+      should_stop: asked before every dispatch; True saves and raises `Interrupted`.
 
     Returns:
       The final state and the seconds spent training, compilation and earlier,
@@ -85,23 +146,20 @@ def fit(
     # A state that came back placed otherwise would have the step compiled again.
     placed = jax.tree.map(lambda x: x.sharding, state)
     state = jax.device_put(state, placed)
-    step_fn = jax.jit(
-        step_fn,
-        donate_argnums=0,
-        out_shardings=(placed, None),
-        compiler_options=cpu.compiler_options(),
-    )
-    epoch_order = jax.jit(epoch_order)
+    run_steps = _jit_steps(step_fn, placed)
     stage.begin()
     per_epoch = schedule.steps_per_epoch
-    total = schedule.num_epochs * per_epoch
+    total = schedule.num_steps
     with Checkpoints(stage.checkpoints) as checkpoints:
         seconds_before, epoch_metrics = 0.0, []
         restored = checkpoints.restore_latest(state)
         if restored is not None:
             state, record = restored
             seconds_before = record["seconds"]
-            epoch_metrics = record["epoch_metrics"]
+            epoch_metrics = [
+                {name: [value] for name, value in metrics.items()}
+                for metrics in record["epoch_metrics"]
+            ]
         step = int(state.step)
         _truncate_log(stage.log, step)
         started = saved = time.monotonic()
@@ -118,18 +176,24 @@ def fit(
             checkpoints.save(step, state, record)
             saved = time.monotonic()
 
-        order = None
-        with _Progress(label, schedule, step) as progress:
-            while step < total:
+        last_inputs = None
+        with (
+            _Progress(label, schedule, step) as progress,
+            contextlib.closing(feed(schedule, step)) as fed,
+        ):
+            dispatches = schedule.dispatches(step)
+            for (_, size), inputs in zip(dispatches, fed, strict=True):
                 if should_stop():
                     save()
                     raise Interrupted(f"{label}: saved at step {step} of {total}")
-                if order is None or step % per_epoch == 0:
-                    order = epoch_order(np.int32(step // per_epoch))
-                state, metrics = step_fn(state, resources, order)
+                if inputs is not last_inputs and len(epoch_metrics) > 1:
+                    # Or a fast feed would fill the device with batches to come.
+                    jax.block_until_ready(epoch_metrics[-2])
+                last_inputs = inputs
+                state, metrics = run_steps(state, resources, inputs, size)
                 epoch_metrics.append(metrics)
-                step += 1
-                progress.step(metrics)
+                step += size
+                progress.steps(size, metrics)
                 if step % per_epoch == 0:
                     means = _means(epoch_metrics)
                     epoch_metrics = []
@@ -147,13 +211,44 @@ def fit(
         return state, seconds()
 
 
-def _to_floats(steps: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """One transfer for all of them."""
-    return [{k: float(np.mean(v)) for k, v in m.items()} for m in jax.device_get(steps)]
+def _jit_steps(step_fn: Callable, placed: TrainState) -> Callable:
+    """(state, resources, inputs, n) -> the state n steps on, and metrics [n, ...].
+
+    `placed` says where the state's arrays lie, before and after every step.
+    """
+
+    def step(state, resources, inputs, num_steps):
+        def one(state, _):
+            place = state.step - inputs.first
+            own = jax.tree.map(lambda x: x[place], inputs.steps)
+            state, metrics = step_fn(state, resources, own)
+            return jax.lax.with_sharding_constraint(state, placed), metrics
+
+        if num_steps == 1:  # no loop around it, in which CPUs are slower
+            state, metrics = one(state, None)
+            return state, jax.tree.map(lambda x: x[None], metrics)
+        return jax.lax.scan(one, state, length=num_steps)
+
+    return jax.jit(
+        step,
+        static_argnums=3,
+        donate_argnums=0,
+        out_shardings=(placed, None),
+        compiler_options=cpu.compiler_options(),
+    )
 
 
-def _means(steps: list[dict[str, Any]]) -> dict[str, float]:
-    steps = _to_floats(steps)
+def _to_floats(dispatches: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Each step's metrics; one transfer for all of them."""
+    return [
+        {name: float(np.mean(values[i])) for name, values in metrics.items()}
+        for metrics in jax.device_get(dispatches)
+        for i in range(len(metrics["loss"]))
+    ]
+
+
+def _means(dispatches: list[dict[str, Any]]) -> dict[str, float]:
+    steps = _to_floats(dispatches)
     return {name: float(np.mean([m[name] for m in steps])) for name in steps[0]}
 
 
@@ -186,7 +281,7 @@ class _Progress:
         per_step = schedule.images_per_step
         self._bar = tqdm.tqdm(
             desc=label,
-            total=schedule.num_epochs * schedule.steps_per_epoch * per_step,
+            total=schedule.num_steps * per_step,
             initial=step * per_step,
             unit="img",
             unit_scale=True,
@@ -202,9 +297,9 @@ class _Progress:
     def __exit__(self, *exception):
         self._bar.close()
 
-    def step(self, metrics: dict[str, jax.Array]) -> None:
-        self._epoch_steps += 1
-        self._bar.update(self._schedule.images_per_step)
+    def steps(self, size: int, metrics: dict[str, jax.Array]) -> None:
+        self._epoch_steps += size
+        self._bar.update(size * self._schedule.images_per_step)
         now = time.monotonic()
         if self._interactive and now - self._refreshed > _REFRESH_SECONDS:
             self._bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}")

@@ -22,7 +22,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _BOOLS = {
-    "quick": "Two CPU cases, in about five minutes.",
+    "quick": "Two CPU cases, in less than five minutes.",
     "gpu": "The GPU cases.",
     "scaling": "Vary M and the batch size of each case.",
 }

@@ -7,6 +7,7 @@ from absl import flags
 from edp import (
     checkpoint,
     distill,
+    feeds,
     models,
     optimizers,
     perturbations,
@@ -43,13 +44,11 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     if experiment.config.mesh.shard_optimizer:
         state = state._replace(opt_state=sharding.put_spread(state.opt_state, mesh))
 
-    def step(state, resources, order):
+    def step(state, resources, inputs):
         train, teacher_variables = resources
         step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
         batch_key, step_key = jax.random.split(step_key)
-        batch = experiments.make_batch(
-            experiment, batch_key, train, order[state.step % steps]
-        )
+        batch = feeds.make_batch(experiment, batch_key, train, inputs)
         return distill.distill_step(
             state,
             batch,
@@ -67,7 +66,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             step,
             state,
             (experiment.train, teacher_variables),
-            experiments.epoch_order(experiment, key, config["batch_size"], None),
+            feeds.create_feed(experiment, key, config["batch_size"], None),
             experiments.schedule(experiment, config, config["batch_size"]),
             stage,
             label=name,

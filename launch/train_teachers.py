@@ -5,6 +5,7 @@ import jax
 from edp import (
     checkpoint,
     ensemble,
+    feeds,
     models,
     optimizers,
     rng,
@@ -34,11 +35,10 @@ def train_teachers(experiment: experiments.Experiment) -> None:
     state = ensemble.create_state(model, tx, init_keys, experiment.example)
     state = ensemble.place(state, mesh)
 
-    def step(state, train, order):
+    def step(state, train, inputs):
         step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
         batch_key, step_key = jax.random.split(step_key)
-        indices = order[:, state.step % steps]
-        batch = experiments.make_batch(experiment, batch_key, train, indices)
+        batch = feeds.make_batch(experiment, batch_key, train, inputs)
         return ensemble.train_step(
             state,
             batch,
@@ -56,7 +56,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             step,
             state,
             experiment.train,
-            experiments.epoch_order(experiment, key, config.batch_size, num_members),
+            feeds.create_feed(experiment, key, config.batch_size, num_members),
             experiments.schedule(experiment, config, images_per_step),
             stage,
             label="teachers",

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from collectives import collectives
 
-from edp import distill, ensemble, experiment, models, perturbations, sharding, students
+from edp import distill, ensemble, feeds, models, perturbations, sharding, students
 
 M, B, K, SIZE = 4, 16, 4, 8
 CONFIG = ml_collections.ConfigDict({"name": "convnet", "width": 4})
@@ -95,13 +95,26 @@ def check_batches(mesh):
         batches = []
         for devices in (mesh, None):
             run = types.SimpleNamespace(config=config, mesh=devices)
-            make = jax.jit(functools.partial(experiment.make_batch, run))
+            make = jax.jit(functools.partial(feeds.make_batch, run))
             args = (jax.random.key(4), sharding.put(train, devices), indices)
             compiled = make.lower(*args).compile()
             if devices is not None:
                 assert not collectives(compiled, mesh)
             batches.append(compiled(*args))
         assert_close(*batches)
+        # Streamed batches come as they are split there; this process has all parts.
+        axes = (sharding.MEMBER, sharding.DATA)[-len(shape) :]
+        assert sharding.local_part(shape, mesh, *axes) == tuple(
+            map(slice, (0, 0), shape)
+        )
+        steps = tuple(x[indices][None] for x in train)
+        steps = sharding.put_parts(steps, mesh, (1, *shape), None, *axes)
+        run = types.SimpleNamespace(config=config, mesh=mesh)
+        make = jax.jit(functools.partial(feeds.make_batch, run))
+        args = (jax.random.key(4), None, tuple(x[0] for x in steps))
+        compiled = make.lower(*args).compile()
+        assert not collectives(compiled, mesh)
+        assert_close(compiled(*args), batches[0])
 
 
 def compile_student(mesh, strategy, variables, kind, perturbation, options):

@@ -488,10 +488,11 @@ def test_tfds_refuses_what_it_cannot_use(shapes_dir, tmp_path):
     refused_with("'dev'", "train, test, odd", test_split="dev")
     refused_with(
         "split 'odd': example 0",
-        "(4, 6, 1)",
-        "data.image_shape is (4, 5, 1)",
+        "is 4x6",
+        "data.image_shape asks for 4x5",
         test_split="odd",
     )
+    refused_with("(4, 5, 3)", "(None, None, 1)", image_shape=(4, 5, 3))
     for name, keys in (("edp_notes", ("image", "note")), ("edp_nothing", None)):
         refused_with(repr(name), f"supervised_keys {keys}", name=name)
     refused_with("data.num_classes is 3", "has 2 classes", num_classes=3)
@@ -874,6 +875,12 @@ def test_epoch_order_visits_distinct_examples_and_drops_the_last_batch():
     assert (first != order(jax.random.key(1), 23, 5)).any()
     whole = order(jax.random.key(0), 6, 6)
     assert sorted(whole[0].tolist()) == [*range(6)]
+    # Members visit them as they would alone, each with a key of its own.
+    keys = jax.random.split(jax.random.key(0), 3)
+    members = data.epoch_order(jax.random.key(0), 23, 5, 3)
+    assert members.shape == (4, 3, 5)
+    for member, key in enumerate(keys):
+        np.testing.assert_array_equal(members[:, member], order(key, 23, 5))
     # Every example is left out at times, and comes first at times.
     keys = jax.random.split(jax.random.key(2), 300)
     orders = jax.jit(jax.vmap(lambda key: data.epoch_order(key, 5, 2)))(keys)

@@ -34,10 +34,12 @@ def test_a_shared_default_concerns_only_those_who_read_it():
         assert same == name.endswith("_none")
 
 
-def test_teachers_depend_neither_on_students_nor_on_where_the_data_lie():
+def test_teachers_depend_neither_on_students_nor_on_how_data_are_read():
     before, after = digits.get_config(), digits.get_config()
     after.distill.alpha = 0.1
     after.data.data_dir = "/elsewhere"
+    after.data.stream, after.data.num_workers = True, 3
+    after.steps_per_dispatch = 5
     after.evaluation.batch_size = 7
     assert settings.teacher_dependencies(before) == settings.teacher_dependencies(after)
     after.teachers.num_members = 5

@@ -26,13 +26,28 @@ def epoch_order(epoch):
     return 10 * epoch + jnp.arange(1, 3)
 
 
-def fit(path, should_stop=lambda: False, schedule=SCHEDULE, failing_step=None):
+RESIDENT = training.resident_feed(epoch_order)
+
+
+def streamed_feed(schedule, step):
+    """The same, a dispatch's steps at a time."""
+    for first, size in schedule.dispatches(step):
+        visited = jnp.array(VISITED[first : first + size])
+        yield training.StepInputs(jnp.int32(first), visited)
+
+
+def fit(
+    path,
+    should_stop=lambda: False,
+    schedule=SCHEDULE,
+    failing_step=None,
+    feed=RESIDENT,
+):
     """Trains; gives the trained w, the seconds and how often the step was traced."""
     traces = []
 
-    def step(state, scale, order):
+    def step(state, scale, seen):
         traces.append(1)
-        seen = order[state.step % schedule.steps_per_epoch]
         w = 3 * state.params["w"] + seen * scale
         # As of two members, of which the mean is told.
         loss = jnp.stack([seen - 1.0, seen + 1.0])
@@ -47,7 +62,7 @@ def fit(path, should_stop=lambda: False, schedule=SCHEDULE, failing_step=None):
         step,
         state,
         jnp.int32(1),
-        epoch_order,
+        feed,
         schedule,
         stage,
         label="this",
@@ -97,6 +112,63 @@ def test_goes_on_after_every_single_step(tmp_path):
     assert fit(tmp_path)[::2] == (TRAINED, 1)
     assert fit(tmp_path)[::2] == (TRAINED, 0)  # there was nothing left to do
     assert read_log(tmp_path) == LOG
+
+
+def test_dispatches_end_with_the_epoch():
+    schedule = training.Schedule(2, 5, 1, 0.0, steps_per_dispatch=2)
+    whole = [(0, 2), (2, 2), (4, 1), (5, 2), (7, 2), (9, 1)]
+    assert list(schedule.dispatches(0)) == whole
+    assert list(schedule.dispatches(5)) == whole[3:]
+    # From a step that another number of steps led to.
+    assert list(schedule.dispatches(6)) == [(6, 2), (8, 2)]
+    assert list(schedule.dispatches(10)) == []
+    assert list(schedule._replace(steps_per_dispatch=9).dispatches(0)) == [
+        (0, 5),
+        (5, 5),
+    ]
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+@pytest.mark.parametrize(("num_epochs", "num_programs"), [(3, 1), (1, 2)])
+def test_several_steps_a_dispatch_change_nothing(
+    tmp_path, feed, num_epochs, num_programs
+):
+    """Dispatches are of 2 steps, or in one long epoch of 4 and of 2."""
+    per_epoch = len(VISITED) // num_epochs
+    orders = jnp.array(VISITED).reshape(num_epochs, per_epoch)
+    feed = {
+        "resident": training.resident_feed(lambda epoch: orders[epoch]),
+        "streamed": streamed_feed,
+    }[feed]
+    schedule = training.Schedule(num_epochs, per_epoch, 5, 0.0, steps_per_dispatch=4)
+    w, _, num_traces = fit(tmp_path / "whole", schedule=schedule, feed=feed)
+    assert (w, num_traces) == (TRAINED, num_programs)
+    log = read_log(tmp_path / "whole")
+    assert [row["step"] for row in log] == [*range(per_epoch, 7, per_epoch)]
+    assert [row["loss"] for row in log] == orders.mean(axis=1).tolist()
+    # Stopped between dispatches, of one step and then of what is left or of four.
+    for n, stopped_at in ((1, 1), (4, min(5, per_epoch))):
+        shorter = schedule._replace(steps_per_dispatch=n)
+        with pytest.raises(training.Interrupted, match=f"at step {stopped_at} of 6"):
+            fit(tmp_path / "parts", stop_after(1), shorter, feed=feed)
+    assert fit(tmp_path / "parts", schedule=schedule, feed=feed)[0] == TRAINED
+    assert read_log(tmp_path / "parts") == log
+
+
+def test_a_feed_is_closed_when_training_stops(tmp_path):
+    closed = []
+
+    def feed(schedule, step):
+        try:
+            yield from streamed_feed(schedule, step)
+        finally:
+            closed.append(step)
+
+    with pytest.raises(training.Interrupted) as interrupted:
+        fit(tmp_path, stop_after(1), feed=feed)
+    assert closed == [0] and interrupted.tb is not None
+    fit(tmp_path, feed=feed)
+    assert closed == [0, 1]
 
 
 def test_counts_the_time_before_an_interruption(tmp_path, monkeypatch):

@@ -1,13 +1,15 @@
-"""Image classification sets as arrays, and batches of them on the device.
+"""Image classification sets, and batches of them on the device.
 
-On the host: `create_dataset` reads a set from one of the sources
-(`edp.data.sources`) and holds out validation examples (`edp.data.splits`).
-Everything is kept in memory as uint8, which suits sets up to a few gigabytes.
+On the host: `create_dataset` finds a set in one of the sources
+(`edp.data.sources`) and holds out validation examples (`edp.data.splits`). Its
+images are kept in memory as uint8, which suits sets up to a few gigabytes, or read
+from disk when they are indexed (`edp.data.records`), and for training batch by
+batch ahead of the steps (`edp.data.stream`).
 
 On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment`
 (`edp.data.batches`). A training step reads
 
-    images, labels = take(train, order[step])
+    images, labels = take(train, order[step])  # unless the batch was streamed
     images = to_float(augment(key, images, crop_padding=4, flip=True))
 """
 
@@ -18,14 +20,21 @@ from typing import Any
 from edp.data import sources, splits
 from edp.data.arrays import Dataset, Split, check_source
 from edp.data.batches import augment, epoch_order, take, to_float
+from edp.data.records import RESIZES, Records
+from edp.data.stream import EpochOrder, StepReader, read_steps
 from edp.errors import InputError
 
 __all__ = [
+    "RESIZES",
     "Dataset",
+    "EpochOrder",
+    "Records",
     "Split",
+    "StepReader",
     "augment",
     "create_dataset",
     "epoch_order",
+    "read_steps",
     "take",
     "to_float",
 ]
@@ -43,6 +52,8 @@ _DEFAULTS = {
     "num_classes": None,
     "train_split": "train",
     "test_split": "test",
+    "stream": False,
+    "resize": "none",
 }
 
 
@@ -52,7 +63,7 @@ def create_dataset(
     seed: int,
     split_path: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Reads an image classification set and splits it.
+    """Finds an image classification set, splits it and, unless streamed, reads it.
 
     `config` is the `data` section of a configuration:
 
@@ -71,6 +82,11 @@ def create_dataset(
       the set has none of its own: 'stratified' (drawn with `seed`, each class in
       proportion) or 'last' (the last ones in the source's order).
 
+    * `stream`: for 'tfds' and 'folder', True leaves the images on disk; labels are
+      always held in memory.
+    * `resize`: for streamed sets of images of any size, 'random_crop'; see
+      `edp.data.records`.
+
     Smaller training and validation sets are stratified draws made with `seed`. A
     smaller test set is a stratified draw which is the same whatever the seed.
     All splits keep the source's order.
@@ -81,11 +97,12 @@ def create_dataset(
       seed: seed of the draws, 0 or more.
       split_path: `.npz` file which keeps the chosen indices. Written on first
         use; from then on read, after checking that it was made with the same
-        settings for the same data.
+        settings for the same data. Of a streamed set it keeps the labels too,
+        which spares reading all of the set to have them.
 
     Returns:
-      The three splits: C-contiguous uint8 images [N, H, W, C] and int32 labels
-      [N], and the class names.
+      The three splits: uint8 images [N, H, W, C], C-contiguous arrays or if streamed
+      `Records`, and int32 labels [N]; and the class names.
 
     Raises:
       InputError: if a setting is wrong, or the data or the stored split is
@@ -99,6 +116,10 @@ def create_dataset(
         if settings[key] is None:
             settings[key] = size
 
+    stream = _check_stream(settings, entry.streams)
+    settings["known_labels"] = {}
+    if stream and split_path is not None:
+        settings["known_labels"] = splits.stored_labels(split_path)
     source = entry.load(**{key: settings[key] for key in entry.reads})
     source = check_source(
         source, image_shape=settings["image_shape"], num_classes=num_classes
@@ -114,15 +135,37 @@ def create_dataset(
     if split_path is None:
         chosen = splits.draw_indices(plan)
     else:
-        chosen = splits.stored_indices(plan, split_path)
+        labels = {"train": source.train.labels, "test": source.test.labels}
+        chosen = splits.stored_indices(plan, split_path, labels if stream else None)
     tested = splits.fixed_subset(source.test.labels, "test_size", settings["test_size"])
     held_out = source.train if source.validation is None else source.validation
-    return Dataset(
-        train=source.train.select(chosen.train),
-        validation=held_out.select(chosen.validation),
-        test=source.test.select(tested),
-        class_names=source.class_names,
-    )
+    parts = {
+        "train": source.train.select(chosen.train),
+        "validation": held_out.select(chosen.validation),
+        "test": source.test.select(tested),
+    }
+    if stream:
+        for split in parts.values():
+            split.images[:1]  # what is wrong with all images is told before training
+    else:
+        parts = {name: split.in_memory() for name, split in parts.items()}
+    return Dataset(**parts, class_names=source.class_names)
+
+
+def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:
+    """Returns whether images are streamed."""
+    stream, resize = settings["stream"], settings["resize"]
+    if stream and not can_stream:
+        raise InputError(
+            f"data.stream is {stream}, but the source {settings['source']!r} is read "
+            "into memory; with data.stream, data.source must be 'tfds' or 'folder'"
+        )
+    if resize != "none" and not stream:
+        raise InputError(
+            f"data.resize is {resize!r}, but data.stream is {stream}; images are "
+            "resized only as they are streamed"
+        )
+    return stream
 
 
 def _image_shape(value: Any) -> tuple[int, int, int]:

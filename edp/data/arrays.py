@@ -1,4 +1,4 @@
-"""What a data set is here: arrays in memory, and the checks every set passes."""
+"""What a data set is here, and the checks every set passes."""
 
 import os
 import pickle
@@ -8,18 +8,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edp.data.records import Records
 from edp.errors import InputError
 
 
 class Split(NamedTuple):
-    """Examples: images uint8 [N, H, W, C] and labels int32 [N]."""
+    """Examples: images uint8 [N, H, W, C] and labels int32 [N].
 
-    images: np.ndarray
+    Images lie in memory or are read when they are indexed; labels lie in memory.
+    """
+
+    images: np.ndarray | Records
     labels: np.ndarray
 
     def select(self, indices: np.ndarray) -> "Split":
-        """Returns the examples at `indices` [n], copied in that order."""
+        """Returns the examples at `indices` [n], in that order; reads no images."""
+        if isinstance(self.images, Records):
+            return Split(self.images.select(indices), self.labels[indices])
         return Split(self.images[indices], self.labels[indices])
+
+    def in_memory(self) -> "Split":
+        """The same examples, all images read."""
+        return self._replace(images=np.asarray(self.images[:]))
 
 
 class Dataset(NamedTuple):
@@ -56,7 +66,7 @@ def check_source(
     """Checks a source against the configuration.
 
     Returns:
-      The source with C-contiguous uint8 images and int32 labels, and with class
+      The source with int32 labels, its arrays C-contiguous, and with class
       names ('0', '1', ... where it has none).
 
     Raises:
@@ -96,10 +106,10 @@ def check_source(
 
 
 def _contiguous(split: Split) -> Split:
-    return Split(
-        np.ascontiguousarray(split.images, np.uint8),
-        np.ascontiguousarray(split.labels, np.int32),
-    )
+    images = split.images
+    if isinstance(images, np.ndarray):
+        images = np.ascontiguousarray(images, np.uint8)
+    return Split(images, np.ascontiguousarray(split.labels, np.int32))
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

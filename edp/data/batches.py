@@ -1,5 +1,7 @@
 """Batches on the device: pure functions for use inside a jitted training step."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,12 @@ import jax.numpy as jnp
 from edp.errors import InputError
 
 
-def epoch_order(key: chex.PRNGKey, num_examples: int, batch_size: int) -> chex.Array:
+def epoch_order(
+    key: chex.PRNGKey,
+    num_examples: int,
+    batch_size: int,
+    num_members: int | None = None,
+) -> chex.Array:
     """Returns the order in which one epoch visits the examples.
 
     Args:
@@ -15,9 +22,11 @@ def epoch_order(key: chex.PRNGKey, num_examples: int, batch_size: int) -> chex.A
       num_examples: number of examples N.
       batch_size: examples in a batch, 1 to N. The `N mod batch_size` examples
         left over sit this epoch out.
+      num_members: M, for members that each visit them in an order of their own.
 
     Returns:
-      Distinct indices, int32 [N // batch_size, batch_size].
+      Distinct indices, int32 [N // batch_size, batch_size]; of M members
+      [N // batch_size, M, batch_size].
 
     Raises:
       InputError: if no batch can be filled.
@@ -27,6 +36,11 @@ def epoch_order(key: chex.PRNGKey, num_examples: int, batch_size: int) -> chex.A
             f"batch_size is {batch_size} and num_examples is {num_examples}; "
             f"batch_size must be 1 to num_examples"
         )
+    if num_members is not None:
+        draw = functools.partial(
+            epoch_order, num_examples=num_examples, batch_size=batch_size
+        )
+        return jax.vmap(draw, out_axes=1)(jax.random.split(key, num_members))
     num_batches = num_examples // batch_size
     order = jax.random.permutation(key, jnp.arange(num_examples, dtype=jnp.int32))
     return order[: num_batches * batch_size].reshape(num_batches, batch_size)

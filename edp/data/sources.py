@@ -10,19 +10,18 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from edp.data import splits
 from edp.data.arrays import Source, Split, read_arrays
+from edp.data.records import Records
 from edp.data.tfds_source import load_tfds
 from edp.errors import InputError
 
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_COLOUR_MODES = {1: "L", 3: "RGB"}
 
 
 def load_digits(*, test_size: int) -> Source:
@@ -106,32 +105,32 @@ def _describe(array: np.ndarray) -> str:
 
 
 def load_folder(
-    *, path: str | os.PathLike | None, image_shape: tuple[int, int, int]
+    *, path: str | os.PathLike | None, image_shape: tuple[int, int, int], resize: str
 ) -> Source:
-    """Reads a tree of image files, one directory per split and class.
+    """Finds a tree of image files, one directory per split and class.
 
     The classes are the sorted directory names of the training split, and files
     are read in sorted order. Images are converted to greyscale or colour,
-    whichever `image_shape` asks for.
+    whichever `image_shape` asks for, when they are read.
 
     Raises:
-      InputError: if a directory is missing or empty, a class is unknown to the
-        training split, or an image is unreadable or of another size.
+      InputError: if a directory is missing or empty, or a class is unknown to the
+        training split.
     """
     path = _existing(path, "folder")
-    if image_shape[2] not in _COLOUR_MODES:
-        raise InputError(
-            f"data.image_shape is {image_shape}; a folder gives 1 or 3 channels"
-        )
     own = [name for name in ("validation", "val") if (path / name).is_dir()]
     if len(own) > 1:
         raise InputError(f"{path} has both validation and val; keep one of them")
     classes = tuple(directory.name for directory in _directories(path / "train"))
+
+    def split(name: str) -> Split:
+        return _folder_split(path / name, classes, image_shape, resize)
+
     return Source(
         origin=str(path),
-        train=_folder_split(path / "train", classes, image_shape),
-        validation=_folder_split(path / own[0], classes, image_shape) if own else None,
-        test=_folder_split(path / "test", classes, image_shape),
+        train=split("train"),
+        validation=split(own[0]) if own else None,
+        test=split("test"),
         class_names=classes,
     )
 
@@ -147,7 +146,10 @@ def _directories(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _folder_split(
-    path: pathlib.Path, classes: tuple[str, ...], image_shape: tuple[int, int, int]
+    path: pathlib.Path,
+    classes: tuple[str, ...],
+    image_shape: tuple[int, int, int],
+    resize: str,
 ) -> Split:
     files, labels = [], []
     for directory in _directories(path):
@@ -168,29 +170,20 @@ def _folder_split(
             )
         files += found
         labels += [classes.index(directory.name)] * len(found)
-    images = np.empty((len(files), *image_shape), np.uint8)
-    for position, file in enumerate(files):
-        images[position] = _read_image(file, image_shape)
-    return Split(images, np.asarray(labels, np.int32))
+    records = Records(_Files(files), np.arange(len(files)), image_shape, resize)
+    return Split(records, np.asarray(labels, np.int32))
 
 
-def _read_image(path: pathlib.Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Decodes an image file to uint8 [H, W, C]."""
-    height, width, channels = image_shape
-    try:
-        with Image.open(path) as image:
-            if image.size == (width, height) and image.mode[0] not in "IF":
-                pixels = np.asarray(image.convert(_COLOUR_MODES[channels]))
-                return pixels.reshape(image_shape)
-            found, mode = image.size[::-1], image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the image {path}: {error}") from error
-    if found != (height, width):
-        raise InputError(
-            f"{path} is {found[0]}x{found[1]} (height x width), but data.image_shape "
-            f"asks for {height}x{width}"
-        )
-    raise InputError(f"{path} has pixels of mode {mode}; they must have 8 bits")
+class _Files(NamedTuple):
+    """Image files as what `Records` reads."""
+
+    paths: list[pathlib.Path]
+
+    def fetch(self, indices: Sequence[int]) -> list[pathlib.Path]:
+        return [self.paths[index] for index in indices]
+
+    def describe(self, index: int) -> str:
+        return str(self.paths[index])
 
 
 def _existing(path: str | os.PathLike | None, source: str) -> pathlib.Path:
@@ -203,20 +196,27 @@ def _existing(path: str | os.PathLike | None, source: str) -> pathlib.Path:
 
 
 class Entry(NamedTuple):
-    """A source: its loader, the settings that it takes, and its default sizes."""
+    """A source: its loader, the settings that it takes, and its default sizes.
+
+    One that `streams` gives images that are read when they are asked for.
+    """
 
     load: Callable[..., Source]
     reads: tuple[str, ...]
     default_sizes: Mapping[str, int]
+    streams: bool = False
 
 
 _DIGITS_SIZES = {"train_size": 400, "validation_size": 200, "test_size": 1000}
-_TFDS_SETTINGS = ("name", "data_dir", "image_shape", "train_split", "test_split")
+_TFDS_SETTINGS = ("name", "data_dir", "train_split", "test_split")
+_RECORDS_SETTINGS = ("image_shape", "resize")
 
 _SOURCES = {
     "digits": Entry(load_digits, ("test_size",), _DIGITS_SIZES),
-    "tfds": Entry(load_tfds, _TFDS_SETTINGS, {}),
-    "folder": Entry(load_folder, ("path", "image_shape"), {}),
+    "tfds": Entry(
+        load_tfds, (*_TFDS_SETTINGS, *_RECORDS_SETTINGS, "known_labels"), {}, True
+    ),
+    "folder": Entry(load_folder, ("path", *_RECORDS_SETTINGS), {}, True),
     "npz": Entry(load_npz, ("path",), {}),
 }
 

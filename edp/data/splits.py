@@ -5,6 +5,7 @@ import hashlib
 import operator
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,11 +165,19 @@ def draw_indices(plan: Plan) -> Indices:
     return Indices(train=rest[chosen], validation=validation)
 
 
-def stored_indices(plan: Plan, path: str | os.PathLike) -> Indices:
+def stored_indices(
+    plan: Plan, path: str | os.PathLike, labels: Mapping[str, np.ndarray] | None = None
+) -> Indices:
     """Returns the split kept in the file `path`, drawing and writing it if absent.
 
     A stored split outlives changes in the random number generator, and a resumed
     run is certain to train on the examples it began with.
+
+    Args:
+      plan: what is drawn.
+      path: of the `.npz`.
+      labels: of parts of the source, to be kept in a file that is written, for
+        `stored_labels`.
 
     Raises:
       InputError: if the file cannot be read, was made with other settings or for
@@ -178,7 +187,8 @@ def stored_indices(plan: Plan, path: str | os.PathLike) -> Indices:
     if not path.exists():
         indices = draw_indices(plan)
         arrays = {f"{part}_indices": array for part, array in indices._asdict().items()}
-        _write(path, {**_description(plan), **arrays})
+        kept = {f"{part}_labels": array for part, array in (labels or {}).items()}
+        _write(path, {**_description(plan), **arrays, **kept})
         return indices
     stored = read_arrays(path)
     for key, expected in _description(plan).items():
@@ -193,6 +203,19 @@ def stored_indices(plan: Plan, path: str | os.PathLike) -> Indices:
     if indices is None:
         raise InputError(f"the indices stored in {path} do not fit its settings")
     return indices
+
+
+def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The labels that are kept with a split, by part; none where there are none."""
+    if not pathlib.Path(path).exists():
+        return {}
+    suffix = "_labels"
+    stored = read_arrays(path)
+    return {
+        name.removesuffix(suffix): array
+        for name, array in stored.items()
+        if name.endswith(suffix)
+    }
 
 
 def _description(plan: Plan) -> dict[str, Any]:

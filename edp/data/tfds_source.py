@@ -8,11 +8,12 @@ and memory take their place. No module named tensorflow is made or imported.
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from absl import logging
 from PIL import Image
 
 from edp.data.arrays import Source, Split
+from edp.data.records import Records
 from edp.errors import InputError
 
 _READ_SIZE = 1024  # Records in one read: few calls, little held twice.
@@ -30,11 +32,13 @@ def load_tfds(
     *,
     name: str | None,
     data_dir: str | os.PathLike | None,
-    image_shape: tuple[int, int, int],
     train_split: str,
     test_split: str,
+    image_shape: tuple[int, int, int],
+    resize: str,
+    known_labels: Mapping[str, np.ndarray],
 ) -> Source:
-    """Reads an image classification set by its TFDS name.
+    """Opens an image classification set by its TFDS name.
 
     A set that is not in `data_dir` is downloaded and prepared there first. Where
     there is no network, archives already placed in `data_dir/downloads/manual`
@@ -44,9 +48,12 @@ def load_tfds(
     Args:
       name: TFDS name, such as 'cifar10' or 'cifar10_corrupted/fog_3:1.0.0'.
       data_dir: TFDS data directory; None for the TFDS default.
-      image_shape: (H, W, C) that every image must have.
       train_split: split, or slice of one in TFDS notation, to train with.
       test_split: split to test with.
+      image_shape: (H, W, C) of the images.
+      resize: see `Records`.
+      known_labels: labels by part, 'train' and 'test'; those of a part that is not
+        there are read, which takes reading the part once.
 
     Raises:
       InputError: if TFDS does not know the set, it cannot be prepared or read, or
@@ -59,13 +66,17 @@ def load_tfds(
 
         builder = _prepared_builder(tfds, name, data_dir)
         image_key, label_key = _supervised_keys(tfds, name, builder)
+        _check_image(name, builder.info.features[image_key].shape, image_shape, resize)
 
-        def read(split: str) -> Split:
-            data = _open_split(name, builder, split)
-            where = f"TFDS set {name!r}, split {split!r}"
-            return _read_split(where, data, image_key, label_key, image_shape)
+        def find(part: str, split: str) -> Split:
+            examples = _open_split(tfds, name, builder, split, image_key, label_key)
+            labels = known_labels.get(part, np.empty(0))
+            if len(labels) != len(examples):
+                labels = examples.read_labels()
+            everything = np.arange(len(examples))
+            return Split(Records(examples, everything, image_shape, resize), labels)
 
-        train, test = read(train_split), read(test_split)
+        train, test = find("train", train_split), find("test", test_split)
     names = getattr(builder.info.features[label_key], "names", None)
     return Source(
         origin=f"TFDS set {name!r}",
@@ -125,44 +136,81 @@ def _supervised_keys(tfds: Any, name: str, builder: Any) -> tuple[str, str]:
     return keys
 
 
-def _open_split(name: str, builder: Any, split: str) -> Any:
+def _check_image(
+    name: str,
+    known_shape: tuple[int | None, ...],
+    image_shape: tuple[int, int, int],
+    resize: str,
+) -> None:
+    """Raises an InputError where a set's images are known not to fit."""
+    told = known_shape if resize == "none" else (None, None, known_shape[-1])
+    if any(t not in (None, s) for t, s in zip(told, image_shape, strict=True)):
+        raise InputError(
+            f"data.image_shape is {image_shape}, but the images of TFDS set {name!r} "
+            f"are {known_shape}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Examples:
+    """The examples of one split, as what `Records` reads."""
+
+    where: str
+    serialized: Any  # random access to bytes
+    features: Any
+    image_key: str
+    label_key: str
+
+    def __len__(self) -> int:
+        return len(self.serialized)
+
+    def fetch(self, indices: Sequence[int]) -> list[io.BytesIO]:
+        """The encoded images."""
+        return [io.BytesIO(image) for image in self._read(self.image_key, indices)]
+
+    def describe(self, index: int) -> str:
+        return f"{self.where}: example {index}"
+
+    def read_labels(self) -> np.ndarray:
+        """All labels, int64 [N]; takes reading every example, images undecoded."""
+        starts = range(0, len(self), _READ_SIZE)
+        ranges = (range(s, min(s + _READ_SIZE, len(self))) for s in starts)
+        labels = [label for r in ranges for label in self._read(self.label_key, r)]
+        return np.asarray(labels, np.int64)
+
+    def _read(self, key: str, indices: Sequence[int]) -> list[Any]:
+        """One feature of some examples, as stored if it is the image."""
+        import tensorflow_datasets as tfds
+
+        feature = tfds.features.FeaturesDict({key: self.features[key]})
+        stored = {self.image_key: tfds.decode.SkipDecoding()}
+        decoders = stored if key == self.image_key else None
+        try:
+            return [
+                feature.deserialize_example_np(example, decoders=decoders)[key]
+                for example in self.serialized.__getitems__(list(indices))
+            ]
+        except Exception as error:
+            raise InputError(
+                f"{self.where}: examples {indices[0]} to {indices[-1]} cannot be "
+                f"read: {_one_line(error)}"
+            ) from error
+
+
+def _open_split(
+    tfds: Any, name: str, builder: Any, split: str, image_key: str, label_key: str
+) -> _Examples:
     try:
-        return builder.as_data_source(split)
+        serialized = builder.as_data_source(
+            split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+        )
     except Exception as error:
         raise InputError(
             f"split {split!r} of TFDS set {name!r} in {builder.data_dir} cannot be "
             f"opened: {_one_line(error)} (splits: {', '.join(builder.info.splits)})"
         ) from error
-
-
-def _read_split(
-    where: str,
-    data: Any,
-    image_key: str,
-    label_key: str,
-    image_shape: tuple[int, int, int],
-) -> Split:
-    """Decodes all records of a data source."""
-    images = np.empty((len(data), *image_shape), np.uint8)
-    labels = np.empty(len(data), np.int64)
-    for start in range(0, len(data), _READ_SIZE):
-        stop = min(start + _READ_SIZE, len(data))
-        try:
-            records = data.__getitems__(range(start, stop))
-        except Exception as error:
-            raise InputError(
-                f"{where}: examples {start} to {stop - 1} cannot be read: "
-                f"{_one_line(error)}"
-            ) from error
-        for index, record in enumerate(records, start):
-            image = record[image_key]
-            if image.shape != image_shape:
-                raise InputError(
-                    f"{where}: example {index} is an image of shape {image.shape}, "
-                    f"but data.image_shape is {image_shape}"
-                )
-            images[index], labels[index] = image, record[label_key]
-    return Split(images, labels)
+    where = f"TFDS set {name!r}, split {split!r}"
+    return _Examples(where, serialized, builder.info.features, image_key, label_key)
 
 
 def _one_line(error: BaseException) -> str:
