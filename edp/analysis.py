@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from edp import data, metrics
+from edp import data, metrics, sharding
 from edp.ensemble import Teachers
 from edp.perturbations import Perturb
 from edp.predictions import predict_in_batches
@@ -44,7 +44,7 @@ def perturb_in_batches(
         # The last batch starts early enough to be full: one shape, one program.
         first = min(start, len(images) - batch_size)
         x = step(variables, jax.random.fold_in(key, start), images[first:][:batch_size])
-        moved.append(np.asarray(x)[start - first :])
+        moved.append(sharding.fetch(x)[start - first :])
     return np.concatenate(moved)
 
 

@@ -11,7 +11,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from edp import data, ensemble, models, settings, sharding, training, workdir
+from edp import (
+    data,
+    ensemble,
+    models,
+    processes,
+    settings,
+    sharding,
+    training,
+    workdir,
+)
 from edp.errors import InputError
 
 
@@ -95,7 +104,7 @@ def create_experiment(
     # Students must not see what the teachers were validated on, so the split is
     # that of the teachers, wherever they were trained.
     stored = source / "split.npz"
-    with tempfile.TemporaryDirectory() as scratch:
+    with processes.first_then_others(), tempfile.TemporaryDirectory() as scratch:
         drawn = pathlib.Path(scratch) / "split.npz"
         dataset = data.create_dataset(
             config.data,

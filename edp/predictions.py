@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from edp import workdir
+from edp import sharding, workdir
 from edp.errors import InputError
 
 # Batches dispatched ahead of the one being copied back: enough that the device
@@ -120,7 +120,7 @@ def predict_in_batches(
         while len(pending) > (0 if is_last else _BATCHES_AHEAD):
             done, outputs = pending.popleft()
             kept = min(batch_size, num_images - done)
-            probs[:, done : done + kept] = np.asarray(outputs)[:, :kept]
+            probs[:, done : done + kept] = sharding.fetch(outputs)[:, :kept]
     return probs
 
 

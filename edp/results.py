@@ -15,6 +15,7 @@ from edp import (
     evaluation,
     perturbations,
     predictions,
+    processes,
     rng,
     settings,
     stages,
@@ -93,7 +94,8 @@ def _predict(
     index = directory / "made_from.json"
     made_from = workdir.read_json(index) if index.exists() else {}
     path = directory / f"{name}.npz"
-    if path.exists() and made_from.get(name) == record["id"]:
+    made = path.exists() and made_from.get(name) == record["id"]
+    if processes.from_first(made):
         return predictions.load_predictions(path)
     probs_fn, variables = load()
     compiled = jax.jit(

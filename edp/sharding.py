@@ -3,9 +3,12 @@
 `member` splits the stacked ensemble, `data` splits batches.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from edp.errors import InputError
@@ -20,8 +23,13 @@ Axes = Sequence[str | tuple[str, ...] | None]
 def create_mesh(member: int, data: int) -> Mesh | None:
     """A mesh of `member` x `data` devices; None for one device.
 
+    Those along `data` are near each other. Where a network lies between devices,
+    it is members that lie on both sides of it as far as they divide: they
+    communicate least.
+
     Raises:
-      InputError: where there are fewer devices than the mesh asks for.
+      InputError: where there are fewer devices than the mesh asks for, or, with
+        several processes, more.
     """
     available = jax.device_count()
     if min(member, data) < 1 or member * data > available:
@@ -29,13 +37,25 @@ def create_mesh(member: int, data: int) -> Mesh | None:
             f"mesh.member={member} x mesh.data={data} must be between 1 and the "
             f"{available} device(s) that JAX sees"
         )
+    if jax.process_count() > 1 and member * data < available:
+        raise InputError(
+            f"mesh.member={member} x mesh.data={data} must be {available}, the "
+            f"devices of all {jax.process_count()} processes"
+        )
     if member * data == 1:
         return None
     devices = jax.devices()[: member * data]
+    shape, axes = (member, data), (MEMBER, DATA)
     # Auto, not make_mesh's default: Linen's modules fail under Explicit axes.
-    return jax.make_mesh(
-        (member, data), (MEMBER, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices
-    )
+    types = (AxisType.Auto,) * 2
+    # The devices of a slice have a fast connection: a host's GPUs, a TPU's chips.
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
+    outer = math.gcd(member, slices), slices // math.gcd(member, slices)
+    inner = member // outer[0], data // outer[1]
+    arranged = mesh_utils.create_hybrid_device_mesh(inner, outer, devices)
+    return Mesh(arranged, axes, axis_types=types)
 
 
 def axis_size(mesh: Mesh | None, axis: str) -> int:
@@ -53,10 +73,29 @@ def check_divides(mesh: Mesh | None, axis: str, name: str, size: int) -> None:
 
 
 def put(tree, mesh: Mesh | None, *axes: str | None):
-    """Places every array of `tree`, its leading dimensions split over `axes`."""
+    """Places every array of `tree`, its leading dimensions split over `axes`.
+
+    Of several processes each gives the same whole arrays.
+    """
     if mesh is None:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*axes)))
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(lambda x: _place(x, sharding), tree)
+
+
+def _place(x, sharding: NamedSharding) -> jax.Array:
+    """`jax.device_put`, which would send a process's array to all, to compare."""
+    if sharding.is_fully_addressable or not getattr(x, "is_fully_addressable", True):
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def fetch(x: jax.Array) -> np.ndarray:
+    """The whole array in every process, wherever its parts are."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return multihost_utils.process_allgather(x, tiled=True)
 
 
 def local_part(
@@ -133,7 +172,7 @@ def put_spread(tree, mesh: Mesh | None, min_size: int = 2**14):
             dividing = []
         split = max(dividing, key=lambda d: x.shape[d], default=None)
         axes = [(DATA, MEMBER) if d == split else None for d in range(x.ndim)]
-        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+        return _place(x, NamedSharding(mesh, PartitionSpec(*axes)))
 
     return jax.tree.map(place, tree)
 

@@ -17,13 +17,13 @@ def teachers_record(experiment: Experiment) -> dict[str, Any]:
     Raises:
       InputError: if they are not trained yet.
     """
-    path = experiment.teachers_dir / "complete.json"
-    if not path.exists():
+    record = workdir.read_record(experiment.teachers_dir)
+    if record is None:
         raise InputError(
             f"{experiment.teachers_dir} holds no completed teachers; run "
             "launch.train_teachers first, or launch.run for everything"
         )
-    return workdir.read_json(path)
+    return record
 
 
 def load_teachers(experiment: Experiment) -> tuple[models.Classifier, Any]:

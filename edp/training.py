@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import tqdm
 
-from edp import cpu, workdir
+from edp import cpu, processes, workdir
 from edp.checkpoint import Checkpoints
 from edp.train_state import TrainState
 
@@ -203,9 +203,11 @@ def fit(
                             f"{label}: the loss is {means['loss']} in epoch {epoch}; "
                             f"earlier checkpoints are kept in {stage.checkpoints}"
                         )
-                    _append_log(stage.log, {"epoch": epoch, "step": step, **means})
+                    row = {"epoch": epoch, "step": step, **means}
+                    workdir.append_line(stage.log, json.dumps(row))
                     progress.epoch(epoch, means)
-                    if time.monotonic() - saved > 60 * schedule.checkpoint_minutes:
+                    due = time.monotonic() - saved > 60 * schedule.checkpoint_minutes
+                    if processes.from_first(due):
                         save()
             save()
         return state, seconds()
@@ -229,11 +231,13 @@ def _jit_steps(step_fn: Callable, placed: TrainState) -> Callable:
             return state, jax.tree.map(lambda x: x[None], metrics)
         return jax.lax.scan(one, state, length=num_steps)
 
+    # Of several processes each reads the metrics: whole, like the count of steps.
+    metrics_placed = placed.step if jax.process_count() > 1 else None
     return jax.jit(
         step,
         static_argnums=3,
         donate_argnums=0,
-        out_shardings=(placed, None),
+        out_shardings=(placed, metrics_placed),
         compiler_options=cpu.compiler_options(),
     )
 
@@ -267,17 +271,13 @@ def _truncate_log(path: pathlib.Path, step: int) -> None:
     workdir.write_text(path, "".join(kept))
 
 
-def _append_log(path: pathlib.Path, row: dict[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 class _Progress:
-    """A bar on a terminal, a line per epoch elsewhere."""
+    """A bar on a terminal, a line per epoch elsewhere; of several processes one's."""
 
     def __init__(self, label: str, schedule: Schedule, step: int):
         self._label, self._schedule = label, schedule
-        self._interactive = sys.stderr.isatty()
+        self._shown = processes.is_first()
+        self._interactive = self._shown and sys.stderr.isatty()
         per_step = schedule.images_per_step
         self._bar = tqdm.tqdm(
             desc=label,
@@ -310,7 +310,7 @@ class _Progress:
         images = self._epoch_steps * self._schedule.images_per_step
         speed = images / max(now - self._epoch_started, 1e-9)
         self._epoch_started, self._epoch_steps = now, 0
-        if not self._interactive:
+        if self._shown and not self._interactive:
             values = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
             print(
                 f"{self._label}  epoch {epoch}/{self._schedule.num_epochs}  {values}"

@@ -1,4 +1,8 @@
-"""The files of a run: stages that are complete, and what they were made with."""
+"""The files of a run: stages that are complete, and what they were made with.
+
+Of several processes the first one writes, and the others write nothing; all of
+them must see the same directory.
+"""
 
 import json
 import os
@@ -8,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from edp import processes
 from edp.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -15,6 +20,8 @@ SCHEMA_VERSION = 1
 
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a whole file or nothing: to a temporary one, then renamed."""
+    if not processes.is_first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name: `tempfile` makes files that no other user may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -44,6 +51,22 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON: {error}") from error
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Adds a line to a file that may not be there yet."""
+    if processes.is_first():
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
+    """What `Stage.complete` stored in a stage's directory, or None before that.
+
+    As process 0 finds it, lest processes go different ways.
+    """
+    path = stage / "complete.json"
+    return processes.from_first(read_json(path) if path.exists() else None)
 
 
 def check_writable(path: pathlib.Path) -> None:
@@ -108,8 +131,7 @@ class Stage:
     @property
     def record(self) -> dict[str, Any] | None:
         """What `complete` stored, or None while the stage is not complete."""
-        path = self.path / "complete.json"
-        return read_json(path) if path.exists() else None
+        return read_record(self.path)
 
     def complete(self, record: Mapping[str, Any]) -> None:
         """Marks the stage complete; nothing of it is run again.

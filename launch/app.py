@@ -1,6 +1,7 @@
 """What all commands share: flags, exit codes, signals and errors in one line."""
 
 import contextlib
+import io
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 
 from edp.errors import InputError
-from launch import config_file
+from launch import cluster, config_file
 
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
 
@@ -39,8 +40,11 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     """While open, SIGTERM and Ctrl-C do not end the process; the function tells.
 
     A second one ends it after all. So does the first, on leaving, if whoever asks
-    the function did not come to it again.
+    the function did not come to it again. Of several processes it tells all at the
+    same step, whichever got the signal.
     """
+    from edp import processes
+
     received = []
 
     def receive(number, frame):
@@ -51,11 +55,11 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     previous = {number: signal.signal(number, receive) for number in _SIGNALS}
     try:
-        yield lambda: bool(received)
+        yield processes.stop_together(lambda: bool(received))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received:
+    if processes.any_of(bool(received)):
         raise KeyboardInterrupt
 
 
@@ -73,7 +77,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import cpu, experiment, settings, training
+    from edp import cpu, experiment, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)  # orbax tells of every file
@@ -84,6 +88,9 @@ def _guarded(stages: Callable, check: Callable) -> None:
     try:
         settings.check(_CONFIG.value)
         check(_CONFIG.value)
+        cluster.join()
+        if not processes.is_first():
+            sys.stdout = io.StringIO()
         directory = pathlib.Path(_WORKDIR.value).expanduser()
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:

@@ -2,13 +2,15 @@
 
 import shutil
 
-from edp import report, workdir
+from edp import processes, report, workdir
 from edp.experiment import Experiment
 from launch import app
 
 
 def write_report(experiment: Experiment) -> None:
-    """Writes `results.md` and `report.html`."""
+    """Writes `results.md` and `report.html`; of several processes the first does."""
+    if not processes.is_first():
+        return
     path = report.write_report(experiment.workdir)
     rows = workdir.read_json(experiment.workdir / "results.json")
     print()

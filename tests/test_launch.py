@@ -728,6 +728,18 @@ BAD = {
         ["students.single_none.batch_size=81", "1 to 80"],
     ),
     "mesh": (settings(mesh__member=2), ["mesh.member=2", "1 device"]),
+    "processes not told of": (
+        ["--num_processes=2"],
+        ["--coordinator_address and --process_id must be given too"],
+    ),
+    "coordinator address": (
+        ["--coordinator_address=here", "--num_processes=2", "--process_id=1"],
+        ["--coordinator_address='here' must be host:port"],
+    ),
+    "process id": (
+        ["--coordinator_address=here:1", "--num_processes=2", "--process_id=2"],
+        ["--process_id=2 must be from 0 to 1"],
+    ),
     "teachers with other settings": (
         ["--workdir={finished}", *settings(seed=3, teachers__num_epochs=4)],
         [
