@@ -51,7 +51,6 @@ _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to
 
 
 def main(argv: list[str]) -> None:
-    from edp import cpu
     from edp.benchmark import capacity, plan, suite
     from edp.errors import InputError
 
@@ -62,7 +61,6 @@ def main(argv: list[str]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    cpu.keep_memory()  # of the peer too, which shares the process
     say, directory = functools.partial(print, flush=True), pathlib.Path(_OUTPUT.value)
     if _CAPACITY.value:
         capacity.write(directory, groups, _CAPACITY.value * 2**30, say)

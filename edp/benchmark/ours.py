@@ -276,18 +276,17 @@ def _raised_peak(before: dict[str, int], after: dict[str, int]) -> int | None:
     return after[peak] - before["bytes_in_use"]
 
 
-def flops(problem: Problem, step: Step) -> int:
+def flops(case: Case, step: Step) -> int:
     """Operations that the step needs; see `limits`."""
-    image = problem.image[0]
+    build_model = model_builder(case)
+    image = jax.ShapeDtypeStruct((case.batch_size, *case.image_shape), jnp.float32)
 
     def forward(model):
-        variables = jax.eval_shape(
-            lambda x: model.init(jax.random.key(0), x, train=False), image[:1]
-        )
+        init = functools.partial(model.init, jax.random.key(0), train=False)
         apply = functools.partial(model.apply, train=False)
-        return limits.forward_flops(apply, variables, image)
+        return limits.forward_flops(apply, jax.eval_shape(init, image), image)
 
-    network = student = forward(problem.model)
+    network = student = forward(build_model())
     if step.student == "batch_ensemble":
-        student = forward(problem.build_model(num_members=problem.case.num_members))
-    return limits.step_flops(step, problem.case.num_members, network, student)
+        student = forward(build_model(num_members=case.num_members))
+    return limits.step_flops(step, case.num_members, network, student)

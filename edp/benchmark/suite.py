@@ -1,24 +1,25 @@
 """Measures groups of contenders and makes rows of what they took."""
 
-import functools
+import contextlib
 import importlib
 import pathlib
 import platform
 import shlex
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from edp import workdir
-from edp.benchmark import limits, neighbours, ours, tables, timing
-from edp.benchmark.cases import Group, Step
+from edp.benchmark import isolated, limits, neighbours, ours, tables, timing
+from edp.benchmark.cases import Group
+from edp.benchmark.isolated import Recipe
 from edp.errors import InputError
 
 PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
+Start = Callable[[Recipe], contextlib.AbstractContextManager[timing.Contender]]
 
 # Cores' worth of other work above which numbers are not worth quoting.
 _BUSY = 0.1
@@ -110,39 +111,32 @@ def run(
         **workdir.run_facts(),
         "cpu": _cpu_model(),
     }
-    peer = None
     if settings.peers:
         try:
-            peer = find_peer()
-            metadata |= peer.versions()
+            metadata |= find_peer().versions()
         except InputError as error:
             say(f"{error}: timing this project alone, without ratios.")
+            settings = settings._replace(peers=())
     rates: dict[str, Rates] = {}
-    problem = None
     for group in groups:
         case = group.case
         if case.precision not in rates:
             rates[case.precision] = measure_rates(case.precision)
-        if problem is None or problem.case != case:
-            steps = [other.step for other in groups if other.case == case]
-            names = {step.student for step in steps if step.student is not None}
-            problem = ours.create_problem(case, sorted(names))
         say(
             f"{case.name}, {group.step.name}: {case.precision}, "
             f"M = {case.num_members}, batch {case.batch_size}"
         )
-        rows = measure(group, problem, settings, peer, rates[case.precision], say)
+        rows = measure(group, settings, rates[case.precision], say)
         peaks = {precision: rate._asdict() for precision, rate in rates.items()}
         yield rows, {**metadata, "peak_flops_per_second": peaks}
 
 
 def measure(
     group: Group,
-    problem: ours.Problem,
     settings: Settings,
-    peer: types.ModuleType | None,
     rates: Rates,
     say: Callable[[str], None],
+    start: Start = isolated.started,
 ) -> list[Row]:
     """The rows of one group.
 
@@ -150,22 +144,23 @@ def measure(
     with `error`, and the others are measured.
     """
     contenders, rows = [], []
-    for labels, make in _makers(group.step, problem, settings, peer):
-        try:
-            contenders.append(make())
-        except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            say(f"  {' '.join(labels.values())} failed: {text}")
-            rows.append({**describe(group), **labels, "error": text})
-    before = neighbours.usage()
-    rounds = timing.alternate(contenders, settings.budget)
-    others = neighbours.other_cpus(before, neighbours.usage())
+    with contextlib.ExitStack() as running:
+        for labels, recipe in _recipes(group, settings):
+            try:
+                contenders.append(running.enter_context(start(recipe)))
+            except Exception as error:
+                text = " ".join(str(error).split())[:300]
+                say(f"  {' '.join(labels.values())} failed: {text}")
+                rows.append({**describe(group), **labels, "error": text})
+        before = neighbours.usage()
+        rounds = timing.alternate(contenders, settings.budget)
+        others = neighbours.other_cpus(before, neighbours.usage())
     if others is not None and others > _BUSY:
         say(
             f"  Other work kept {others:.1f} cores busy meanwhile; contenders suffer "
             "from that unequally, and these numbers are not worth quoting."
         )
-    flops = ours.flops(problem, group.step)
+    flops = ours.flops(group.case, group.step)
     for contender, seconds in zip(contenders, rounds, strict=True):
         facts = {k: v for k, v in contender.facts.items() if v is not None}
         row = {**describe(group), **contender.labels, **facts, "flops": flops}
@@ -177,25 +172,16 @@ def measure(
     return add_ratios(rows)
 
 
-def _makers(
-    step: Step,
-    problem: ours.Problem,
-    settings: Settings,
-    peer: types.ModuleType | None,
-) -> Iterator[tuple[Row, Callable[[], timing.Contender]]]:
-    """Of every contender its labels, and what makes it."""
-    strategies = settings.strategies if step.uses_all_members else ()
+def _recipes(group: Group, settings: Settings) -> Iterator[tuple[Row, Recipe]]:
+    """Of every contender its labels, and what it is made from."""
+    strategies = settings.strategies if group.step.uses_all_members else ()
     for strategy in strategies or settings.strategies[:1]:
-        yield (
-            {"contender": "edp", "strategy": strategy},
-            functools.partial(
-                ours.create_contender, problem, step, strategy, settings.steps_per_call
-            ),
-        )
-    for mode in settings.peers if peer is not None else ():
+        labels = {"contender": "edp", "strategy": strategy}
+        recipe = Recipe(*group, strategy, steps_per_call=settings.steps_per_call)
+        yield labels, recipe
+    for mode in settings.peers:
         name = "pytorch" if mode == "eager" else f"pytorch-{mode}"
-        make = functools.partial(peer.create_contender, problem, step, mode)
-        yield {"contender": name}, make
+        yield {"contender": name}, Recipe(*group, peer_mode=mode)
 
 
 def describe(group: Group) -> Row:

@@ -54,8 +54,9 @@ def alternate(
 ) -> list[list[float]]:
     """Times contenders in turns.
 
-    Each is first run for one call, to learn how many calls fill a turn. Round i
-    begins with contender i mod n, so that none always follows the same one.
+    Each is first run for one call, to learn how many calls fill a turn; where one
+    does for all, that was a round. Round i begins with contender i mod n, so that
+    none always follows the same one.
 
     Args:
       contenders: n of them, warm: they have made a call already.
@@ -78,12 +79,15 @@ def alternate(
             raise NotFinite(f"{contender.labels}: the loss is {value}")
         return seconds
 
-    calls = []
-    for contender in contenders:
-        seconds_per_call = timed(contender, 1) * contender.steps_per_call
-        calls.append(max(1, round(budget.round_seconds / max(seconds_per_call, 1e-9))))
-    seconds: list[list[float]] = [[] for _ in contenders]
-    for index in range(budget.rounds):
+    seconds = [[timed(contender, 1)] for contender in contenders]
+    calls = [
+        max(1, round(budget.round_seconds / max(first * c.steps_per_call, 1e-9)))
+        for c, (first,) in zip(contenders, seconds, strict=True)
+    ]
+    done = int(max(calls, default=1) == 1)
+    if not done:
+        seconds = [[] for _ in contenders]
+    for index in range(done, budget.rounds):
         if index >= 2 and clock() - started > budget.group_seconds:
             break
         for turn in range(len(contenders)):
