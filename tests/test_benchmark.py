@@ -1,8 +1,10 @@
 """The benchmark: its counts and tables by hand, its peer against our own steps."""
 
+import contextlib
 import functools
 import json
 import math
+import multiprocessing
 import os
 import pathlib
 import subprocess
@@ -17,6 +19,7 @@ from edp import ensemble, models
 from edp.benchmark import (
     capacity,
     cases,
+    isolated,
     limits,
     neighbours,
     ours,
@@ -118,13 +121,13 @@ def test_operations_of_steps_by_hand():
 
 
 def test_every_step_is_counted_and_named():
-    problem = tiny_problem()
-    network = ours.flops(problem, cases.STEPS["perturb/ods"]) // 2
-    assert ours.flops(problem, cases.STEPS["teacher_step"]) == 3 * 2 * network
-    single = ours.flops(problem, cases.STEPS["distill/single/none"])
+    case = cases.CASES["tiny"]
+    network = ours.flops(case, cases.STEPS["perturb/ods"]) // 2
+    assert ours.flops(case, cases.STEPS["teacher_step"]) == 3 * 2 * network
+    single = ours.flops(case, cases.STEPS["distill/single/none"])
     assert single == 2 * network + 3 * network
     # A BatchEnsemble of two makes each convolution for two.
-    assert ours.flops(problem, HEADLINE) == (2 + 2 + 6 * 2) * network
+    assert ours.flops(case, HEADLINE) == (2 + 2 + 6 * 2) * network
     assert list(cases.STEPS) == [step.name for step in cases.STEPS.values()]
     assert not cases.STEPS["perturb/conf_ods"].uses_all_members
     assert HEADLINE.uses_all_members
@@ -375,7 +378,6 @@ def test_without_pytorch_ours_are_timed_alone(monkeypatch):
     monkeypatch.delitem(sys.modules, "edp.benchmark.peer", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setattr(suite, "measure_rates", lambda _: suite.Rates(1e12, None))
-    monkeypatch.setattr(ours, "create_problem", lambda *_: tiny_problem())
     said = []
     groups = [cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/conf_ods"])]
     budget = timing.Budget(rounds=2, round_seconds=0.0)
@@ -388,25 +390,36 @@ def test_without_pytorch_ours_are_timed_alone(monkeypatch):
     assert "torch" not in metadata
 
 
-def test_a_contender_that_fails_leaves_the_others(monkeypatch):
-    def create(problem, step, strategy, steps_per_call):
-        if strategy == "vmap":
-            raise MemoryError("not enough")
-        labels = {"contender": "edp", "strategy": strategy}
-        return timing.Contender(labels, lambda calls: 0.0, steps_per_call, {})
+def test_a_contender_that_fails_leaves_the_others():
+    @contextlib.contextmanager
+    def start(recipe):
+        if recipe.strategy == "vmap":
+            raise isolated.Failed("MemoryError: not enough")
+        labels = {"contender": "edp", "strategy": recipe.strategy}
+        yield timing.Contender(labels, lambda calls: 0.0, 1, {})
 
-    monkeypatch.setattr(ours, "create_contender", create)
     budget = timing.Budget(rounds=2, round_seconds=0.0)
     settings = suite.Settings(("unroll", "vmap"), (), budget)
     group = cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/disagreement"])
     said = []
-    rows = suite.measure(
-        group, tiny_problem(), settings, None, suite.Rates(1e12, None), said.append
-    )
+    rates = suite.Rates(1e12, None)
+    rows = suite.measure(group, settings, rates, said.append, start)
     by_strategy = {r["strategy"]: r for r in rows}
     assert by_strategy["vmap"]["error"] == "MemoryError: not enough"
     assert by_strategy["unroll"]["images_per_second"] > 0
     assert "not enough" in said[0]
+
+
+def test_a_failure_in_a_contenders_process_is_told():
+    recipe = isolated.Recipe(
+        cases.CASES["tiny"], cases.STEPS["perturb/ods"], peer_mode="no such"
+    )
+    with (
+        pytest.raises(isolated.Failed, match="no such|torch"),
+        isolated.started(recipe),
+    ):
+        pass
+    assert not multiprocessing.active_children()
 
 
 # The peer.

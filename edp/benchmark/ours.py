@@ -1,6 +1,7 @@
 """This project's steps as contenders: the very functions that the commands run."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from edp import (
     cpu,
@@ -74,16 +76,34 @@ def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
     sizes = (case.num_members, case.batch_size)
     image = jax.random.uniform(rng.stream(key, "image"), (*sizes, *case.image_shape))
     label = jax.random.randint(rng.stream(key, "label"), sizes, 0, case.num_classes)
-    keys = jax.random.split(rng.stream(key, "teachers"), case.num_members)
-    variables = ensemble.unstack(ensemble.init(model, keys, image[0, :1]))
-    settle = jax.jit(functools.partial(_settle, model))
+    example = image[0, :1]
+    shapes = jax.eval_shape(functools.partial(model.init, key, train=False), example)
+    generator = np.random.default_rng(0)
+    variables = [_draw(shapes, generator) for _ in range(case.num_members)]
+    # How fast this runs does not matter, how fast it compiles does.
+    options = {"xla_backend_optimization_level": 0}
+    settle = jax.jit(functools.partial(_settle, model), compiler_options=options)
     variables = ensemble.stack([settle(member, image[0]) for member in variables])
     problem = Problem(case, build_model, model, variables, {}, image, label)
-    student_key = rng.stream(key, "student")
     for name in student_names:
-        init = jax.jit(create_student(problem, name).init)
-        problem.students[name] = init(student_key, image[0, :1])
+        init = functools.partial(create_student(problem, name).init, key)
+        problem.students[name] = _draw(jax.eval_shape(init, example), generator)
     return problem
+
+
+def _draw(shapes, generator: np.random.Generator):
+    """Variables as the layers' initialisers draw them, which take long to compile."""
+
+    def leaf(path, like):
+        name = path[-1].key
+        if name not in ("kernel", "r", "s"):
+            return jnp.full(like.shape, name in ("scale", "var"), like.dtype)
+        values = generator.standard_normal(like.shape, np.float32)
+        if name == "kernel":
+            return jnp.asarray(values * math.sqrt(2 / math.prod(like.shape[:-1])))
+        return jnp.asarray(1 + values / 2)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
 def _settle(model: models.Classifier, variables, image: jax.Array):
