@@ -132,10 +132,8 @@ def override(case: Case, **values) -> Case:
 
 
 def quick_groups() -> list[Group]:
-    """The two headline steps, and teachers on the smaller network."""
-    headline = STEPS[HEADLINE_STEP]
-    groups = [Group(CASES[name], headline) for name in QUICK_CASES]
-    return [*groups, Group(CASES[QUICK_CASES[0]], STEPS["teacher_step"])]
+    """The headline step on the two small networks."""
+    return [Group(CASES[name], STEPS[HEADLINE_STEP]) for name in QUICK_CASES]
 
 
 def scaling_groups(case: Case) -> list[Group]:

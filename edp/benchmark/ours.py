@@ -80,9 +80,7 @@ def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
     shapes = jax.eval_shape(functools.partial(model.init, key, train=False), example)
     generator = np.random.default_rng(0)
     variables = [_draw(shapes, generator) for _ in range(case.num_members)]
-    # How fast this runs does not matter, how fast it compiles does.
-    options = {"xla_backend_optimization_level": 0}
-    settle = jax.jit(functools.partial(_settle, model), compiler_options=options)
+    settle = jax.jit(functools.partial(_settle, model))
     variables = ensemble.stack([settle(member, image[0]) for member in variables])
     problem = Problem(case, build_model, model, variables, {}, image, label)
     for name in student_names:

@@ -10,7 +10,7 @@ from edp.benchmark import cases, suite, timing
 from edp.errors import InputError
 
 # Less than five minutes in all on two slow cores, compilation included.
-_QUICK_BUDGET = timing.Budget(rounds=5, round_seconds=1.0, group_seconds=40.0)
+_QUICK_BUDGET = timing.Budget(rounds=4, round_seconds=1.0, group_seconds=30.0)
 
 
 def create_plan(
