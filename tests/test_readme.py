@@ -3,6 +3,8 @@
 import pathlib
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -13,7 +15,7 @@ def python_blocks():
 
 
 def test_the_snippet_runs_and_moves_the_inputs():
-    (block,) = python_blocks()
+    block, _ = python_blocks()
     assert len(block.strip().splitlines()) < 20
     names = {}
     exec(compile(block, str(README), "exec"), names)
@@ -21,6 +23,13 @@ def test_the_snippet_runs_and_moves_the_inputs():
     lengths = np.linalg.norm(np.asarray(moved - images), axis=1)
     # A full step, but for the pixels clipped to [0, 1].
     assert (lengths > 0.9 / 255 * np.sqrt(784)).all()
+
+
+def test_the_snippet_on_speed_runs():
+    _, block = python_blocks()
+    names = {"jax": jax, "your_step": lambda x: 2 * x}
+    exec(compile(block, str(README), "exec"), names)
+    assert names["step"](jnp.float32(2)) == 4
 
 
 def test_it_opens_with_the_two_commands():
