@@ -6,13 +6,12 @@ nothing is sent.
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 # An exchange waits until the steps before it are done: rarely enough that this
 # does not show, often enough for a scheduler that soon kills what it asks to end.
@@ -21,35 +20,48 @@ _SECONDS_BETWEEN_EXCHANGES = 1.0
 
 def is_first() -> bool:
     """Whether this is process 0, which alone writes and prints."""
-    return jax.process_index() == 0
+    return _is_alone() or sys.modules["jax"].process_index() == 0
+
+
+def _is_alone() -> bool:
+    # Where JAX was not needed, as to draw a report, it is not imported for this.
+    return "jax" not in sys.modules or sys.modules["jax"].process_count() == 1
+
+
+def _multihost():
+    from jax.experimental import multihost_utils
+
+    return multihost_utils
 
 
 def from_first(value: Any) -> Any:
     """Process 0's value on all of them; made of what JSON holds."""
-    if jax.process_count() == 1:
+    if _is_alone():
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    size = int(_multihost().broadcast_one_to_all(np.int32(len(text))))
     text = text if is_first() else np.zeros(size, np.uint8)
-    return json.loads(multihost_utils.broadcast_one_to_all(text).tobytes())
+    return json.loads(_multihost().broadcast_one_to_all(text).tobytes())
 
 
 def any_of(flag: bool) -> bool:
     """Whether any process has the flag."""
-    return bool(multihost_utils.process_allgather(np.bool_(flag)).any())
+    if _is_alone():
+        return flag
+    return bool(_multihost().process_allgather(np.bool_(flag)).any())
 
 
 @contextlib.contextmanager
 def first_then_others() -> Iterator[None]:
     """Process 0 runs the block, then the others do and find what it wrote."""
     if not is_first():
-        multihost_utils.sync_global_devices("first_then_others")
+        _multihost().sync_global_devices("first_then_others")
     try:
         yield
     finally:
         # Also after an error, which the others then come upon themselves.
-        if is_first():
-            multihost_utils.sync_global_devices("first_then_others")
+        if is_first() and not _is_alone():
+            _multihost().sync_global_devices("first_then_others")
 
 
 def stop_together(should_stop: Callable[[], bool]) -> Callable[[], bool]:
@@ -64,7 +76,7 @@ def stop_together(should_stop: Callable[[], bool]) -> Callable[[], bool]:
     Returns:
       A function that every process calls equally often.
     """
-    if jax.process_count() == 1:
+    if _is_alone():
         return should_stop
     # Calls until the next exchange, and from the last one to that.
     left, interval, exchanged = 1, 1, time.monotonic()
@@ -78,7 +90,7 @@ def stop_together(should_stop: Callable[[], bool]) -> Callable[[], bool]:
         fitting = interval * _SECONDS_BETWEEN_EXCHANGES / max(now - exchanged, 1e-9)
         exchanged = now
         mine = np.array([should_stop(), max(1, min(2 * interval, int(fitting)))])
-        every = multihost_utils.process_allgather(mine)
+        every = _multihost().process_allgather(mine)
         left = interval = int(every[0, 1])  # process 0's: clocks differ
         return bool(every[:, 0].any())
 
