@@ -80,7 +80,8 @@ def _guarded(stages: Callable, check: Callable) -> None:
     from edp import cpu, experiment, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # orbax tells of every file
+        # Orbax tells of every file, and warns where a disk is slow.
+        logging.set_verbosity(logging.ERROR)
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
     _use_compilation_cache()
