@@ -80,8 +80,9 @@ def _guarded(stages: Callable, check: Callable) -> None:
     from edp import cpu, experiment, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
-        # Orbax tells of every file, and warns where a disk is slow.
-        logging.set_verbosity(logging.ERROR)
+        logging.set_verbosity(logging.WARNING)
+        # Orbax, the one user of this logger, warns where no more than a disk is slow.
+        logging.get_absl_logger().addFilter(lambda record: record.levelno >= 40)
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
     _use_compilation_cache()
