@@ -39,6 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
     data.num_workers = 0  # stream: processes that decode; 0: threads of this one
     data.resize = "none"  # stream, images of any size: "random_crop" of 8% to 100% of
     # the area in training, the central 224/256 of the shorter side elsewhere
+    data.downsample = 1  # not streamed: side of the squares of pixels to average
     data.mean = (0.5,)  # per channel (or one for all), of pixels in [0, 1];
     data.std = (0.25,)  # the network itself normalises with them
     data.crop_padding = 0  # pixels padded before a random crop; 0: no crop

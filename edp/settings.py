@@ -138,6 +138,7 @@ _DATA = {
     "stream": _BOOL,
     "num_workers": _INDEX,
     "resize": _one_of(*RESIZES),
+    "downsample": _COUNT,
     "crop_padding": _INDEX,
     "flip": _BOOL,
 }

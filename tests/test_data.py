@@ -771,6 +771,25 @@ def test_settings_that_do_not_fit_are_refused(npz):
     refused(config, "one training example")
 
 
+def test_downsampled_images_are_the_rounded_means_of_their_squares(tmp_path):
+    images = np.zeros((3, 4, 2, 1), np.uint8)
+    images[0, ..., 0] = [[1, 2], [3, 4], [10, 20], [30, 41]]  # means 2.5 and 25.25
+    images[1] = 255
+    labels = np.arange(3) % 2
+    arrays = {f"{part}_images": images for part in ("train", "test")}
+    arrays |= {f"{part}_labels": labels for part in ("train", "test")}
+    config = write_npz(tmp_path / "set.npz", **arrays)
+    config.update(image_shape=(4, 2, 1), num_classes=2, validation_size=1)
+    config.downsample = 2
+    test = create(config).test
+    np.testing.assert_array_equal(test.images[..., 0, 0], [[2, 25], [255, 255], [0, 0]])
+    check_form(create(config))
+    config.downsample = 3
+    refused(config, "data.downsample is 3", "(4, 2, 1)")
+    config.downsample = 0
+    refused(config, "data.downsample is 0", "at least 1")
+
+
 def test_keys_left_out_have_defaults(npz):
     keys = ("source", "path", "image_shape", "num_classes", "validation_size")
     short = {key: npz[key] for key in keys}

@@ -54,6 +54,7 @@ _DEFAULTS = {
     "test_split": "test",
     "stream": False,
     "resize": "none",
+    "downsample": 1,
 }
 
 
@@ -86,6 +87,8 @@ def create_dataset(
       always held in memory.
     * `resize`: for streamed sets of images of any size, 'random_crop'; see
       `edp.data.records`.
+    * `downsample`: for sets in memory, the side of the squares of pixels that are
+      averaged; height and width of `image_shape`, the set's, divide by it.
 
     Smaller training and validation sets are stratified draws made with `seed`. A
     smaller test set is a stratified draw which is the same whatever the seed.
@@ -117,6 +120,7 @@ def create_dataset(
             settings[key] = size
 
     stream = _check_stream(settings, entry.streams)
+    _check_downsample(settings)
     settings["known_labels"] = {}
     if stream and split_path is not None:
         settings["known_labels"] = splits.stored_labels(split_path)
@@ -148,7 +152,8 @@ def create_dataset(
         for split in parts.values():
             split.images[:1]  # what is wrong with all images is told before training
     else:
-        parts = {name: split.in_memory() for name, split in parts.items()}
+        factor = settings["downsample"]
+        parts = {n: split.in_memory().downsample(factor) for n, split in parts.items()}
     return Dataset(**parts, class_names=source.class_names)
 
 
@@ -166,6 +171,21 @@ def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:
             "resized only as they are streamed"
         )
     return stream
+
+
+def _check_downsample(settings: Mapping[str, Any]) -> None:
+    factor, shape = settings["downsample"], settings["image_shape"]
+    splits.check_size("downsample", factor)
+    if factor > 1 and settings["stream"]:
+        raise InputError(
+            f"data.downsample is {factor}, but data.stream is True; only images in "
+            "memory are averaged"
+        )
+    if shape[0] % factor or shape[1] % factor:
+        raise InputError(
+            f"data.downsample is {factor}; it must divide height and width of "
+            f"data.image_shape {shape}"
+        )
 
 
 def _image_shape(value: Any) -> tuple[int, int, int]:

@@ -31,6 +31,15 @@ class Split(NamedTuple):
         """The same examples, all images read."""
         return self._replace(images=np.asarray(self.images[:]))
 
+    def downsample(self, factor: int) -> "Split":
+        """The mean over squares of `factor` x `factor` pixels; H and W divide by it."""
+        if factor == 1:
+            return self
+        n, height, width, channels = self.images.shape
+        squares = (n, height // factor, factor, width // factor, factor, channels)
+        total = self.images.reshape(squares).sum(axis=(2, 4), dtype=np.uint32)
+        return self._replace(images=np.rint(total / factor**2).astype(np.uint8))
+
 
 class Dataset(NamedTuple):
     """The three splits of a data set, and the names of its K classes."""
