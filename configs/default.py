@@ -51,11 +51,15 @@ def get_config() -> ml_collections.ConfigDict:
     model.depth = placeholder(int)  # resnet: 6n + 2; wide_resnet: 6n + 4
     model.widen_factor = placeholder(int)  # wide_resnet: k of WRN-depth-k
     model.remat = placeholder(bool)  # all but convnet: less memory, more time
+    model.batchnorm_groups = placeholder(int)  # None: statistics of the whole batch; G:
+    # of each of G equal parts of it, as on G devices that do not communicate
 
     config.teachers = teachers = ml_collections.ConfigDict()
     teachers.num_members = 4  # M
     teachers.batch_size = 128  # examples per member and step
     teachers.num_epochs = 200
+    teachers.select = "last"  # the epoch kept; or "best": of each member, that of the
+    # highest validation accuracy, computed after every epoch
     teachers.member_strategy = placeholder(str)  # "vmap", "unroll"; None: by backend
     teachers.members_at_once = placeholder(int)  # None: all; few: less memory
     _set_optimizer(teachers)
@@ -77,6 +81,8 @@ def get_config() -> ml_collections.ConfigDict:
     distill.rank_one_lr_factor = 0.5  # batch_ensemble: of the learning rate
     distill.batch_size = 128
     distill.num_epochs = 250
+    distill.select = "last"  # the epoch kept; or "best": that of the highest validation
+    # accuracy, of a batch_ensemble its members' mean
     _set_optimizer(distill)
 
     # Name -> what differs from `distill`; see `student`.

@@ -21,6 +21,16 @@ def create_state(
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
 
+def place(
+    state: TrainState, mesh: jax.sharding.Mesh | None, *, shard_optimizer: bool
+) -> TrainState:
+    """Puts the state on every device; of the optimizer's, if asked, a share on each."""
+    state = sharding.put(state, mesh)
+    if shard_optimizer:
+        state = state._replace(opt_state=sharding.put_spread(state.opt_state, mesh))
+    return state
+
+
 def distill_step(
     state: TrainState,
     batch: dict[str, jax.Array],

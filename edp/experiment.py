@@ -158,6 +158,9 @@ def _check_sizes(
                 f"training images; accepted: 1 to {num_train}"
             )
         sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
+        models.check_groups(
+            config.model.batchnorm_groups, f"{name}.batch_size", batch_size
+        )
         ensemble.check_members_at_once(
             f"{name}.members_at_once", section["members_at_once"], num_members, mesh
         )

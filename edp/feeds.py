@@ -68,6 +68,23 @@ def _key_data(key: jax.Array, name: str) -> np.ndarray:
     return np.asarray(jax.random.key_data(rng.stream(key, name)))
 
 
+def draw_batch(
+    experiment: Experiment, key: jax.Array, step: jax.Array, train, inputs
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """The batch of a step, and a key for the rest of it.
+
+    Args:
+      experiment: see `make_batch`.
+      key: of a stage; its stream 'step' is drawn from.
+      step: the training steps done before.
+      train: see `make_batch`.
+      inputs: see `make_batch`.
+    """
+    step_key = jax.random.fold_in(rng.stream(key, "step"), step)
+    batch_key, step_key = jax.random.split(step_key)
+    return make_batch(experiment, batch_key, train, inputs), step_key
+
+
 def make_batch(
     experiment: Experiment, key: jax.Array, train, inputs
 ) -> dict[str, jax.Array]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from edp import (
     analysis,
-    cpu,
     data,
     evaluation,
     perturbations,
@@ -35,12 +34,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
 
     def load_teachers():
         model, variables = stages.load_teachers(experiment)
-
-        def predict(variables, x):
-            logits = stages.make_teachers(experiment, model, variables).all_logits(x)
-            return jax.nn.softmax(logits, axis=-1)
-
-        return predict, variables
+        return stages.teacher_probs(experiment, model), variables
 
     def load_student(name):
         student, variables = stages.load_student(experiment, name)
@@ -98,15 +92,7 @@ def _predict(
     if processes.from_first(made):
         return predictions.load_predictions(path)
     probs_fn, variables = load()
-    compiled = jax.jit(
-        lambda variables, x: probs_fn(variables, data.to_float(x)),
-        compiler_options=cpu.compiler_options(),
-    )
-    predict = functools.partial(
-        predictions.predict_in_batches,
-        functools.partial(compiled, variables),
-        batch_size=experiment.config.evaluation.batch_size,
-    )
+    predict = functools.partial(stages.create_predict(experiment, probs_fn), variables)
     dataset = experiment.dataset
     result = predictions.Predictions(
         predict(dataset.validation.images),

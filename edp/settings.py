@@ -84,6 +84,7 @@ _IMAGE_SHAPE = _Rule(
 _OPTIMIZER = {
     "batch_size": _COUNT,
     "num_epochs": _COUNT,
+    "select": _one_of("last", "best"),
     "schedule": _one_of("step_linear", "cosine", "constant"),
     "learning_rate": _POSITIVE,
     "warmup_epochs": _NOT_NEGATIVE,
@@ -175,7 +176,12 @@ def check(config: ml_collections.ConfigDict) -> None:
             "mean": _per_channel(_FINITE, image_shape),
             "std": _per_channel(_POSITIVE, image_shape),
         },
-        "model": _of_models() | {"name": _one_of(*MODELS), "remat": _override(_BOOL)},
+        "model": {
+            **_of_models(),
+            "name": _one_of(*MODELS),
+            "remat": _override(_BOOL),
+            "batchnorm_groups": _optional(_COUNT),
+        },
         "distill": distill,
         "students": dict.fromkeys(students, overrides),
     }

@@ -2,11 +2,25 @@
 
 import functools
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
-from edp import checkpoint, ensemble, models, settings, sharding, students, workdir
+from edp import (
+    checkpoint,
+    cpu,
+    data,
+    ensemble,
+    models,
+    predictions,
+    selection,
+    settings,
+    sharding,
+    students,
+    workdir,
+)
 from edp.errors import InputError
 from edp.experiment import Experiment
 
@@ -50,6 +64,85 @@ def make_teachers(
         strategy=experiment.config.teachers.member_strategy,
         mesh=experiment.mesh,
     )
+
+
+def teacher_probs(
+    experiment: Experiment, model: models.Classifier
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """(stacked variables, x [B, ...]) -> the members' probabilities [M, B, K]."""
+
+    def probs(variables, x):
+        logits = make_teachers(experiment, model, variables).all_logits(x)
+        return jax.nn.softmax(logits, axis=-1)
+
+    return probs
+
+
+def create_predict(
+    experiment: Experiment, probs_fn: Callable[[Any, jax.Array], jax.Array]
+) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """What predicts in batches of `evaluation.batch_size`, compiled once.
+
+    Args:
+      experiment: the run.
+      probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
+
+    Returns:
+      (variables, images uint8 [N, ...]) -> probabilities [S, N, K].
+    """
+    compiled = jax.jit(
+        lambda variables, x: probs_fn(variables, data.to_float(x)),
+        compiler_options=cpu.compiler_options(),
+    )
+
+    def predict(variables, images):
+        return predictions.predict_in_batches(
+            functools.partial(compiled, variables),
+            images,
+            experiment.config.evaluation.batch_size,
+        )
+
+    return predict
+
+
+def create_selection(
+    experiment: Experiment,
+    section: Mapping[str, Any],
+    probs_fn: Callable[[Any, jax.Array], jax.Array],
+    *,
+    of_each: bool,
+) -> selection.Selection | None:
+    """What `training.fit` selects epochs by; None to keep the last.
+
+    Args:
+      experiment: its validation images decide.
+      section: `teachers`, or a student's settings.
+      probs_fn: as in `create_predict`.
+      of_each: see `selection.by_accuracy`.
+    """
+    if section["select"] == "last":
+        return None
+    predict = create_predict(experiment, probs_fn)
+    images, labels = experiment.dataset.validation
+    return selection.by_accuracy(
+        lambda variables: predict(variables, images), labels, of_each=of_each
+    )
+
+
+def complete(
+    stage: workdir.Stage, variables: Any, record: Mapping[str, Any], num_networks: int
+) -> None:
+    """Saves what a stage has trained and marks it complete.
+
+    Args:
+      stage: where.
+      variables: of all its networks.
+      record: of `training.fit`; the parameters of one network are added.
+      num_networks: how many are stacked in `variables`.
+    """
+    checkpoint.save_variables(stage.variables, variables)
+    num_params = models.count_params(variables["params"]) // num_networks
+    stage.complete({**record, "num_params": num_params})
 
 
 def student_stage(experiment: Experiment, name: str) -> workdir.Stage:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import tqdm
 
-from edp import cpu, processes, workdir
+from edp import cpu, processes, selection, workdir
 from edp.checkpoint import Checkpoints
 from edp.train_state import TrainState
 
@@ -119,7 +119,8 @@ def fit(
     *,
     label: str,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[TrainState, float]:
+    select: selection.Selection | None = None,
+) -> tuple[Any, dict[str, Any]]:
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
     Args:
@@ -134,10 +135,13 @@ def fit(
       stage: where checkpoints and `metrics.jsonl` go.
       label: what to call this in the progress shown.
       should_stop: asked before every dispatch; True saves and raises `Interrupted`.
+      select: what is asked after every epoch, to keep the variables of the best
+        one, a second copy. None: those of the last.
 
     Returns:
-      The final state and the seconds spent training, compilation and earlier,
-      interrupted runs included.
+      The variables kept, and what is to be recorded of them: `train_seconds`,
+      compilation, scores and earlier, interrupted runs included; with `select`, the
+      `selected_epoch`, from 1, and its score by name, of each of M if it gives [M].
 
     Raises:
       Interrupted: if `should_stop` said so.
@@ -152,9 +156,13 @@ def fit(
     total = schedule.num_steps
     with Checkpoints(stage.checkpoints) as checkpoints:
         seconds_before, epoch_metrics = 0.0, []
-        restored = checkpoints.restore_latest(state)
+        best = None if select is None else selection.begin(state.variables)
+        restored = checkpoints.restore_latest(_saved(state, best))
         if restored is not None:
             state, record = restored
+            if best is not None:
+                state, variables = state
+                best = selection.restore(variables, record["best"])
             seconds_before = record["seconds"]
             epoch_metrics = [
                 {name: [value] for name, value in metrics.items()}
@@ -173,7 +181,9 @@ def fit(
                 "seconds": seconds(),
                 "epoch_metrics": _to_floats(epoch_metrics),
             }
-            checkpoints.save(step, state, record)
+            if best is not None:
+                record["best"] = best.record
+            checkpoints.save(step, _saved(state, best), record)
             saved = time.monotonic()
 
         last_inputs = None
@@ -203,6 +213,10 @@ def fit(
                             f"{label}: the loss is {means['loss']} in epoch {epoch}; "
                             f"earlier checkpoints are kept in {stage.checkpoints}"
                         )
+                    if best is not None:
+                        scores = select.score(state.variables)
+                        best = selection.update(best, state.variables, scores, epoch)
+                        means[select.name] = float(np.mean(scores))
                     row = {"epoch": epoch, "step": step, **means}
                     workdir.append_line(stage.log, json.dumps(row))
                     progress.epoch(epoch, means)
@@ -210,7 +224,17 @@ def fit(
                     if processes.from_first(due):
                         save()
             save()
-        return state, seconds()
+        if best is None:
+            return state.variables, {"train_seconds": seconds()}
+        return best.variables, {
+            "train_seconds": seconds(),
+            "selected_epoch": best.epochs.tolist(),
+            select.name: best.scores.tolist(),
+        }
+
+
+def _saved(state: TrainState, best: selection.Best | None) -> Any:
+    return state if best is None else (state, best.variables)
 
 
 def _jit_steps(step_fn: Callable, placed: TrainState) -> Callable:

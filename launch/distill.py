@@ -1,19 +1,15 @@
 """Distils the teachers into the students of the configuration."""
 
-import jax
 import ml_collections
 from absl import flags
 
 from edp import (
-    checkpoint,
     distill,
     feeds,
-    models,
     optimizers,
     perturbations,
     rng,
     settings,
-    sharding,
     stages,
     training,
 )
@@ -40,15 +36,12 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     tx = optimizers.create_optimizer(config, steps, student.rank_one)
     init_key = rng.stream(key, "init")
     state = distill.create_state(student, tx, init_key, experiment.example)
-    state = sharding.put(state, mesh)
-    if experiment.config.mesh.shard_optimizer:
-        state = state._replace(opt_state=sharding.put_spread(state.opt_state, mesh))
+    shard_optimizer = experiment.config.mesh.shard_optimizer
+    state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
 
     def step(state, resources, inputs):
         train, teacher_variables = resources
-        step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
-        batch_key, step_key = jax.random.split(step_key)
-        batch = feeds.make_batch(experiment, batch_key, train, inputs)
+        batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)
         return distill.distill_step(
             state,
             batch,
@@ -61,8 +54,11 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             mesh=mesh,
         )
 
+    def probs_fn(variables, x):
+        return student.predict(student.finalise(variables), x)
+
     with app.stop_requests() as should_stop:
-        state, seconds = training.fit(
+        variables, record = training.fit(
             step,
             state,
             (experiment.train, teacher_variables),
@@ -71,11 +67,9 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             stage,
             label=name,
             should_stop=should_stop,
+            select=stages.create_selection(experiment, config, probs_fn, of_each=False),
         )
-    variables = student.finalise(state.variables)
-    checkpoint.save_variables(stage.variables, variables)
-    num_params = models.count_params(variables["params"])
-    stage.complete({"train_seconds": seconds, "num_params": num_params})
+    stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
 
 def check_only(config: ml_collections.ConfigDict) -> None:

@@ -2,16 +2,7 @@
 
 import jax
 
-from edp import (
-    checkpoint,
-    ensemble,
-    feeds,
-    models,
-    optimizers,
-    rng,
-    training,
-    workdir,
-)
+from edp import ensemble, feeds, optimizers, rng, stages, training, workdir
 from edp import experiment as experiments
 from launch import app
 
@@ -36,9 +27,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
     state = ensemble.place(state, mesh)
 
     def step(state, train, inputs):
-        step_key = jax.random.fold_in(rng.stream(key, "step"), state.step)
-        batch_key, step_key = jax.random.split(step_key)
-        batch = feeds.make_batch(experiment, batch_key, train, inputs)
+        batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)
         return ensemble.train_step(
             state,
             batch,
@@ -50,9 +39,10 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             mesh=mesh,
         )
 
+    probs_fn = stages.teacher_probs(experiment, model)
     images_per_step = config.batch_size * num_members
     with app.stop_requests() as should_stop:
-        state, seconds = training.fit(
+        variables, record = training.fit(
             step,
             state,
             experiment.train,
@@ -61,10 +51,9 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             stage,
             label="teachers",
             should_stop=should_stop,
+            select=stages.create_selection(experiment, config, probs_fn, of_each=True),
         )
-    checkpoint.save_variables(stage.variables, state.variables)
-    num_params = models.count_params(state.params) // num_members
-    stage.complete({"train_seconds": seconds, "num_params": num_params})
+    stages.complete(stage, variables, record, num_members)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from edp.errors import InputError
-from edp.models.classifier import Classifier
+from edp.models.classifier import Classifier, check_groups
 from edp.models.convnet import ConvNet
 from edp.models.layers import rank_one_mask
 from edp.models.resnet import ResNet
@@ -30,6 +30,7 @@ __all__ = [
     "ResNet",
     "ResNet50",
     "WideResNet",
+    "check_groups",
     "count_params",
     "create_model",
     "rank_one_mask",
@@ -59,8 +60,8 @@ def create_model(
     """Builds the model that a config names.
 
     Args:
-        config: `name`, one of `MODELS`, and settings of that model, such as depth,
-            width or widen_factor. One that is None is left at the model's default,
+        config: `name`, one of `MODELS`, `batchnorm_groups` (see `Classifier`) and
+            settings of that model, such as depth, width or widen_factor. One that is None is left at the model's default,
             one that the model does not have is passed over.
         num_classes: K.
         mean: per channel, of images in [0, 1].
@@ -95,6 +96,7 @@ def create_model(
         dtype=jnp.dtype(dtype),
         num_members=num_members,
         factor_init=factor_init,
+        batchnorm_groups=config.get("batchnorm_groups"),
         **settings,
     )
 

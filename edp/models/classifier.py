@@ -41,6 +41,15 @@ def check_positive(name: str, value: Any) -> None:
         raise InputError(f"{name}={value!r}: accepted is an integer of at least 1")
 
 
+def check_groups(groups: int | None, name: str, batch_size: int) -> None:
+    """Raises InputError unless a batch, of the size called `name`, has equal parts."""
+    if groups is not None and batch_size % groups:
+        raise InputError(
+            f"model.batchnorm_groups={groups} does not divide {name}={batch_size}; "
+            "accepted: None or a number of equal parts of the batch"
+        )
+
+
 class Classifier(nn.Module):
     """An image classifier: normalise, feature maps, mean over positions, dense.
 
@@ -55,6 +64,8 @@ class Classifier(nn.Module):
             layer, the parameters and the statistics are float32.
         num_members: None for one network; M for a BatchEnsemble of M.
         factor_init: how its rank-one factors start: 'normal', 'sign' or 'ones'.
+        batchnorm_groups: None, or G: in training, batch normalisation takes each of
+            G equal, consecutive parts of the images (with all members) by itself.
 
     Raises:
         InputError: on construction, if a setting is out of its range.
@@ -66,11 +77,14 @@ class Classifier(nn.Module):
     dtype: Any = jnp.float32
     num_members: int | None = None
     factor_init: str = "normal"
+    batchnorm_groups: int | None = None
 
     def __post_init__(self):
         check_positive("num_classes", self.num_classes)
         if self.num_members is not None:
             check_positive("num_members", self.num_members)
+        if self.batchnorm_groups is not None:
+            check_positive("batchnorm_groups", self.batchnorm_groups)
         factor_initializer(self.factor_init)
         if len(self.mean) != len(self.std):
             raise InputError(
@@ -110,17 +124,22 @@ class Classifier(nn.Module):
 
         Returns:
             Logits, float32 [B, K]; [M, B, K] with members.
+
+        Raises:
+            InputError: in training, if `batchnorm_groups` does not divide B.
         """
         chex.assert_shape(x, (None, None, None, len(self.mean)))
         mean, std = jnp.asarray((self.mean, self.std), jnp.float32)
         members = {"num_members": self.num_members, "factor_init": self.factor_init}
+        groups = self.batchnorm_groups if train else None
+        check_groups(groups, "batch_size", x.shape[0])
         x = ((x - mean) / std).astype(self.dtype)
         if self.num_members is not None:
             x = fold(x, self.num_members)
         x = self.feature_maps(
             x,
             conv=partial(Conv, dtype=self.dtype, **members),
-            norm=partial(BatchNorm, use_running_average=not train),
+            norm=partial(BatchNorm, use_running_average=not train, groups=groups),
         )
         # Logits rounded to bfloat16 would show in likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))

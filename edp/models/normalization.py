@@ -7,6 +7,7 @@ is there anyway as the output of the layer below, and two numbers per channel.
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,17 +18,22 @@ class BatchNorm(nn.Module):
 
     One for all members of a BatchEnsemble: its statistics are over the folded
     rows. They are float32 whatever the input is, and move a tenth of the way to
-    those of each batch. Called on [..., C]; returns the same shape and dtype.
+    those of each batch. Called on [N, ..., C]; returns the same shape and dtype.
 
     Attributes:
         use_running_average: whether to normalise by the statistics kept in
             `batch_stats`, or by those of the batch, which then update them.
+        groups: None, or G, to normalise each of G equal, consecutive parts of the
+            batch by its own moments, as G devices do that do not communicate. The
+            kept statistics then move to the mean of the parts' moments, as if those
+            devices kept their own and averaged them.
         momentum: what the kept statistics keep of themselves.
         epsilon: added to the variance.
         scale_init: initializer of the scale.
     """
 
     use_running_average: bool
+    groups: int | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
@@ -43,7 +49,10 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             inverse = jax.lax.rsqrt(var.value + self.epsilon)
             return _affine(x, mean.value, inverse, scale, bias).astype(x.dtype)
-        y, *moments = normalise(x, scale, bias, self.epsilon)
+        if self.groups is None:
+            y, *moments = normalise(x, scale, bias, self.epsilon)
+        else:
+            y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)
         if not self.is_initializing():
             for kept, new in zip((mean, var), moments, strict=True):
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * new
@@ -65,6 +74,19 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float):
         the (population) variance, float32 [C], which are constants to gradients.
     """
     return _normalise_fwd(x, scale, bias, epsilon)[0]
+
+
+def normalise_groups(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, groups: int
+):
+    """`normalise` of each of G equal parts of x [N, ..., C]; the parts' mean moments.
+
+    The rows of a part are consecutive, N / G of them.
+    """
+    chex.assert_is_divisible(x.shape[0], groups)
+    parts = x.reshape(groups, -1, *x.shape[1:])
+    y, mean, var = jax.vmap(lambda part: normalise(part, scale, bias, epsilon))(parts)
+    return y.reshape(x.shape), mean.mean(axis=0), var.mean(axis=0)
 
 
 def _affine(x, mean, inverse, scale, bias):
