@@ -29,6 +29,8 @@ SHORT = [
     "--config.teachers.num_epochs=2",
     "--config.distill.num_epochs=2",
     "--config.data.crop_padding=0",
+    "--config.teachers.select=best",
+    "--config.distill.select=best",
 ]
 OPTIMIZATION = "--xla_backend_optimization_level=0"
 

@@ -311,6 +311,32 @@ def test_single_commands_make_what_run_makes(finished, server, tmp_path):
     assert_same_run(workdir, finished)
 
 
+def test_the_best_epochs_are_kept(server, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*tiny(workdir, "be_disagreement"), "--config.model.batchnorm_groups=2"]
+    for section in ("teachers", "distill"):
+        flags.append(f"--config.{section}.select=best")
+        # At this rate they are as good as they get before the last epoch.
+        flags.append(f"--config.{section}.learning_rate=0.5")
+    succeed(server.run("run", *flags))
+    stages = {"teachers": "teachers", "be_disagreement": "students/be_disagreement"}
+    epochs = {}
+    for name, stage in stages.items():
+        record = json.loads((workdir / stage / "complete.json").read_text())
+        logged = [row["validation_accuracy"] for row in read_log(workdir / stage)]
+        with np.load(workdir / "predictions" / f"{name}.npz") as file:
+            predicted = file["validation_probs"].argmax(-1)
+            accuracies = (predicted == file["validation_labels"]).mean(-1)
+        epochs[name], accuracy = record["selected_epoch"], record["validation_accuracy"]
+        if name == "teachers":
+            assert accuracy == accuracies.tolist()
+            assert max(logged) <= np.mean(accuracy)
+        else:
+            assert accuracy == accuracies.mean() == max(logged)
+            assert epochs[name] == 1 + logged.index(accuracy)
+    assert epochs == {}
+
+
 # --- Interruptions ----------------------------------------------------------
 
 
@@ -662,6 +688,7 @@ BAD = {
             teachers__schedule="linear",
             distill__quantity="entropy",
             teachers__member_strategy="scan",
+            distill__select="first",
         ),
         [
             "distill.perturbation='odds' must be one of none, gaussian, ods",
@@ -670,6 +697,7 @@ BAD = {
             "teachers.schedule='linear' must be one of step_linear, cosine",
             "distill.quantity='entropy' must be one of variance",
             "teachers.member_strategy='scan' must be one of vmap",
+            "distill.select='first' must be one of last, best",
         ],
     ),
     "setting of the model": (settings(model__width=0), ["model.width=0"]),
@@ -726,6 +754,10 @@ BAD = {
     "batch size": (
         settings(students__single_none__batch_size=81),
         ["students.single_none.batch_size=81", "1 to 80"],
+    ),
+    "groups of batch normalisation": (
+        settings(model__batchnorm_groups=3),
+        ["model.batchnorm_groups=3 does not divide teachers.batch_size=20"],
     ),
     "mesh": (settings(mesh__member=2), ["mesh.member=2", "1 device"]),
     "processes not told of": (

@@ -61,8 +61,9 @@ def create_model(
 
     Args:
         config: `name`, one of `MODELS`, `batchnorm_groups` (see `Classifier`) and
-            settings of that model, such as depth, width or widen_factor. One that is None is left at the model's default,
-            one that the model does not have is passed over.
+            settings of that model, such as depth, width or widen_factor. One that is
+            None is left at the model's default, one that the model does not have is
+            passed over.
         num_classes: K.
         mean: per channel, of images in [0, 1].
         std: per channel, of images in [0, 1].

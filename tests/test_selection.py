@@ -1,0 +1,126 @@
+"""Tests of the epoch that training keeps, on scores that can be followed by hand."""
+
+import itertools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edp import selection, training, workdir
+from edp.train_state import TrainState
+
+SCHEDULE = training.Schedule(
+    num_epochs=4, steps_per_epoch=2, images_per_step=1, checkpoint_minutes=0.0
+)
+# Of two members after each epoch: up and down, with a tie; their means too.
+SCORES = [[0.1, 0.2], [0.5, 0.1], [0.5, 0.4], [0.3, 0.4]]
+MEANS = [0.15, 0.3, 0.45, 0.35]
+
+
+def step_fn(state, resources, inputs):
+    """Every variable becomes the number of steps made."""
+    step = state.step + 1
+    params = {"a": jnp.full((2, 3), step), "b": jnp.full(2, step)}
+    model_state = {"batch_stats": jnp.full((2, 1), step)}
+    return TrainState(step, params, model_state, ()), {"loss": inputs * 1.0}
+
+
+def score_each(variables):
+    epoch = int(variables["params"]["b"][0]) // SCHEDULE.steps_per_epoch
+    return np.array(SCORES[epoch - 1])
+
+
+def score_mean(variables):
+    return score_each(variables).mean()
+
+
+def fit(path, score, should_stop=lambda: False):
+    """Gives what is kept, as numpy arrays, and what is recorded but the time."""
+    params = {"a": jnp.zeros((2, 3), int), "b": jnp.zeros(2, int)}
+    state = TrainState(
+        jnp.int32(0), params, {"batch_stats": jnp.zeros((2, 1), int)}, ()
+    )
+    variables, record = training.fit(
+        step_fn,
+        state,
+        None,
+        training.resident_feed(lambda epoch: jnp.arange(SCHEDULE.steps_per_epoch)),
+        SCHEDULE,
+        workdir.Stage(path, {}),
+        label="this",
+        should_stop=should_stop,
+        select=score and selection.Selection("score", score),
+    )
+    assert record.pop("train_seconds") > 0
+    kept = variables["params"]["a"], variables["batch_stats"]
+    return [np.asarray(x).tolist() for x in kept], record
+
+
+def read_log(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").open()]
+
+
+# What is kept by each way of scoring: epoch e ends with step 2 e.
+KEPT = {
+    None: ([[[8] * 3] * 2, [[8]] * 2], {}),
+    score_mean: (
+        [[[6] * 3] * 2, [[6]] * 2],
+        {"selected_epoch": 3, "score": np.mean([0.5, 0.4])},
+    ),
+    score_each: (
+        [[[4] * 3, [6] * 3], [[4], [6]]],
+        {"selected_epoch": [2, 3], "score": [0.5, 0.4]},
+    ),
+}
+
+
+@pytest.mark.parametrize("score", KEPT)
+def test_keeps_the_best_epoch_and_of_equal_ones_the_first(tmp_path, score, capfd):
+    assert fit(tmp_path, score) == KEPT[score]
+    log = read_log(tmp_path)
+    lines = capfd.readouterr().err.splitlines()
+    if score is None:
+        assert all(row.keys() == {"epoch", "step", "loss"} for row in log)
+    else:
+        np.testing.assert_allclose([row["score"] for row in log], MEANS)
+        assert [line.split("  ")[3] for line in lines] == [
+            f"score {mean:.4f}" for mean in MEANS
+        ]
+    assert fit(tmp_path, score) == KEPT[score]  # there was nothing left to do
+
+
+@pytest.mark.parametrize("score", [score_mean, score_each])
+@pytest.mark.parametrize("num_steps", range(8))
+def test_goes_on_with_the_best_epoch_before(tmp_path, score, num_steps):
+    fit(tmp_path / "whole", score)
+    asked = itertools.count()
+    with pytest.raises(training.Interrupted, match=f"at step {num_steps} of 8"):
+        fit(tmp_path / "parts", score, lambda: next(asked) >= num_steps)
+    assert fit(tmp_path / "parts", score) == KEPT[score]
+    assert read_log(tmp_path / "parts") == read_log(tmp_path / "whole")
+
+
+def test_only_a_selection_is_saved_beside_the_state(tmp_path):
+    def saved(score):
+        fit(tmp_path / str(score), score)
+        (record,) = (tmp_path / str(score)).glob("checkpoints/8/record/metadata")
+        return json.loads(record.read_text()).keys()
+
+    assert saved(None) == {"seconds", "epoch_metrics"}
+    assert saved(score_each) == {"seconds", "epoch_metrics", "best"}
+
+
+def test_accuracy_of_each_member_or_their_mean():
+    labels = np.array([0, 1, 1, 2])
+    predicted = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [0, 1, 0, 2]])
+    probs = np.eye(3)[predicted]
+
+    def score(of_each):
+        select = selection.by_accuracy(probs.__getitem__, labels, of_each=of_each)
+        assert select.name == "validation_accuracy"
+        return select.score(slice(None)).tolist()  # stands for the variables
+
+    assert score(of_each=True) == [0.75, 0.25, 0.75]
+    # Not of the mean of their probabilities, which is right on all but the last.
+    assert score(of_each=False) == pytest.approx(1.75 / 3)
