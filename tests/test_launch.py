@@ -316,7 +316,7 @@ def test_the_best_epochs_are_kept(server, tmp_path):
     flags = [*tiny(workdir, "be_disagreement"), "--config.model.batchnorm_groups=2"]
     for section in ("teachers", "distill"):
         flags.append(f"--config.{section}.select=best")
-        # At this rate they are as good as they get before the last epoch.
+        # At this rate the teachers' accuracies go up and down.
         flags.append(f"--config.{section}.learning_rate=0.5")
     succeed(server.run("run", *flags))
     stages = {"teachers": "teachers", "be_disagreement": "students/be_disagreement"}
@@ -334,7 +334,7 @@ def test_the_best_epochs_are_kept(server, tmp_path):
         else:
             assert accuracy == accuracies.mean() == max(logged)
             assert epochs[name] == 1 + logged.index(accuracy)
-    assert epochs == {}
+    assert epochs["teachers"] != [3, 3]  # or the last would have done as well
 
 
 # --- Interruptions ----------------------------------------------------------
