@@ -1,6 +1,7 @@
 """Predictions: member probabilities of an ensemble or a student, and their files."""
 
 import collections
+import functools
 import io
 import os
 import pathlib
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from edp import sharding, workdir
+from edp import cpu, data, sharding, workdir
 from edp.errors import InputError
 
 # Batches dispatched ahead of the one being copied back: enough that the device
@@ -68,6 +69,28 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
     except Exception as error:  # A damaged archive can fail in any layer under it.
         raise InputError(f"{path} does not hold predictions: {error}") from error
     return predictions
+
+
+def create_predictor(
+    probs_fn: Callable[[Any, jax.Array], jax.Array], variables: Any, batch_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images to member probabilities, compiled when first used.
+
+    Args:
+      probs_fn: (variables, x in [0, 1]) -> member probabilities [S, B, K].
+      variables: its variables.
+      batch_size: examples per call.
+
+    Returns:
+      `predict_in_batches` of images, uint8 or float32 in [0, 1].
+    """
+
+    @functools.partial(jax.jit, compiler_options=cpu.compiler_options())
+    def step(variables, x):
+        return probs_fn(variables, data.to_float(x) if x.dtype == np.uint8 else x)
+
+    predict = functools.partial(step, variables)
+    return lambda images: predict_in_batches(predict, images, batch_size)
 
 
 def predict_in_batches(

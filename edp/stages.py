@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -81,6 +82,26 @@ def load_student(experiment: Experiment, name: str) -> tuple[students.Student, A
     stage = student_stage(experiment, name)
     variables = _load_variables(stage.variables, like)
     return student, sharding.put(variables, experiment.mesh)
+
+
+def load_predictor(
+    experiment: Experiment, name: str
+) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
+    """The predictor 'teachers' or a completed student, and its variables.
+
+    Returns:
+      (variables, x [B, ...]) -> member probabilities [S, B, K], and the variables.
+    """
+    if name != "teachers":
+        student, variables = load_student(experiment, name)
+        return student.predict, variables
+    model, variables = load_teachers(experiment)
+
+    def predict(variables, x):
+        logits = make_teachers(experiment, model, variables).all_logits(x)
+        return jax.nn.softmax(logits, axis=-1)
+
+    return predict, variables
 
 
 def _load_variables(path: pathlib.Path, like: Any) -> Any:
