@@ -39,8 +39,10 @@ def by_step_size(
     """
     scale = 100 if percent else 1
     labels = [*levels, *(curve.name for curve in curves)]
-    left, right, top, bottom, inner, height = 44, label_room(labels), 26, 42, 220, 260
-    figure, axes = new_figure(left + inner + right, height, left, right, top, bottom)
+    left, inner, top, bottom = 44, 220, 26, 42
+    right, least = label_room(labels)
+    width, height = left + inner + right, max(260, top + bottom + least)
+    figure, axes = new_figure(width, height, left, right, top, bottom)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     said, ends = [], []

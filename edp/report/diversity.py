@@ -91,9 +91,9 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> str:
             if name in _CLEAN:
                 levels[_CLEAN[name]] = value
             elif step is not None:
-                points.setdefault(name, []).append((step, value))
+                points.setdefault(name, {})[step] = value
         lines = [
-            curves.Curve(shorten(name, 20), sorted(found), colours.get(name))
+            curves.Curve(shorten(name, 20), sorted(found.items()), colours.get(name))
             for name, found in points.items()
             if len(found) > 1
         ]

@@ -76,9 +76,9 @@ def cnll_by_ensemble_size(
     """
     ends = [*students, Level(f"DE-{sizes[-1]}", cnll[-1], None, -1, False)]
     labels = [f"{end.cnll:.4f} {end.name}" for end in ends]
-    left, inner, right, top, bottom = 48, 230, label_room(labels), 26, 42
-    width = left + inner + right
-    height = max(280, top + bottom + _LINE * (len(ends) + 1))
+    left, inner, top, bottom = 48, 230, 26, 42
+    right, least = label_room(labels)
+    width, height = left + inner + right, max(280, top + bottom + least)
     figure, axes = new_figure(width, height, left, right, top, bottom)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -188,9 +188,9 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(said))
 
 
-def label_room(labels: Sequence[str]) -> float:
-    """How much room `label_ends` needs on the right, in pixels."""
-    return _LEAD + 6.8 * max(map(len, labels))
+def label_room(labels: Sequence[str]) -> tuple[float, float]:
+    """What `label_ends` needs, in pixels: on the right, and of the axes' height."""
+    return _LEAD + 6.8 * max(map(len, labels)), _LINE * (len(labels) + 1)
 
 
 def label_ends(
