@@ -662,7 +662,8 @@ def test_diversity_is_drawn_against_the_step_size(tmp_path):
     labels = [a["aria-label"] for tag, a in Page(section).tags if tag == "svg"]
     assert labels == [
         # Bars are of the student's own step alone.
-        "pairwise KL: training inputs 0.1, test inputs 0.4, <be>: ods, step 0.00784 0.3",
+        "pairwise KL: training inputs 0.1, test inputs 0.4, "
+        "<be>: ods, step 0.00784 0.3",
         "mean member error: training inputs 0.0 %, test inputs 20.0 %, "
         "<be>: ods, step 0.00784 10.0 %",
         "pairwise KL by step size: training inputs 0.1; test inputs 0.4; "
@@ -685,11 +686,8 @@ def test_students_stand_beside_their_teachers(tmp_path):
     section = diversity.diversity_section(tmp_path / "analysis.json", rows)
     head, perturbed, test = Page(section).rows
     # No column of what no row has, nor twice the same at temperature 1.
-    assert head == ["student", "inputs", "KL to it", "pairwise KL", "teachers'"] + [
-        "error %"
-    ]
-    assert perturbed[1:] == ["perturbed training inputs", "0.5000", "0.2500"] + [
-        "0.7500",
-        "12.50",
-    ]
-    assert perturbed[0] == test[0] == "<be>" and test[3] == "–"
+    columns = ["KL to it", "pairwise KL", "teachers'", "error %"]
+    assert head == ["student", "inputs", *columns]
+    values = ["0.5000", "0.2500", "0.7500", "12.50"]
+    assert perturbed == ["<be>", "perturbed training inputs", *values]
+    assert test == ["<be>", "test inputs", values[0], "–", *values[2:]]
