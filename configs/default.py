@@ -92,8 +92,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 256
     evaluation.max_subsets = 256  # of teachers, per ensemble size; more: a sample
-    evaluation.diversity_size = 1000  # inputs on which teachers are compared
+    evaluation.diversity_size = 1000  # inputs on which networks are compared
     evaluation.gallery_size = 6  # inputs shown in the report
+    evaluation.step_sizes = ()  # η at which each perturbation is analysed besides its
+    # students' own, as (1 / 255, 2 / 255, 4 / 255, 8 / 255)
     return config
 
 

@@ -1,25 +1,10 @@
 """From completed stages to the files that show what came of them."""
 
 import functools
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import numpy as np
-
-from edp import (
-    analysis,
-    data,
-    evaluation,
-    perturbations,
-    predictions,
-    processes,
-    rng,
-    settings,
-    stages,
-    workdir,
-)
+from edp import evaluation, predictions, processes, settings, stages, workdir
 from edp.experiment import Experiment
 
 
@@ -31,17 +16,8 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
     """
     config = experiment.config
     record = stages.teachers_record(experiment)
-
-    def load_teachers():
-        model, variables = stages.load_teachers(experiment)
-        return stages.teacher_probs(experiment, model), variables
-
-    def load_student(name):
-        student, variables = stages.load_student(experiment, name)
-        return student.predict, variables
-
     rows = evaluation.ensemble_rows(
-        _predict(experiment, "teachers", record, load_teachers),
+        _predict(experiment, "teachers", record),
         seed=experiment.teacher_dependencies["seed"],
         num_params=record["num_params"],
         train_seconds=record["train_seconds"],
@@ -56,7 +32,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
         chosen = settings.student_settings(config, name)
         row = evaluation.student_row(
             name,
-            _predict(experiment, name, record, functools.partial(load_student, name)),
+            _predict(experiment, name, record),
             ensemble_rows,
             student=chosen["student"],
             perturbation=chosen["perturbation"],
@@ -70,18 +46,14 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
 
 
 def _predict(
-    experiment: Experiment,
-    name: str,
-    record: Mapping[str, Any],
-    load: Callable[[], tuple[Callable[[Any, jax.Array], jax.Array], Any]],
+    experiment: Experiment, name: str, record: Mapping[str, Any]
 ) -> predictions.Predictions:
     """Member probabilities on validation and test images, made once.
 
     Args:
       experiment: the run.
-      name: of the file in `predictions/`.
+      name: 'teachers' or a student; also of the file in `predictions/`.
       record: of the stage that made the variables.
-      load: gives the function (variables, x) -> probabilities and the variables.
     """
     directory = experiment.workdir / "predictions"
     # Which training each file was made from.
@@ -91,7 +63,7 @@ def _predict(
     made = path.exists() and made_from.get(name) == record["id"]
     if processes.from_first(made):
         return predictions.load_predictions(path)
-    probs_fn, variables = load()
+    probs_fn, variables = stages.load_predictor(experiment, name)
     predict = functools.partial(stages.create_predict(experiment, probs_fn), variables)
     dataset = experiment.dataset
     result = predictions.Predictions(
@@ -103,51 +75,3 @@ def _predict(
     predictions.save_predictions(path, result)
     workdir.write_json(index, {**made_from, name: record["id"]})
     return result
-
-
-def analyse_teachers(experiment: Experiment) -> None:
-    """Writes `analysis.json` and `gallery.npz`: where the teachers disagree.
-
-    On clean training and test inputs, and on training inputs perturbed as for
-    each student (once where several students perturb alike).
-    """
-    config = experiment.config
-    model, variables = stages.load_teachers(experiment)
-    chosen, seen = {}, []
-    for name in config.students:
-        student = settings.student_settings(config, name)
-        perturbs_alike = [student[key] for key in settings.PERTURBATION_KEYS]
-        if student["perturbation"] != "none" and perturbs_alike not in seen:
-            seen.append(perturbs_alike)
-            chosen[name] = student
-    size = config.evaluation.diversity_size
-    dataset = experiment.dataset
-    result, gallery = analysis.compare_inputs(
-        functools.partial(stages.make_teachers, experiment, model),
-        variables,
-        {
-            "train": data.Split(*(a[:size] for a in dataset.train)),
-            "test": data.Split(*(a[:size] for a in dataset.test)),
-        },
-        {
-            name: perturbations.create_perturbation(student)
-            for name, student in chosen.items()
-        },
-        rng.stream(experiment.key, "analysis"),
-        batch_size=config.evaluation.batch_size,
-        gallery_size=config.evaluation.gallery_size,
-    )
-    facts = {
-        name: {"perturbation": s["perturbation"], "step_size": s["step_size"]}
-        for name, s in chosen.items()
-    }
-    clean = {"perturbation": None, "step_size": None}
-    rows = [
-        {"inputs": name, **facts.get(name, clean), **values}
-        for name, values in result.items()
-    ]
-    workdir.write_json(experiment.workdir / "analysis.json", {"diversity": rows})
-    buffer = io.BytesIO()
-    names = np.array(experiment.dataset.class_names)
-    np.savez_compressed(buffer, class_names=names, **gallery)
-    workdir.write_bytes(experiment.workdir / "gallery.npz", buffer.getvalue())

@@ -76,6 +76,10 @@ _BOOL = _Rule("True or False", lambda v: isinstance(v, bool))
 _MILESTONES = _Rule(
     "two epochs E1 < E2", lambda v: len(v) == 2 and 0 < v[0] < v[1] < math.inf
 )
+_STEP_SIZES = _Rule(
+    "distinct finite numbers above 0, or ()",
+    lambda v: all(map(_POSITIVE, v)) and len(set(v)) == len(v),
+)
 _IMAGE_SHAPE = _Rule(
     "(height, width, channels), integers of at least 1",
     lambda v: len(v) == 3 and all(map(_COUNT, v)),
@@ -126,6 +130,7 @@ _RULES = {
         "max_subsets": _COUNT,
         "diversity_size": _COUNT,
         "gallery_size": _COUNT,
+        "step_sizes": _STEP_SIZES,
     },
 }
 _DATA = {

@@ -88,10 +88,13 @@ def create_predict(
       probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
 
     Returns:
-      (variables, images uint8 [N, ...]) -> probabilities [S, N, K].
+      (variables, images [N, ...], uint8 or float32 in [0, 1]) -> probabilities
+      [S, N, K].
     """
     compiled = jax.jit(
-        lambda variables, x: probs_fn(variables, data.to_float(x)),
+        lambda variables, x: probs_fn(
+            variables, data.to_float(x) if x.dtype == np.uint8 else x
+        ),
         compiler_options=cpu.compiler_options(),
     )
 
@@ -174,6 +177,21 @@ def load_student(experiment: Experiment, name: str) -> tuple[students.Student, A
     stage = student_stage(experiment, name)
     variables = _load_variables(stage.variables, like)
     return student, sharding.put(variables, experiment.mesh)
+
+
+def load_predictor(
+    experiment: Experiment, name: str
+) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
+    """The predictor 'teachers' or a completed student, and its variables.
+
+    Returns:
+      (variables, x [B, ...]) -> member probabilities [S, B, K], and the variables.
+    """
+    if name != "teachers":
+        student, variables = load_student(experiment, name)
+        return student.predict, variables
+    model, variables = load_teachers(experiment)
+    return teacher_probs(experiment, model), variables
 
 
 def _load_variables(path: pathlib.Path, like: Any) -> Any:

@@ -1,6 +1,6 @@
 """Evaluates the ensemble and every completed student, side by side."""
 
-from edp import results, workdir
+from edp import disagreements, results, workdir
 from edp.experiment import Experiment
 from launch import app
 
@@ -9,7 +9,7 @@ def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`."""
     rows = results.collect_rows(experiment)
     workdir.write_json(experiment.workdir / "results.json", rows)
-    results.analyse_teachers(experiment)
+    disagreements.write_analysis(experiment)
 
 
 if __name__ == "__main__":

@@ -246,6 +246,17 @@ def test_disagreement_rate_by_hand():
     np.testing.assert_allclose(metrics.disagreement_rate(probs), [2 / 3, 0.0, 1.0])
 
 
+def test_variance_by_hand_and_as_a_difference_of_brier_scores():
+    # Deviations of ±0.2 from 0.7 and 0.3: 0.04 for each of the two classes.
+    probs = np.array([[[0.5, 0.5]], [[0.9, 0.1]]])
+    np.testing.assert_allclose(metrics.variance(probs), [0.08], rtol=1e-12)
+    probs = random_probs(4, 30, 5)
+    labels = random_labels(probs[0])
+    of_members = np.mean([metrics.brier(member, labels) for member in probs])
+    gain = of_members - metrics.brier(probs.mean(0), labels)
+    np.testing.assert_allclose(metrics.variance(probs).mean(), gain, rtol=1e-10)
+
+
 def test_pairwise_kl_is_the_mean_over_ordered_pairs():
     probs = random_probs(4, 20, 5)
     probs[0, 0] = [1.0, 0.0, 0.0, 0.0, 0.0]
@@ -261,6 +272,7 @@ DIVERSITY = [
     metrics.pairwise_kl,
     metrics.disagreement_rate,
     metrics.mutual_information,
+    metrics.variance,
     metrics.predictive_entropy,
 ]
 
@@ -268,7 +280,7 @@ DIVERSITY = [
 @pytest.mark.parametrize("num_members", [1, 2, 3])
 def test_equal_members_have_no_diversity(num_members):
     probs = np.repeat(random_probs(1, 30, 6), num_members, axis=0)
-    for diversity in DIVERSITY[:3]:
+    for diversity in DIVERSITY[:4]:
         np.testing.assert_allclose(diversity(probs), np.zeros(30), atol=1e-14)
     np.testing.assert_allclose(
         metrics.predictive_entropy(probs), metrics.predictive_entropy(probs[0])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edp import report
 from edp.errors import InputError
-from edp.report import figures, gallery, sections, table
+from edp.report import diversity, figures, gallery, sections, table
 
 NUM_MEMBERS, NUM_CLASSES = 4, 3
 HOSTILE = "<script>alert('x')</script>"
@@ -619,3 +619,75 @@ def test_gallery_shows_the_change_amplified(run):
     item = next(a for tag, a in page.tags if tag == "li")
     assert item["class"] == ("right" if probs[0].argmax() == 0 else "wrong")
     assert item["style"] == f"--p:{100 * probs[0].max():.0f}%"
+
+
+def write_sweep(path):
+    """An analysis of one perturbation at two step sizes and of one student."""
+    clean = {"perturbation": None, "step_size": None}
+    moved = {"perturbation": "ods"}
+    student_row = {
+        "model": "<be>",
+        "inputs": "perturbed",
+        "match_kl": 0.5,
+        "tempered_match_kl": 0.5,
+        "pairwise_kl": 0.25,
+        "teacher_pairwise_kl": 0.75,
+        "error": 0.125,
+    }
+    analysis = {
+        "diversity": [
+            {"inputs": "train", "pairwise_kl": 0.1, "error": 0.0} | clean,
+            {"inputs": "test", "pairwise_kl": 0.4, "error": 0.2} | clean,
+            {"inputs": "<be>", "pairwise_kl": 0.3, "error": 0.1, "step_size": 2 / 255}
+            | moved,
+            {"inputs": "<be>@1", "pairwise_kl": 0.2, "error": 0.05}
+            | moved
+            | {"step_size": 1 / 255},
+            {"inputs": "<be>@2", "pairwise_kl": 0.5, "error": 0.3}
+            | moved
+            | {"step_size": 4 / 255},
+        ],
+        "students": [
+            student_row,
+            student_row | {"inputs": "test", "pairwise_kl": None},
+        ],
+    }
+    path.write_text(json.dumps(analysis))
+    return [student("<be>", 0.3, "ods")]
+
+
+def test_diversity_is_drawn_against_the_step_size(tmp_path):
+    rows = write_sweep(tmp_path / "analysis.json")
+    section = diversity.diversity_section(tmp_path / "analysis.json", rows)
+    labels = [a["aria-label"] for tag, a in Page(section).tags if tag == "svg"]
+    assert labels == [
+        # Bars are of the student's own step alone.
+        "pairwise KL: training inputs 0.1, test inputs 0.4, "
+        "<be>: ods, step 0.00784 0.3",
+        "mean member error: training inputs 0.0 %, test inputs 20.0 %, "
+        "<be>: ods, step 0.00784 10.0 %",
+        "pairwise KL by step size: training inputs 0.1; test inputs 0.4; "
+        "<be> 0.2 at 1, 0.3 at 2, 0.5 at 4",
+        "mean member error by step size: training inputs 0; test inputs 20; "
+        "<be> 5 at 1, 10 at 2, 30 at 4",
+    ]
+    figure = section[section.index("Against the step size") :]
+    curve, _ = re.findall(r'<path d="([^"]*)" [^>]*stroke: var\(--s0\)', figure)[::2]
+    curve = np.array(re.findall(r"-?[\d.]+", curve), float).reshape(-1, 2)
+    corner, width = np.array([44, 218]), 220
+    steps, heights = ((curve - corner) * [1, -1]).T
+    np.testing.assert_allclose(steps / steps[0], [1, 2, 4], rtol=1e-5)
+    np.testing.assert_allclose(heights / heights[0], [1, 1.5, 2.5], rtol=1e-5)
+    assert 0 < steps[0] < steps[2] < width
+
+
+def test_students_stand_beside_their_teachers(tmp_path):
+    rows = write_sweep(tmp_path / "analysis.json")
+    section = diversity.diversity_section(tmp_path / "analysis.json", rows)
+    head, perturbed, test = Page(section).rows
+    # No column of what no row has, nor twice the same at temperature 1.
+    columns = ["KL to it", "pairwise KL", "teachers'", "error %"]
+    assert head == ["student", "inputs", *columns]
+    values = ["0.5000", "0.2500", "0.7500", "12.50"]
+    assert perturbed == ["<be>", "perturbed training inputs", *values]
+    assert test == ["<be>", "test inputs", values[0], "–", *values[2:]]

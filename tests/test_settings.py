@@ -1,9 +1,11 @@
 """What each stage depends on: changing anything else must not refuse it."""
 
+import ml_collections
 import pytest
 
 from configs import digits
 from edp import settings
+from edp.errors import InputError
 
 
 def dependencies(config, name):
@@ -44,3 +46,14 @@ def test_teachers_depend_neither_on_students_nor_on_how_data_are_read():
     assert settings.teacher_dependencies(before) == settings.teacher_dependencies(after)
     after.teachers.num_members = 5
     assert settings.teacher_dependencies(before) != settings.teacher_dependencies(after)
+
+
+@pytest.mark.parametrize("step_sizes", [(1 / 255, 0.1), [0.1], ()])
+def test_step_sizes_are_distinct_and_above_0(step_sizes):
+    values = digits.get_config().to_dict()
+    values["evaluation"]["step_sizes"] = step_sizes
+    settings.check(ml_collections.ConfigDict(values))
+    for wrong in ((*step_sizes, 0.0), (0.2, 0.2), 0.1, "ab", (float("inf"),)):
+        values["evaluation"]["step_sizes"] = wrong
+        with pytest.raises(InputError, match=r"evaluation\.step_sizes=.* above 0"):
+            settings.check(ml_collections.ConfigDict(values))

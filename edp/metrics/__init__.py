@@ -18,6 +18,7 @@ from edp.metrics.diversity import (
     mutual_information,
     pairwise_kl,
     predictive_entropy,
+    variance,
 )
 from edp.metrics.ood import aupr, aurc, auroc, fpr_at_95_tpr
 from edp.metrics.scores import accuracy, brier, deep_ensemble_equivalent, nll
@@ -41,4 +42,5 @@ __all__ = [
     "pairwise_kl",
     "predictive_entropy",
     "reliability_bins",
+    "variance",
 ]

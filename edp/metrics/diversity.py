@@ -77,6 +77,19 @@ def mutual_information(probs: Array) -> Array:
     return _entropy(probs.mean(0)) - _entropy(probs).mean(0)
 
 
+def variance(probs: Array) -> Array:
+    """Returns the variance across members, summed over classes, [N].
+
+    Σ_k Var_m[p_mk], the mean over the M members of (p_mk − p̄_k)²: the mean Brier
+    score of the members less that of their mean, whatever the label.
+
+    Args:
+      probs: member probabilities [M, N, K].
+    """
+    _check_members(probs)
+    return probs.var(0).sum(-1)
+
+
 def _entropy(probs: Array) -> Array:
     """Entropy over the last axis."""
     return -(probs * probs.__array_namespace__().log(probs + _EPSILON)).sum(-1)

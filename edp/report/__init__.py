@@ -37,7 +37,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       InputError: if `results.json` is missing or is not a list of rows.
     """
     # Matplotlib and Pillow are for the page only; a table needs neither.
-    from edp.report import gallery, sections
+    from edp.report import diversity, gallery, sections
 
     workdir = pathlib.Path(workdir)
     rows = read_rows(workdir / "results.json")
@@ -61,7 +61,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         facts=sections.facts_section(facts, no_run),
         table=table_section(rows),
         cnll=sections.cnll_section(rows),
-        diversity=sections.diversity_section(workdir / "analysis.json", rows),
+        diversity=diversity.diversity_section(workdir / "analysis.json", rows),
         reliability=sections.reliability_section(workdir / "predictions", rows),
         gallery=gallery.gallery_section(workdir / "gallery.npz"),
         configuration=sections.configuration_section(config, no_config),

@@ -5,10 +5,14 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from edp.report.svg import INK, MUTED, PAPER, STYLE, new_figure, series, to_svg
+
+# Of labels at the ends of lines, in pixels: their height, and how far off they are.
+_LINE, _LEAD = 16, 26
 
 
 class Level(NamedTuple):
@@ -72,12 +76,9 @@ def cnll_by_ensemble_size(
     """
     ends = [*students, Level(f"DE-{sizes[-1]}", cnll[-1], None, -1, False)]
     labels = [f"{end.cnll:.4f} {end.name}" for end in ends]
-    line, lead, inner = 16, 26, 230
-    left, right, top, bottom = 48, lead + 6.8 * max(map(len, labels)), 26, 42
-    width, height = (
-        left + inner + right,
-        max(280, top + bottom + line * (len(ends) + 1)),
-    )
+    left, inner, top, bottom = 48, 230, 26, 42
+    right, least = label_room(labels)
+    width, height = left + inner + right, max(280, top + bottom + least)
     figure, axes = new_figure(width, height, left, right, top, bottom)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
@@ -97,34 +98,18 @@ def cnll_by_ensemble_size(
         x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED,
     )  # fmt: skip
 
-    per_pixel = (high - low) / (height - top - bottom)
-    places = spread(
-        [end.cnll for end in ends],
-        line * per_pixel,
-        low + line / 2 * per_pixel,
-        high - line / 2 * per_pixel,
-    )
-    for end, label, place in zip(ends, labels, places, strict=True):
-        colour = series(end.series) if end.series >= 0 else INK
-        if end.series >= 0:
-            style = (0, (4, 2.5)) if end.dashed else "-"
-            axes.axhline(end.cnll, color=colour, linewidth=1.6, linestyle=style)
-            # Beside the curve the equivalent is cut off: nothing meets there.
-            if end.dee and min(cnll) <= end.cnll <= cnll[0]:
-                axes.plot(
-                    [end.dee], [end.cnll], "o", markersize=6, zorder=4,
-                    markerfacecolor=PAPER, markeredgecolor=colour,
-                    markeredgewidth=1.6, clip_on=False,
-                )  # fmt: skip
-        beside = axes.get_yaxis_transform()
-        axes.plot(
-            [1, 1 + (lead - 4) / inner], [end.cnll, place],
-            color=colour, linewidth=0.8, transform=beside, clip_on=False,
-        )  # fmt: skip
-        axes.text(
-            1 + lead / inner, place, label,
-            color=colour, transform=beside, va="center_baseline",
-        )  # fmt: skip
+    colours = [series(end.series) if end.series >= 0 else INK for end in ends]
+    for end, colour in zip(students, colours, strict=False):
+        style = (0, (4, 2.5)) if end.dashed else "-"
+        axes.axhline(end.cnll, color=colour, linewidth=1.6, linestyle=style)
+        # Beside the curve the equivalent is cut off: nothing meets there.
+        if end.dee and min(cnll) <= end.cnll <= cnll[0]:
+            axes.plot(
+                [end.dee], [end.cnll], "o", markersize=6, zorder=4,
+                markerfacecolor=PAPER, markeredgecolor=colour,
+                markeredgewidth=1.6, clip_on=False,
+            )  # fmt: skip
+    label_ends(axes, labels, [end.cnll for end in ends], colours)
     axes.plot(sizes, cnll, "-o", color=INK, linewidth=2, markersize=5, zorder=3)
 
     said = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
@@ -201,6 +186,40 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
         )  # fmt: skip
         said.append(f"{bar.name} {value}")
     return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(said))
+
+
+def label_room(labels: Sequence[str]) -> tuple[float, float]:
+    """What `label_ends` needs, in pixels: on the right, and of the axes' height."""
+    return _LEAD + 6.8 * max(map(len, labels)), _LINE * (len(labels) + 1)
+
+
+def label_ends(
+    axes: Axes, labels: Sequence[str], values: Sequence[float], colours: Sequence[str]
+) -> None:
+    """Labels lines at the right end, at their values or moved apart from each other.
+
+    Args:
+      axes: with limits set; thin leaders join the labels to the lines.
+      labels: texts.
+      values: where the lines end.
+      colours: of labels and leaders.
+    """
+    low, high = axes.get_ylim()
+    inner, pixel = axes.bbox.width, (high - low) / axes.bbox.height
+    half = _LINE / 2 * pixel
+    places = spread(values, 2 * half, low + half, high - half)
+    beside = axes.get_yaxis_transform()
+    for label, value, place, colour in zip(
+        labels, values, places, colours, strict=True
+    ):
+        axes.plot(
+            [1, 1 + (_LEAD - 4) / inner], [value, place],
+            color=colour, linewidth=0.8, transform=beside, clip_on=False,
+        )  # fmt: skip
+        axes.text(
+            1 + _LEAD / inner, place, label,
+            color=colour, transform=beside, va="center_baseline",
+        )  # fmt: skip
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

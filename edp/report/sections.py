@@ -10,15 +10,9 @@ import numpy as np
 from edp import metrics
 from edp.errors import InputError
 from edp.report import figures
-from edp.report.files import load_arrays, load_json, read
+from edp.report.files import load_arrays, read
 from edp.report.markup import absent, figure, paragraph, shorten
 from edp.report.rows import Row, is_plain, number, of_ensembles, series_by_student
-
-_DIVERSITY = (
-    ("pairwise_kl", "pairwise KL", False),
-    ("disagreement_rate", "disagreement rate", True),
-    ("error", "mean member error", True),
-)
 
 
 def facts_section(facts: Mapping[str, str], why: str) -> str:
@@ -64,43 +58,6 @@ def cnll_section(rows: Sequence[Row]) -> str:
         "(the ring). Look for solid lines below dashed ones of the same kind of "
         "student: there the perturbation helped.",
         f'<div class="single">{svg}</div>',
-    )
-
-
-def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
-    """The teachers' diversity from `analysis.json`."""
-    analysis, why = read(path, load_json)
-    entries = analysis.get("diversity") if isinstance(analysis, dict) else None
-    if not entries:
-        why = why or f"{path.name} has no diversity in it"
-        return absent(f"The teachers' diversity is left out: {why}.")
-    colours = series_by_student(rows)
-    plain = {str(row["model"]) for row in rows if is_plain(row)}
-    panels = []
-    for key, title, percent in _DIVERSITY:
-        bars = []
-        for entry in entries:
-            inputs, value = str(entry.get("inputs")), number(entry, key)
-            if value is None or inputs in plain:
-                continue
-            name = {"train": "training inputs", "test": "test inputs"}.get(inputs)
-            if name is None:
-                step = number(entry, "step_size")
-                name = f"{inputs}: {entry.get('perturbation') or 'none'}"
-                name += "" if step is None else f", step {step:.3g}"
-            bars.append(figures.Bar(shorten(name, 44), value, colours.get(inputs)))
-        if bars:
-            svg = figures.bars(title, bars, percent)
-            panels.append(f'<div class="panel">{svg}</div>')
-    return figure(
-        "How far the teachers differ on inputs as they are (grey) and on training "
-        "inputs moved as for each student. Students see training inputs, so look "
-        "first at those: where teachers fit them nearly perfectly they also agree on "
-        "them, and what makes an ensemble better than one network stays hidden. A "
-        "perturbation does its work if it lifts the diversity to that on test inputs "
-        "or above. Read it beside the error: teachers that are merely wrong also "
-        "differ.",
-        f'<div class="panels large">{"".join(panels)}</div>',
     )
 
 

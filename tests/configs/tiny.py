@@ -28,6 +28,7 @@ def get_config(
         section.warmup_epochs = 0.5
     config.evaluation.diversity_size = 30
     config.evaluation.gallery_size = 2
+    config.evaluation.step_sizes = (1 / 255, 0.04)
     config.checkpoint_minutes = 0.0  # one every epoch
 
     config.students = ml_collections.ConfigDict()

@@ -1,0 +1,170 @@
+"""From completed stages to what the teachers disagree on, and students beside them."""
+
+import functools
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edp import (
+    analysis,
+    data,
+    perturbations,
+    processes,
+    rng,
+    settings,
+    stages,
+    workdir,
+)
+from edp.experiment import Experiment
+
+# Of `evaluation`, what the analysis depends on.
+_EVALUATION_KEYS = ("batch_size", "diversity_size", "gallery_size", "step_sizes")
+
+Rows = list[dict[str, Any]]
+Students = Mapping[str, Mapping[str, Any]]  # name -> settings
+
+
+def write_analysis(experiment: Experiment) -> None:
+    """Writes `analysis.json` and `gallery.npz`, unless they would be the same.
+
+    `diversity`: the teachers' on training inputs, on test inputs, on training inputs
+    perturbed as for each student (once where several perturb alike), and at each of
+    `evaluation.step_sizes`, named '<student>@<step size>' (once where they perturb
+    alike but for the step size). `students`: each completed student beside its
+    teachers on training, test and its own perturbed inputs.
+    """
+    config = experiment.config
+    students = {
+        name: settings.student_settings(config, name) for name in config.students
+    }
+    records = {name: stages.student_stage(experiment, name).record for name in students}
+    complete = {name: record["id"] for name, record in records.items() if record}
+    made_from = {
+        "teachers": stages.teachers_record(experiment)["id"],
+        "students": complete,
+        "perturbations": {
+            name: {key: student[key] for key in settings.PERTURBATION_KEYS}
+            for name, student in students.items()
+        },
+        "seed": config.seed,
+        "dtype": config.dtype,
+        **{key: config.evaluation[key] for key in _EVALUATION_KEYS},
+    }
+    made_from = json.loads(json.dumps(made_from))  # as it is read back
+    path = experiment.workdir / "analysis.json"
+    gallery_path = experiment.workdir / "gallery.npz"
+    exist = path.exists() and gallery_path.exists()
+    made = exist and workdir.read_json(path).get("made_from") == made_from
+    if processes.from_first(made):
+        return
+
+    rows, views = _look_at_teachers(experiment, students)
+    of_students = []
+    for name in complete:
+        of_students += _look_at_student(experiment, name, students[name], views)
+    shown = _first_alike(students, settings.PERTURBATION_KEYS)
+    shown = {name: views[name] for name in shown.values() if name in views}
+    gallery = analysis.gallery(
+        {"clean": views["train"], **shown}, config.evaluation.gallery_size
+    )
+    buffer = io.BytesIO()
+    names = np.array(experiment.dataset.class_names)
+    np.savez_compressed(buffer, class_names=names, **gallery)
+    workdir.write_bytes(gallery_path, buffer.getvalue())
+    result = {"made_from": made_from, "diversity": rows, "students": of_students}
+    workdir.write_json(path, result)
+
+
+def _look_at_teachers(
+    experiment: Experiment, students: Students
+) -> tuple[Rows, dict[str, analysis.View]]:
+    """The rows of `diversity`; and by name the views that are clean or a student's."""
+    evaluation = experiment.config.evaluation
+    probs_fn, variables = stages.load_predictor(experiment, "teachers")
+    predict = functools.partial(stages.create_predict(experiment, probs_fn), variables)
+    train, test = (
+        data.Split(*(array[: evaluation.diversity_size] for array in split))
+        for split in (experiment.dataset.train, experiment.dataset.test)
+    )
+    rows = []
+
+    def look(inputs, images, labels, perturbation=None, step_size=None):
+        view = analysis.View(images, labels, predict(images))
+        facts = {"perturbation": perturbation, "step_size": step_size}
+        values = analysis.diversity(view.probs, labels)
+        rows.append({"inputs": inputs, **facts, **values})
+        return view
+
+    views = {
+        "train": look("train", np.float32(train.images) / 255, train.labels),
+        "test": look("test", np.float32(test.images) / 255, test.labels),
+    }
+    students = {n: s for n, s in students.items() if s["perturbation"] != "none"}
+    but_for_step = [key for key in settings.PERTURBATION_KEYS if key != "step_size"]
+    leaders = _first_alike(students, but_for_step)
+    perturbers = {
+        name: analysis.create_perturber(
+            functools.partial(_create_perturbation, students[name]),
+            functools.partial(
+                stages.make_teachers, experiment, experiment.build_model()
+            ),
+            variables,
+            evaluation.batch_size,
+        )
+        for name in leaders.values()
+    }
+    key = rng.stream(experiment.key, "analysis")
+
+    def look_at_perturbed(inputs, name, step_size):
+        moved = perturbers[leaders[name]](key, train.images, step_size)
+        perturbation = students[name]["perturbation"]
+        return look(inputs, moved, train.labels, perturbation, step_size)
+
+    for name, first in _first_alike(students, settings.PERTURBATION_KEYS).items():
+        if name == first:
+            views[name] = look_at_perturbed(name, name, students[name]["step_size"])
+        views[name] = views[first]
+    for name in perturbers:
+        for step_size in evaluation.step_sizes:
+            look_at_perturbed(f"{name}@{step_size:.6g}", name, step_size)
+    return rows, views
+
+
+def _look_at_student(
+    experiment: Experiment,
+    name: str,
+    student: Mapping[str, Any],
+    views: Mapping[str, analysis.View],
+) -> Rows:
+    """The rows of `students` for one that is complete."""
+    probs_fn, variables = stages.load_predictor(experiment, name)
+    predict = functools.partial(stages.create_predict(experiment, probs_fn), variables)
+    seen = {"train": "train", "test": "test", "perturbed": name}
+    return [
+        {
+            "model": name,
+            "inputs": inputs,
+            "temperature": student["temperature"],
+            **analysis.compare(
+                views[view], predict(views[view].images), student["temperature"]
+            ),
+        }
+        for inputs, view in seen.items()
+        if view in views
+    ]
+
+
+def _create_perturbation(student: Mapping[str, Any], step_size):
+    return perturbations.create_perturbation({**student, "step_size": step_size})
+
+
+def _first_alike(students: Students, keys: Sequence[str]) -> dict[str, str]:
+    """By name, the first student with the same settings of `keys`."""
+    firsts: dict[tuple, str] = {}
+    return {
+        name: firsts.setdefault(tuple(student[key] for key in keys), name)
+        for name, student in students.items()
+    }

@@ -1,0 +1,118 @@
+"""The analysis: values computed by hand, and identities."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from edp import analysis, disagreements, ensemble, perturbations
+
+LOG = math.log
+
+
+def random_probs(*shape):
+    logits = np.random.default_rng(0).normal(size=shape, scale=3)
+    return np.array(jax.nn.softmax(logits), np.float32)
+
+
+def test_match_by_hand():
+    teachers = np.array([[[0.5, 0.5]], [[0.9, 0.1]]], np.float32)
+    student = np.array([[[0.8, 0.2]], [[0.4, 0.6]]], np.float32)
+    found = analysis.match(teachers, student, 1.0)
+    # Of the means 0.7, 0.3 and 0.6, 0.4; and of each pair of members.
+    pooled = 0.7 * LOG(7 / 6) + 0.3 * LOG(3 / 4)
+    pairs = [0.5 * LOG(5 / 8) + 0.5 * LOG(5 / 2), 0.9 * LOG(9 / 4) + 0.1 * LOG(1 / 6)]
+    assert found.keys() == {"match_kl", "member_match_kl"}
+    assert found["match_kl"] == pytest.approx(pooled, rel=1e-5)
+    assert found["member_match_kl"] == pytest.approx(sum(pairs) / 2, rel=1e-5)
+
+
+def test_match_is_at_the_temperature_of_each_member():
+    # Odds of 9 and 1/4 are of 3 and 1/2 at temperature 2: the mean of 3/4 and 1/3.
+    teachers = np.array([[[0.9, 0.1]], [[0.2, 0.8]]], np.float32)
+    # Odds of 16 are of 4.
+    student = np.array([[[16 / 17, 1 / 17]]], np.float32)
+    target = 13 / 24
+    expected = target * LOG(target / 0.8) + (1 - target) * LOG((1 - target) / 0.2)
+    found = analysis.match(teachers, student, 2.0)
+    assert found == {"match_kl": pytest.approx(expected, rel=1e-5)}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_student_equal_to_its_teachers_matches_them(temperature):
+    probs = random_probs(3, 40, 5)
+    probs[:, 0] = [1, 0, 0, 0, 0]
+    assert analysis.match(probs, probs, temperature) == {
+        "match_kl": 0.0,
+        "member_match_kl": 0.0,
+    }
+    others = analysis.match(probs, probs[[1, 2, 0]], temperature)
+    assert others["match_kl"] == pytest.approx(0, abs=1e-6)
+    assert others["member_match_kl"] > 0.1
+    assert analysis.match(probs[:1], probs[:1], temperature) == {"match_kl": 0.0}
+
+
+def test_certain_predictions_are_a_finite_way_apart():
+    probs = np.eye(3, dtype=np.float32)[None]
+    found = analysis.match(probs, probs[:, ::-1], 1.0)["match_kl"]
+    assert 50 < found < 100
+
+
+def test_compare_puts_a_student_beside_its_teachers():
+    labels = np.zeros(40, int)
+    probs = np.repeat(random_probs(1, 40, 5), 3, axis=0)
+    view = analysis.View(np.zeros((40, 1, 1, 1)), labels, probs)
+    names = ("pairwise_kl", "disagreement_rate", "mutual_information", "variance")
+    row = analysis.compare(view, random_probs(3, 40, 5), 2.0)
+    for name in names:
+        assert row[f"teacher_{name}"] == pytest.approx(0, abs=1e-6) != row[name]
+    assert row["tempered_match_kl"] < row["match_kl"]
+    assert row["teacher_error"] == np.mean(probs[0].argmax(-1) != 0)
+    alone = analysis.compare(view, probs[:1], 2.0)
+    assert not {*names, "member_match_kl"} & alone.keys()
+    assert alone["error"] == alone["teacher_error"]
+
+
+@pytest.mark.parametrize("name", ["gaussian", "ods", "conf_ods", "disagreement"])
+def test_one_program_perturbs_by_every_step_size(name):
+    weights = jax.random.normal(jax.random.key(0), (2, 12, 3))
+
+    def make_teachers(weights):
+        return ensemble.teachers_from_functions(
+            [lambda x, w=w: x.reshape(len(x), -1) @ w for w in weights]
+        )
+
+    compiled = []
+
+    def create(step_size):
+        compiled.append(step_size)
+        config = {"perturbation": name, "step_size": step_size}
+        return perturbations.create_perturbation(config)
+
+    images = np.random.default_rng(0).integers(90, 160, (5, 2, 2, 3)).astype(np.uint8)
+    key = jax.random.key(1)
+    perturb = analysis.create_perturber(create, make_teachers, weights, batch_size=2)
+    moved = {step_size: perturb(key, images, step_size) for step_size in (0.01, 0.02)}
+    assert len(compiled) == 1
+    # The last batch of two begins with an image that the one before ends with.
+    x = jnp.asarray(images[3:] / np.float32(255))
+    for step_size, found in moved.items():
+        alone = create(step_size)(jax.random.fold_in(key, 4), x, make_teachers(weights))
+        np.testing.assert_allclose(found[4], alone[1], atol=1e-6)
+    changes = [moved[step_size] - images / np.float32(255) for step_size in moved]
+    np.testing.assert_allclose(changes[1], 2 * changes[0], atol=1e-6)
+
+
+def test_the_first_alike_stands_for_all():
+    students = {
+        "a": {"perturbation": "ods", "step_size": 0.1},
+        "b": {"perturbation": "ods", "step_size": 0.2},
+        "c": {"perturbation": "gaussian", "step_size": 0.1},
+        "d": {"perturbation": "ods", "step_size": 0.1},
+    }
+    first = disagreements._first_alike(students, ["perturbation", "step_size"])
+    assert first == {"a": "a", "b": "b", "c": "c", "d": "a"}
+    first = disagreements._first_alike(students, ["perturbation"])
+    assert first == {"a": "a", "b": "a", "c": "c", "d": "a"}
