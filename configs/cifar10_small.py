@@ -1,4 +1,19 @@
-"""CIFAR-10, small."""
+"""CIFAR-10 at 16x16, sized for a CPU: the paper's effect in about an hour a seed.
+
+The protocol of Nam et al., *Diversity Matters When Learning From Ensembles*
+(NeurIPS 2021, arXiv 2110.14149), made small: 4,000 training images averaged to
+16x16 pixels, no augmentation, ResNet-8 of width 16 and 20 epochs. What it keeps is
+the premise: the teachers fit their training images (over 99 %), where they then
+agree, so that plain distillation does not show the student what makes an ensemble
+better than one network.
+
+    python -m launch.run --config=configs/cifar10_small.py \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/small0
+
+The perturbed students move by η = 16/255, which is far for 32x32 images and was
+found on validation images, with other seeds, to be right for these: of 4, 12, 16
+and 24/255, 12 to 16 were best for conf_ods as well as for disagreement.
+"""
 
 import ml_collections
 
@@ -12,22 +27,43 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.name = "cifar10"
     config.data.image_shape = (32, 32, 3)
     config.data.downsample = 2
-    config.data.train_size = 5000
-    config.data.validation_size = 2000
+    config.data.train_size = 4000
+    config.data.validation_size = 5000
     config.data.mean = (0.491, 0.482, 0.447)
     config.data.std = (0.247, 0.243, 0.262)
     config.model.name = "resnet"
     config.model.depth = 8
-    config.model.width = 24
+    config.model.width = 16
     for section in (config.teachers, config.distill):
         section.batch_size = 64
         section.learning_rate = 0.1
-        section.num_epochs = 30
-        section.warmup_epochs = 5.0
+        section.num_epochs = 20
+        section.warmup_epochs = 3.0
+    config.distill.step_size = 16 / 255
+    # The gradient of a random projection of what two random members differ in: that
+    # of the variance is the same in every pass, and leads to the same place.
+    config.distill.quantity = "projection"
+    config.distill.random_members = 2
+
     config.students = ml_collections.ConfigDict()
-    config.students.single_none = default.student(config)
-    for name in ("conf_ods", "disagreement"):
-        config.students[f"single_{name}"] = default.student(
-            config, perturbation=name, step_size=4 / 255
-        )
+
+    def add(name, **overrides):
+        config.students[name] = default.student(config, **overrides)
+
+    for name in ("none", "gaussian", "ods", "conf_ods", "disagreement"):
+        add(f"single_{name}", perturbation=name)
+    for name in ("none", "conf_ods", "disagreement"):
+        add(f"single_{name}_tau4", perturbation=name, temperature=4.0)
+    # Controls: two passes a step, at equal cost; the design's own step as it was.
+    add("single_none_long", num_epochs=40)
+    add("single_conf_ods_paper", perturbation="conf_ods", step_size=1 / 255)
+    add(
+        "single_variance",
+        perturbation="disagreement",
+        quantity="variance",
+        random_members=4,
+    )
+    for name in ("none", "conf_ods", "disagreement"):
+        add(f"be_{name}", student="batch_ensemble", perturbation=name)
+    add("be_labels", student="batch_ensemble", alpha=0.0)
     return config

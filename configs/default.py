@@ -74,6 +74,8 @@ def get_config() -> ml_collections.ConfigDict:
     distill.step_length = placeholder(float)  # disagreement: None: η√D / num_steps
     distill.members_at_once = placeholder(int)  # disagreement: None: all; few: less
     # memory, each member's forward pass computed twice
+    distill.random_members = placeholder(int)  # disagreement: None: all; 2: of two
+    # members drawn anew per batch, at half the cost for M = 4
     distill.temperature = 1.0  # τ, of targets, student and perturbation
     distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
     distill.clean_pass = True  # False: the label term too on perturbed inputs

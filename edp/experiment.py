@@ -15,6 +15,7 @@ from edp import (
     data,
     ensemble,
     models,
+    perturbations,
     processes,
     settings,
     sharding,
@@ -163,6 +164,9 @@ def _check_sizes(
         )
         ensemble.check_members_at_once(
             f"{name}.members_at_once", section["members_at_once"], num_members, mesh
+        )
+        perturbations.check_random_members(
+            f"{name}.random_members", section.get("random_members"), num_members
         )
 
 

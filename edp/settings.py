@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +30,11 @@ PERTURBATION_KEYS = (
     "quantity",
     "num_steps",
     "step_length",
+    "random_members",
 )
+
+
+_METHODS = PERTURBATIONS.values()  # each a function and its view of the teachers
 
 
 class _Rule(NamedTuple):
@@ -107,6 +112,7 @@ _DISTILL = {
     "quantity": _one_of(*QUANTITIES),
     "num_steps": _COUNT,
     "step_length": _optional(_POSITIVE),
+    "random_members": _optional(_COUNT),
     "temperature": _POSITIVE,
     "alpha": _FRACTION,
     "clean_pass": _BOOL,
@@ -171,7 +177,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name)
     ]
     image_shape = (values.get("data") or {}).get("image_shape")
-    methods = [method.fn for method in PERTURBATIONS.values()]
+    methods = itertools.chain(*_METHODS)
     distill = _keywords([*STUDENTS.values(), *methods]) | _DISTILL
     overrides = {key: _override(rule) for key, rule in distill.items()}
     rules = {
@@ -269,8 +275,8 @@ def student_dependencies(
     """Everything that a student depends on: `teachers` is what its teachers do."""
     chosen = student_settings(config, name)
     method = PERTURBATIONS[chosen["perturbation"]]
-    read = _keywords([STUDENTS[chosen["student"]], method.fn])
-    any_reads = _keywords([*STUDENTS.values(), *(m.fn for m in PERTURBATIONS.values())])
+    read = _keywords([STUDENTS[chosen["student"]], *method])
+    any_reads = _keywords([*STUDENTS.values(), *itertools.chain(*_METHODS)])
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
         "distill": _without(_of_schedule(chosen), any_reads.keys() - read.keys()),

@@ -370,6 +370,42 @@ def test_bound_perturbations(name):
         assert perturb(jax.random.key(0), x, teachers) is x
 
 
+def test_random_members_are_some_that_differ_drawn_anew():
+    logits_fn = mlp_members(4)
+    teachers = FakeTeachers(4, logits_fn, lambda m, x: logits_fn(x)[m])
+    config = {"perturbation": "disagreement", "step_size": 0.02}
+    perturb = perturbations.create_perturbation({**config, "random_members": 2})
+    x = inputs()
+    pairs = [(i, j) for i in range(4) for j in range(i)]
+    moves = [  # the variance of two does not depend on their order
+        perturbations.disagreement(
+            jax.random.key(0),
+            lambda x, p=p: logits_fn(x)[jnp.array(p)],
+            x,
+            step_size=0.02,
+        )
+        for p in pairs
+    ]
+    found = set()
+    for seed in range(24):
+        moved = perturb(jax.random.key(seed), x, teachers)
+        errors = [float(jnp.abs(moved - move).max()) for move in moves]
+        assert min(errors) < 1e-6
+        found.add(int(np.argmin(errors)))
+    assert len(found) > 3
+
+    of_all = perturbations.create_perturbation({**config, "random_members": 4})
+    all_of = perturbations.create_perturbation(config)
+    key = jax.random.key(1)
+    chex.assert_trees_all_equal(of_all(key, x, teachers), all_of(key, x, teachers))
+    for number in (0, 1, 5):
+        refused = perturbations.create_perturbation(
+            {**config, "random_members": number}
+        )
+        with pytest.raises(InputError, match=f"random_members={number}.*2 to.*4"):
+            refused(key, x, teachers)
+
+
 def test_ods_draws_every_member():
     seen = set()
     teachers = FakeTeachers(4, None, lambda m, x: seen.add(int(m)) or x)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from edp.errors import InputError
 from edp.perturbations.disagreement import disagreement
@@ -43,14 +44,36 @@ def random_member(key: jax.Array, teachers, student):
     return lambda x: teachers.member_logits(member, x)
 
 
-def all_members(
-    key: jax.Array, teachers, student, *, members_at_once: int | None = None
+def members(
+    key: jax.Array,
+    teachers,
+    student,
+    *,
+    members_at_once: int | None = None,
+    random_members: int | None = None,
 ):
-    """Every member: x -> [M, B, K], differentiable in the memory of a few."""
-    del key, student
+    """Every member, or some drawn anew per batch: x -> [M, B, K].
+
+    All are differentiable in the memory of `members_at_once`; a few drawn, without
+    replacement, cost that few passes.
+    """
+    del student
+    check_random_members("random_members", random_members, teachers.num_members)
+    if random_members not in (None, teachers.num_members):
+        drawn = jax.random.permutation(key, teachers.num_members)[:random_members]
+        return lambda x: jnp.stack([teachers.member_logits(m, x) for m in drawn])
     if members_at_once is None:
         return teachers.all_logits
     return functools.partial(teachers.all_logits, members_at_once=members_at_once)
+
+
+def check_random_members(name: str, value: int | None, num_members: int) -> None:
+    """Raises InputError for a number of members that cannot be drawn, or disagree."""
+    if value is not None and not 2 <= value <= num_members:
+        raise InputError(
+            f"{name}={value} must be from 2 to the number of teachers, {num_members}, "
+            "or None for all of them"
+        )
 
 
 class Method(NamedTuple):
@@ -61,11 +84,11 @@ class Method(NamedTuple):
 
 
 PERTURBATIONS: dict[str, Method] = {
-    "none": Method(none, all_members),
-    "gaussian": Method(gaussian, all_members),
+    "none": Method(none, members),
+    "gaussian": Method(gaussian, members),
     "ods": Method(ods, random_member),
     "conf_ods": Method(conf_ods, random_member),
-    "disagreement": Method(disagreement, all_members),
+    "disagreement": Method(disagreement, members),
 }
 
 
@@ -76,7 +99,8 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturb:
       config: a mapping with `perturbation` (a name in `PERTURBATIONS`) and the
         settings of that function (`step_size`, `temperature`, ...) and of its
         view of the teachers (`members_at_once`: the gradient of all members takes
-        the memory of that many, and computes each forward pass twice). Keys that
+        the memory of that many, and computes each forward pass twice;
+        `random_members`: so many of them, drawn anew per batch). Keys that
         neither takes are left alone, so that one section of a configuration
         serves every method.
 
