@@ -20,7 +20,7 @@ import ml_collections
 from configs import default
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The small CIFAR-10 settings."""
     config = default.get_config()
     config.data.source = "tfds"
@@ -66,4 +66,4 @@ def get_config() -> ml_collections.ConfigDict:
     for name in ("none", "conf_ods", "disagreement"):
         add(f"be_{name}", student="batch_ensemble", perturbation=name)
     add("be_labels", student="batch_ensemble", alpha=0.0)
-    return config
+    return default.choose(config, variant)

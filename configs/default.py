@@ -2,13 +2,16 @@
 
 Any of them can be given on the command line: `--config.teachers.num_epochs=100`,
 `--config.students.be_conf_ods.step_size=0.008`.
+
+With `:debug` after its name (`--config=configs/default.py:debug`) this and every
+other config here runs in seconds: see `debug`.
 """
 
 import ml_collections
 from ml_collections.config_dict import placeholder
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The defaults; `placeholder` is a setting without a value (None)."""
     config = ml_collections.ConfigDict()
 
@@ -23,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     mesh.shard_optimizer = False  # students: split the optimizer's memory over all
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "digits"  # "digits", "tfds", "folder" or "npz"
+    data.source = "digits"  # "digits", "synthetic", "tfds", "folder" or "npz"
     data.name = placeholder(str)  # tfds: the dataset, as "cifar10"
     data.data_dir = placeholder(str)  # tfds: where it is or will be prepared
     data.train_split = "train"  # tfds: the part to train and validate on
@@ -98,7 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.gallery_size = 6  # inputs shown in the report
     evaluation.step_sizes = ()  # η at which each perturbation is analysed besides its
     # students' own, as (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-    return config
+    return choose(config, variant)
 
 
 def _set_optimizer(section: ml_collections.ConfigDict) -> None:
@@ -126,3 +129,54 @@ def student(
         settings[key] = placeholder(config.distill.get_type(key))
     settings.update(overrides)
     return settings
+
+
+def choose(
+    config: ml_collections.ConfigDict, variant: str
+) -> ml_collections.ConfigDict:
+    """The config as it is for the variant "", cut down by `debug` for "debug"."""
+    if variant not in ("", "debug"):
+        raise ValueError(f"variant {variant!r}; accepted: debug, or none")
+    return debug(config) if variant else config
+
+
+# By name of the model, its smallest form.
+_SMALLEST = {
+    "convnet": {"width": 4},
+    "resnet": {"depth": 8, "width": 4},
+    "wide_resnet": {"depth": 10, "widen_factor": 1},
+    "resnet50": {"blocks": (1, 1, 1, 1)},
+}
+
+
+def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Cuts a config down to seconds of the whole pipeline, on made-up images.
+
+    Two of the smallest networks and at most three students, one epoch each of four
+    steps; schedules, optimizers and methods are the config's.
+    """
+    data = config.data
+    data.source, data.stream, data.resize, data.num_workers = (
+        "synthetic",
+        False,
+        "none",
+        0,
+    )
+    data.train_size, data.validation_size, data.test_size = 40, 20, 20
+    data.num_classes = min(data.num_classes, 10)
+    data.downsample = 1
+    data.image_shape = (16, 16, data.image_shape[-1])
+    config.model.update(_SMALLEST[config.model.name])
+    config.teachers.num_members = 2
+    names = sorted(config.students, key=lambda name: not name.endswith("none"))
+    for name in names[3:]:  # a plain one and two others are left
+        del config.students[name]
+    for section in (config.teachers, config.distill, *config.students.values()):
+        section.num_epochs = 1
+        section.batch_size = 10
+        section.accumulate_steps = 1
+        if section.get("random_members") is not None:
+            section.random_members = 2
+    config.evaluation.diversity_size = 20
+    config.evaluation.gallery_size = 2
+    return config

@@ -13,7 +13,7 @@ import ml_collections
 from configs import default
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """The digits settings."""
     config = default.get_config()
     config.data.validation_size = 200
@@ -33,4 +33,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.students.be_conf_ods = default.student(
         config, student="batch_ensemble", perturbation="conf_ods"
     )
-    return config
+    return default.choose(config, variant)

@@ -68,8 +68,8 @@ def create_dataset(
 
     `config` is the `data` section of a configuration:
 
-    * `source`: 'digits' (scikit-learn's 1,797 images of 8x8), 'tfds', 'folder'
-      or 'npz'; what each reads is told in `edp.data.sources`.
+    * `source`: 'digits' (scikit-learn's 1,797 images of 8x8), 'synthetic' (made
+      up), 'tfds', 'folder' or 'npz'; what each reads is told in `edp.data.sources`.
     * `name`, `data_dir`, `train_split`, `test_split`: for 'tfds', the set's name
       (with `/config` and `:version` as TFDS takes them), the TFDS data directory
       (None: the TFDS default), and the parts to read ('train' and 'test').
@@ -77,8 +77,8 @@ def create_dataset(
     * `image_shape` (H, W, C) and `num_classes`: checked against the data.
     * `train_size`, `validation_size`, `test_size`: numbers of examples. None is
       all there is, or for training all that validation leaves; for 'digits' it
-      is 400, 200 and 1,000. A set without validation examples of its own needs
-      `validation_size`.
+      is 400, 200 and 1,000, for 'synthetic' 200, 100 and 100. A set without
+      validation examples of its own needs `validation_size`.
     * `validation`: how the validation examples are taken from training where
       the set has none of its own: 'stratified' (drawn with `seed`, each class in
       proportion) or 'last' (the last ones in the source's order).

@@ -1,6 +1,7 @@
 """Where data comes from: one loader per source, found by name.
 
 * digits: scikit-learn's 1,797 handwritten digits of 8x8 pixels. No download.
+* synthetic: made-up images that can be told apart, to try a configuration with.
 * tfds: a TFDS set in a random-access form (`edp.data.tfds_source`).
 * folder: `path/split/class/*.png` (or .jpg, .jpeg), with the splits `train`,
   `test` and optionally `validation` or `val`.
@@ -48,6 +49,26 @@ def load_digits(*, test_size: int) -> Source:
         test=every.select(tested),
         class_names=tuple(str(name) for name in digits.target_names),
     )
+
+
+def load_synthetic(
+    *, image_shape: tuple[int, int, int], num_classes: int, test_size: int
+) -> Source:
+    """Makes images up: a random pattern for each class, under as much noise.
+
+    The same in every run; ten times as many for training as for the test, and of
+    each at least one of every class.
+    """
+    rng = np.random.default_rng(0)
+    patterns = rng.integers(64, 192, (num_classes, *image_shape))
+
+    def make(size: int) -> Split:
+        labels = np.arange(max(size, num_classes), dtype=np.int32) % num_classes
+        noise = rng.integers(-64, 64, (len(labels), *image_shape))
+        return Split((patterns[labels] + noise).astype(np.uint8), labels)
+
+    splits.check_size("test_size", test_size)
+    return Source("synthetic", make(10 * test_size), None, make(test_size), None)
 
 
 def load_npz(*, path: str | os.PathLike | None) -> Source:
@@ -207,12 +228,16 @@ class Entry(NamedTuple):
     streams: bool = False
 
 
+_SYNTHETIC_SIZES = {"train_size": 200, "validation_size": 100, "test_size": 100}
 _DIGITS_SIZES = {"train_size": 400, "validation_size": 200, "test_size": 1000}
 _TFDS_SETTINGS = ("name", "data_dir", "train_split", "test_split")
 _RECORDS_SETTINGS = ("image_shape", "resize")
 
 _SOURCES = {
     "digits": Entry(load_digits, ("test_size",), _DIGITS_SIZES),
+    "synthetic": Entry(
+        load_synthetic, ("image_shape", "num_classes", "test_size"), _SYNTHETIC_SIZES
+    ),
     "tfds": Entry(
         load_tfds, (*_TFDS_SETTINGS, *_RECORDS_SETTINGS, "known_labels"), {}, True
     ),

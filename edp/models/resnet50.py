@@ -1,13 +1,11 @@
 """The 50-layer residual network for ImageNet-sized images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 from flax import linen as nn
 
 from edp.models.classifier import Classifier
-
-BLOCKS_PER_STAGE = (3, 4, 6, 3)
 
 
 class BottleneckBlock(nn.Module):
@@ -57,6 +55,7 @@ class ResNet50(Classifier):
     """ResNet-50 of He et al., *Deep Residual Learning*, CVPR 2016, table 1.
 
     Attributes:
+        blocks: how many, in each stage; (3, 4, 6, 3) are those of ResNet-50.
         zero_init_residual: whether every block starts as its shortcut alone (Goyal
             et al., *Accurate, Large Minibatch SGD*, 2017, §5.1).
         remat: whether gradients compute the inside of each block again instead of
@@ -64,6 +63,7 @@ class ResNet50(Classifier):
     See `Classifier` for the others.
     """
 
+    blocks: Sequence[int] = (3, 4, 6, 3)
     zero_init_residual: bool = False
     remat: bool = False
 
@@ -77,7 +77,7 @@ class ResNet50(Classifier):
         x = conv(64, kernel_size=7, strides=2, name="stem_conv")(x)
         x = nn.relu(norm(name="stem_norm")(x))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-        for stage, num_blocks in enumerate(BLOCKS_PER_STAGE):
+        for stage, num_blocks in enumerate(self.blocks):
             for block in range(num_blocks):
                 x = block_class(
                     conv,
