@@ -7,6 +7,7 @@ import runpy
 import jax
 import jax.numpy as jnp
 import pytest
+from launching import Commands
 
 from edp import (
     distill,
@@ -26,6 +27,11 @@ MARKED = [
     pytest.param(name, marks=[pytest.mark.long] if name in LONG else [])
     for name in NAMES
 ]
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    return Commands(tmp_path_factory.mktemp("compiled"))
 
 
 def load(name, *variant):
