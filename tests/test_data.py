@@ -147,6 +147,20 @@ def write_npz(path, **changes):
     )
 
 
+def test_synthetic_classes_are_balanced_the_same_every_time_and_can_be_told_apart():
+    config = make_config(source="synthetic", image_shape=(6, 5, 3), num_classes=4)
+    dataset = create(config)
+    check_form(dataset)
+    assert [len(split.labels) for split in dataset[:3]] == [200, 100, 100]
+    assert np.bincount(dataset.test.labels).tolist() == [25] * 4
+    chex.assert_trees_all_equal(create(config)[:3], dataset[:3])
+    train, test = (np.float64(split.images) for split in (dataset.train, dataset.test))
+    assert not np.array_equal(train[:100], test)
+    means = np.stack([train[dataset.train.labels == k].mean(0) for k in range(4)])
+    distances = np.square(test[:, None] - means).sum((2, 3, 4))
+    assert (distances.argmin(1) == dataset.test.labels).mean() > 0.95
+
+
 @pytest.fixture
 def npz(tmp_path):
     return write_npz(tmp_path / "set.npz")
@@ -751,7 +765,7 @@ def test_settings_that_do_not_fit_are_refused(npz):
     def refused_with(*words, seed=0, **settings):
         refused(ConfigDict({**npz, **settings}), *words, seed=seed)
 
-    refused_with("data.source is 'cifar'", "'digits', 'tfds'", source="cifar")
+    refused_with("data.source is 'cifar'", "'digits', 'synthetic'", source="cifar")
     refused_with("data.source is None", source=None)
     refused_with("data.validation is 'first'", "'last'", validation="first")
     refused_with("data.validation_size is None", "1 to 29", validation_size=None)
