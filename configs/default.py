@@ -156,20 +156,19 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     steps; schedules, optimizers and methods are the config's.
     """
     data = config.data
-    data.source, data.stream, data.resize, data.num_workers = (
-        "synthetic",
-        False,
-        "none",
-        0,
-    )
+    data.source = "synthetic"
+    data.stream, data.resize, data.num_workers, data.downsample = False, "none", 0, 1
     data.train_size, data.validation_size, data.test_size = 40, 20, 20
     data.num_classes = min(data.num_classes, 10)
-    data.downsample = 1
     data.image_shape = (16, 16, data.image_shape[-1])
     config.model.update(_SMALLEST[config.model.name])
     config.teachers.num_members = 2
-    names = sorted(config.students, key=lambda name: not name.endswith("none"))
-    for name in names[3:]:  # a plain one and two others are left
+
+    def is_perturbed(name):
+        own = config.students[name].perturbation
+        return (own or config.distill.perturbation) != "none"
+
+    for name in sorted(config.students, key=is_perturbed)[3:]:  # a plain one stays
         del config.students[name]
     for section in (config.teachers, config.distill, *config.students.values()):
         section.num_epochs = 1

@@ -1,7 +1,8 @@
 """Tiny ImageNet with WRN-28-5, from a folder of images.
 
-The paper (arXiv 2110.14149) names the set, the network and τ = 1; the rest is common
-practice and not the paper's. Published result: not available to us.
+Four teachers and BatchEnsemble students of four members, at τ = 1, as in the
+experiments of arXiv 2110.14149. How the networks are trained is common practice, not
+the paper's. Published result: not available to us.
 
     python -m launch.run --config=configs/tiny_imagenet_wrn28x5.py \\
         --config.data.path=tiny-imagenet --workdir=runs/tiny_imagenet

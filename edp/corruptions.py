@@ -103,11 +103,23 @@ def _zoom_blur(rng, x, farthest):
         inner = [int(np.ceil(side / factor)) for side in (height, width)]
         top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
         part = x[:, top : top + inner[0], left : left + inner[1]]
-        zoomed = ndimage.zoom(part, (1, factor, factor, 1), order=1)
+        zoomed = _zoom(part, factor)
         top, left = (zoomed.shape[1] - height) // 2, (zoomed.shape[2] - width) // 2
         total += zoomed[:, top : top + height, left : left + width]
         count += 1
     return total / count
+
+
+def _zoom(x: np.ndarray, factor: float) -> np.ndarray:
+    """Linear `scipy.ndimage.zoom` of H and W, as two products of matrices."""
+
+    def weights(size: int) -> np.ndarray:
+        places = np.linspace(0, size - 1, round(size * factor))
+        known, each = np.arange(size), np.eye(size)
+        return np.float32([np.interp(places, known, row) for row in each])
+
+    x = np.moveaxis(np.tensordot(x, weights(x.shape[1]), (1, 0)), -1, 1)
+    return np.moveaxis(np.tensordot(x, weights(x.shape[2]), (2, 0)), -1, 2)
 
 
 def _fog(rng, x, constant):

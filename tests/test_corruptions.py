@@ -4,7 +4,9 @@ import colorsys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from edp import corruptions
 from edp.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from edp.errors import InputError
 
@@ -96,6 +98,13 @@ def test_blurs_keep_what_is_flat_and_spread_a_point():
     weights /= weights.sum()
     spread = corrupt("gaussian_blur", point, 5)[0, 4:13, 4:13, 0]
     np.testing.assert_allclose(spread, 255 * np.outer(weights, weights), atol=1)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.01, 1.13, 1.25])
+def test_zoom_is_scipys(factor):
+    x = np.float32(noise_free(number=2)[:, :15]) / 255
+    expected = ndimage.zoom(x, (1, factor, factor, 1), order=1)
+    np.testing.assert_allclose(corruptions._zoom(x, factor), expected, atol=1e-5)
 
 
 def test_pixelate_averages_blocks():

@@ -16,9 +16,10 @@ def dependencies(config, name):
 @pytest.mark.parametrize(
     ("name", "read", "unread"),
     [
-        ("single_none", {"temperature", "alpha"}, {"step_size", "quantity"}),
+        ("single_none", {"temperature", "alpha"}, {"step_size", "random_members"}),
+        ("single_gaussian", {"step_size"}, {"quantity", "random_members"}),
         ("single_conf_ods", {"step_size"}, {"quantity", "num_steps", "factor_init"}),
-        ("single_disagreement", {"step_size", "quantity", "num_steps"}, {"milestones"}),
+        ("single_disagreement", {"quantity", "random_members"}, {"milestones"}),
         ("be_none", {"factor_init"}, {"step_size", "step_length"}),
     ],
 )

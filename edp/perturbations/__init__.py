@@ -37,6 +37,11 @@ __all__ = [
 Perturb = Callable[..., jax.Array]
 
 
+def no_members(key: jax.Array, teachers, student):
+    """For what looks at no model."""
+    del key, teachers, student
+
+
 def random_member(key: jax.Array, teachers, student):
     """One member, drawn anew per batch: x -> [B, K]."""
     del student
@@ -84,8 +89,8 @@ class Method(NamedTuple):
 
 
 PERTURBATIONS: dict[str, Method] = {
-    "none": Method(none, members),
-    "gaussian": Method(gaussian, members),
+    "none": Method(none, no_members),
+    "gaussian": Method(gaussian, no_members),
     "ods": Method(ods, random_member),
     "conf_ods": Method(conf_ods, random_member),
     "disagreement": Method(disagreement, members),
