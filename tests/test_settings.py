@@ -16,10 +16,12 @@ def dependencies(config, name):
 @pytest.mark.parametrize(
     ("name", "read", "unread"),
     [
-        ("single_none", {"temperature", "alpha"}, {"step_size", "random_members"}),
+        ("single_none", {"temperature", "alpha"}, {"step_size", "quantity"}),
+        ("single_none", {"batch_size"}, {"random_members"}),
         ("single_gaussian", {"step_size"}, {"quantity", "random_members"}),
         ("single_conf_ods", {"step_size"}, {"quantity", "num_steps", "factor_init"}),
-        ("single_disagreement", {"quantity", "random_members"}, {"milestones"}),
+        ("single_disagreement", {"step_size", "quantity", "num_steps"}, {"milestones"}),
+        ("single_disagreement", {"random_members"}, {"factor_init"}),
         ("be_none", {"factor_init"}, {"step_size", "step_length"}),
     ],
 )
