@@ -1,7 +1,8 @@
 """On eight devices: `python mesh_program.py MEMBER DATA STRATEGY CASE...`
 
 A mesh must not change a result, and devices must send each other only what they
-have to. A case is `student:perturbation`, then `:one_at_once` or `:spread` if asked.
+have to. A case is `student:perturbation`, then `:one_at_once`, `:spread` or `:result`
+(what is sent is not looked at) if asked.
 Started by `test_sharding`, in a process that sees eight CPU devices.
 """
 
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 from collectives import collectives
 
+from configs import default
 from edp import distill, ensemble, feeds, models, perturbations, sharding, students
 
 M, B, K, SIZE = 4, 16, 4, 8
@@ -120,7 +122,7 @@ def check_batches(mesh):
 def compile_student(mesh, strategy, variables, kind, perturbation, options):
     """A compiled step and its arguments."""
     student = students.create_student(
-        {"student": kind, "alpha": 0.9, "temperature": 1.0, "factor_init": "normal"},
+        {**default.get_config().distill, "student": kind},
         build_model,
         num_members=M,
         training_steps=1,
@@ -156,11 +158,22 @@ def compile_student(mesh, strategy, variables, kind, perturbation, options):
 
 
 def check_student(mesh, strategy, variables, kind, perturbation, *options):
-    """Over `member` go logits and the gradient of the inputs, no parameters."""
+    """A step on the mesh is that on one device."""
     case = (kind, perturbation, options)
     compiled, args = compile_student(mesh, strategy, variables, *case)
-    found = collectives(compiled, mesh)
+    if "result" not in options:
+        check_sent(collectives(compiled, mesh), mesh, args[0], perturbation, options)
 
+    new, metrics = compiled(*args)
+    if "spread" in options:
+        assert own_bytes(new.opt_state) < num_bytes(new.opt_state) / 4
+    variables = jax.device_get(variables)
+    alone, args = compile_student(None, "vmap", variables, kind, perturbation, ())
+    assert_close((new, metrics), alone(*args))
+
+
+def check_sent(found, mesh, state, perturbation, options):
+    """Over `member` go logits and the gradient of the inputs, no parameters."""
     own = B // mesh.shape["data"]
     logits = ("all-gather", [(M, own, K)])
     gradient = ("all-reduce", [(own, SIZE, SIZE, 1)])
@@ -177,18 +190,11 @@ def check_student(mesh, strategy, variables, kind, perturbation, *options):
     over_data = [c for c in found if "data" in c.axes]
     if "spread" in options:
         gathered = [c for c in over_data if c.kind == "all-gather"]
-        kernels = [x.shape for x in jax.tree.leaves(args[0].params) if x.size >= 100]
+        kernels = [x.shape for x in jax.tree.leaves(state.params) if x.size >= 100]
         assert sorted(c.shapes for c in gathered) == sorted([s] for s in kernels)
         over_data = [c for c in over_data if c not in gathered]
     passes = 1 if perturbation == "none" else 2
-    check_sums(over_data, args[0].variables, passes=passes)
-
-    new, metrics = compiled(*args)
-    if "spread" in options:
-        assert own_bytes(new.opt_state) < num_bytes(new.opt_state) / 4
-    variables = jax.device_get(variables)
-    alone, args = compile_student(None, "vmap", variables, kind, perturbation, ())
-    assert_close((new, metrics), alone(*args))
+    check_sums(over_data, state.variables, passes=passes)
 
 
 def main(member, data, strategy, *cases):

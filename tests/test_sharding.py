@@ -17,6 +17,7 @@ PAIRS = [
     for student in ("single", "batch_ensemble")
     for perturbation in ("none", "conf_ods", "disagreement")
 ]
+OTHERS = ("latent_batch_ensemble", "hydra", "dirichlet", "functional")
 
 
 def run_on_eight_devices(member, data, strategy, cases):
@@ -54,7 +55,9 @@ def test_results_are_the_same_and_only_what_must_be_is_sent(
 @pytest.mark.parametrize("strategy", ["unroll", "vmap"])
 @pytest.mark.parametrize(("member", "data"), [(4, 2), (2, 4), (1, 8)])
 def test_every_student_and_perturbation_on_every_mesh(member, data, strategy):
-    run_on_eight_devices(member, data, strategy, PAIRS)
+    others = [f"{kind}:mixup:result" for kind in OTHERS]
+    others.append("latent_batch_ensemble:tdiv_sdiv:result")
+    run_on_eight_devices(member, data, strategy, PAIRS + others)
 
 
 def test_one_device_needs_no_mesh():
