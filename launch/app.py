@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 
 from edp.errors import InputError
-from launch import cluster, config_file
+
+from . import cluster, config_file
 
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
 

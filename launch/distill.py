@@ -14,7 +14,8 @@ from edp import (
     training,
 )
 from edp import experiment as experiments
-from launch import app
+
+from . import app
 
 _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
 

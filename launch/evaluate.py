@@ -2,7 +2,8 @@
 
 from edp import detection, disagreements, results, robustness, workdir
 from edp.experiment import Experiment
-from launch import app
+
+from . import app
 
 
 def evaluate(experiment: Experiment) -> None:

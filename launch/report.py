@@ -4,7 +4,8 @@ import shutil
 
 from edp import processes, report, workdir
 from edp.experiment import Experiment
-from launch import app
+
+from . import app
 
 
 def write_report(experiment: Experiment) -> None:

@@ -7,11 +7,12 @@ last checkpoint.
 """
 
 from edp.experiment import Experiment
-from launch import app
-from launch.distill import check_only, distill_all
-from launch.evaluate import evaluate
-from launch.report import write_report
-from launch.train_teachers import train_teachers
+
+from . import app
+from .distill import check_only, distill_all
+from .evaluate import evaluate
+from .report import write_report
+from .train_teachers import train_teachers
 
 
 def run(experiment: Experiment) -> None:

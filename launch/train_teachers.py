@@ -4,7 +4,8 @@ import jax
 
 from edp import ensemble, feeds, optimizers, rng, stages, training, workdir
 from edp import experiment as experiments
-from launch import app
+
+from . import app
 
 
 def train_teachers(experiment: experiments.Experiment) -> None:
