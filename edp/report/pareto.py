@@ -3,16 +3,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from edp.report.markup import Section, absent, figure
-from edp.report.pareto_figure import Point, pareto_figure
+from edp.report.pareto_figure import pareto_figure
+from edp.report.pareto_layout import Point
 from edp.report.ranking import unit
 from edp.report.rows import Row, is_plain, middle
 
 CAPTION = (
-    "Each point is a student or an ensemble: the cheaper, the further left; the better, "
-    "the lower. The line joins those that none beats in one without losing in the "
-    "other; all above it pay more than they must. Hollow points were distilled on the "
-    "inputs as they are. Look for students on the line, and for those below the dashed "
-    "one, which has the ensembles of each size."
+    "Each point is a student or an ensemble: the cheaper, the further left; the "
+    "better, the lower. The line joins those that none beats in one without losing in "
+    "the other; all above it pay more than they must. Hollow points were distilled on "
+    "the inputs as they are. Look for students on the line, and for those below the "
+    "dashed one, which joins the ensembles of each size."
 )
 
 

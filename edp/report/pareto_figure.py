@@ -1,52 +1,27 @@
 """The drawing of a Pareto front whose points lie in few places along the x axis."""
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from edp.report import pareto_layout as layout
 from edp.report.figures import spread
 from edp.report.markup import shorten
+from edp.report.pareto_layout import Point
 from edp.report.svg import INK, MUTED, PAPER, STYLE, new_figure, series, to_svg
 
-# In pixels: the height of a small label, the width of its letters, and how far it is
-# from its points; the same of the front's labels; and a line of the legend.
-_LINE, _LETTER, _LEAD = 14, 5.7, 24
-_FRONT_LINE, _FRONT_LETTER, _FRONT_LEAD = 17, 7.6, 5
+# In pixels: the width of a letter of the front's labels, and how far off these are; a
+# line of the legend and the width of its letters; around the axes.
+_FRONT_LETTER, _FRONT_LEAD = 7.6, 5
 _LEGEND_LINE, _LEGEND_LETTER = 19, 6.3
-_LEFT, _BOTTOM, _INSIDE = 52, 42, 20
-_WIDTHS, _HEIGHTS = (340, 640), (260, 800)  # of the axes
-_NEAR = 16  # Points no further apart than this along the x axis are labelled together.
-_LETTERS = (8, 28)  # of a name
+_LEFT, _BOTTOM = 52, 42
 
+_TITLE = "Lower left is better: nothing beats what the line joins"
 _ENSEMBLES = "ensembles"
 _PLAIN = "hollow: taught on inputs as they are"
-
-
-class Point(NamedTuple):
-    """One predictor.
-
-    Attributes:
-      name: what it is called.
-      cost: of a prediction, above 0.
-      cnll: its calibrated NLL.
-      error: half the height of its error bar; 0 without.
-      kind: of student; None for an ensemble.
-      plain: whether it is a student distilled on the inputs as they are.
-      on_front: whether it is on the front.
-    """
-
-    name: str
-    cost: float
-    cnll: float
-    error: float
-    kind: str | None
-    plain: bool
-    on_front: bool
 
 
 @matplotlib.rc_context(STYLE)
@@ -63,28 +38,31 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     Returns:
       An `<svg>` element.
     """
+    kinds = list(dict.fromkeys(p.kind for p in points if p.kind))
+    colours = {kind: series(i) for i, kind in enumerate(kinds)}
     points = sorted(points, key=lambda p: (p.cost, -p.cnll))
-    groups = _groups(points)
-    inner = _width(points, groups)
-    place = _placer(points, inner)
-    labels = _labels(groups, place)
-    reach = [place(p) + _LEAD + _LETTER * len(name) for p, name in labels if name]
+    groups = layout.near_groups(points)
+    inner = layout.width(points, groups)
+    place = layout.placer(points, inner)
+    labels = layout.cut_labels(groups, place)
+    reach = [
+        place(p) + layout.LEAD + layout.LETTER * len(name) for p, name in labels if name
+    ]
     reach += [
-        place(p) + _FRONT_LETTER * len(shorten(p.name, _LETTERS[1]))
+        place(p) + _FRONT_LETTER * len(shorten(p.name, layout.LETTERS[1]))
         for p in points
         if p.on_front
     ]
     right = max(12.0, max(reach) + 4 - inner)
-    kinds = list(dict.fromkeys(p.kind for p in points if p.kind))
-    colours = {kind: series(i) for i, kind in enumerate(kinds)}
     legend = _legend(points, colours, _LEFT + inner + right)
     top = 50 + _LEGEND_LINE * (1 + max(line for *_, line in legend))
-    height, limits = _heights(points, groups)
+    height, limits = layout.heights(points, groups)
 
     figure, axes = new_figure(
         _LEFT + inner + right, top + height + _BOTTOM, _LEFT, right, top, _BOTTOM
     )
-    axes.set(xlim=(0, inner), ylim=limits, xlabel=unit)
+    said = f"cost of a prediction: {unit}, on a logarithmic scale"
+    axes.set(xlim=(0, inner), ylim=limits, xlabel=said)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -92,7 +70,7 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     _draw(axes, points, place, colours)
     for group in groups:
         own = [(p, name) for p, name in labels if p in group]
-        _label_rest(axes, own, place, colours, _floor(points, group))
+        _label_rest(axes, own, place, colours, layout.floor(points, group))
         _label_front(axes, [p for p in group if p.on_front], place, colours)
     _draw_legend(axes, legend, top, height)
     said = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
@@ -100,77 +78,6 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     return to_svg(
         figure, "pareto", f"Calibrated NLL by {unit}: {said}. On the front: {best}"
     )
-
-
-def _placer(points: Sequence[Point], inner: float) -> Callable[[Point], float]:
-    """Point -> pixels from the left of the axes, by the logarithm of its cost."""
-    first, last = (math.log(points[i].cost) for i in (0, -1))
-    scale = (inner - 2 * _INSIDE) / ((last - first) or 1.0)
-    return lambda point: _INSIDE + scale * (math.log(point.cost) - first)
-
-
-def _groups(points: Sequence[Point]) -> list[list[Point]]:
-    """Points that are near each other along the x axis, from the left."""
-    place = _placer(points, _WIDTHS[1])
-    groups: list[list[Point]] = []
-    for point in points:
-        if groups and place(point) - place(groups[-1][-1]) <= _NEAR:
-            groups[-1].append(point)
-        else:
-            groups.append([point])
-    return groups
-
-
-def _width(points: Sequence[Point], groups: Sequence[Sequence[Point]]) -> float:
-    """Of the axes: as much as the labels between the groups ask for, within limits."""
-    place = _placer(points, _WIDTHS[1])
-    asked = [0.0]
-    for group, after in itertools.pairwise(groups):
-        letters = [min(len(p.name), _LETTERS[1]) for p in group if not p.on_front]
-        room = _LEAD + _LETTER * max(letters) + 16 if letters else _LEAD
-        asked.append(room / (place(after[0]) - place(group[-1])))
-    least, most = _WIDTHS
-    return min(most, max(least, max(asked) * most))
-
-
-def _labels(
-    groups: Sequence[Sequence[Point]], place: Callable[[Point], float]
-) -> list[tuple[Point, str]]:
-    """The names beside points, cut where the next group is near; '' on the front."""
-    labels = []
-    least, most = _LETTERS
-    for group, after in itertools.pairwise([*groups, None]):
-        room = math.inf
-        if after:
-            room = (place(after[0]) - place(group[-1]) - _LEAD - 12) / _LETTER
-        letters = int(max(least, min(most, room)))
-        labels += [(p, "" if p.on_front else shorten(p.name, letters)) for p in group]
-    return labels
-
-
-def _floor(points: Sequence[Point], group: Sequence[Point]) -> float:
-    """The height of the front beside a group."""
-    return min(p.cnll for p in points if p.cost <= group[-1].cost)
-
-
-def _heights(
-    points: Sequence[Point], groups: Sequence[Sequence[Point]]
-) -> tuple[float, tuple[float, float]]:
-    """Of the axes, in pixels and in calibrated NLL, with room for all labels."""
-    low = min(p.cnll - p.error for p in points)
-    high = max(p.cnll + p.error for p in points)
-    if not high > low:
-        low, high = low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1)
-    above = 14
-    below = 12 + _FRONT_LINE * max(sum(p.on_front for p in g) for g in groups)
-    asked = [_HEIGHTS[0]]
-    for group in groups:
-        count = sum(not p.on_front for p in group)
-        share = max(0.1, (high - _floor(points, group)) / (high - low))
-        asked.append(above + below + _LINE * (count + 1) / share)
-    height = min(_HEIGHTS[1], max(asked))
-    pixel = (high - low) / (height - above - below)
-    return height, (low - below * pixel, high + above * pixel)
 
 
 def _ticks(
@@ -233,27 +140,46 @@ def _label_rest(
     floor: float,
 ) -> None:
     """Names beside points, in one column above the front, joined by leaders."""
+    if len(labels) == 1 and labels[0][1]:
+        _label_alone(axes, *labels[0], place, colours)
+        return
     right = max(place(p) for p, _ in labels)
     labels = [(p, name) for p, name in labels if name]
     low, high = axes.get_ylim()
     pixel = (high - low) / axes.bbox.height
     places = spread(
         [p.cnll for p, _ in labels],
-        _LINE * pixel,
-        max(floor, low) + 0.8 * _LINE * pixel,
-        high - 0.5 * _LINE * pixel,
+        layout.LINE * pixel,
+        max(floor, low) + 0.8 * layout.LINE * pixel,
+        high - 0.5 * layout.LINE * pixel,
     )
     for (point, name), y in zip(labels, places, strict=True):
         colour = colours.get(point.kind, INK)
         axes.plot(
-            [place(point) + 4, right + 9, right + _LEAD - 3], [point.cnll, point.cnll, y],
+            [place(point) + 4, right + 9, right + layout.LEAD - 3],
+            [point.cnll, point.cnll, y],
             color=colour, linewidth=0.6, zorder=2, clip_on=False,
         )  # fmt: skip
         axes.text(
-            right + _LEAD, y, name, color=colour, fontsize=9.5, va="center_baseline",
-            zorder=2.2,
+            right + layout.LEAD, y, name,
+            color=colour, fontsize=9.5, va="center_baseline", zorder=2.2,
             bbox={"boxstyle": "square,pad=0.1", "facecolor": PAPER, "linewidth": 0},
         )  # fmt: skip
+
+
+def _label_alone(
+    axes: Axes,
+    point: Point,
+    name: str,
+    place: Callable[[Point], float],
+    colours: dict[str, str],
+) -> None:
+    """A name just above its point, on the side that the ensembles' curve leaves."""
+    axes.annotate(
+        name, (place(point), point.cnll + point.error), (2, 9),
+        textcoords="offset points", color=colours.get(point.kind, INK), fontsize=9.5,
+        va="center_baseline", annotation_clip=False,
+    )  # fmt: skip
 
 
 def _label_front(
@@ -267,9 +193,9 @@ def _label_front(
     pixel = (high - low) / axes.bbox.height
     below = math.inf
     for point in sorted(points, key=lambda p: -p.cnll):
-        below = min(point.cnll - point.error, below) - _FRONT_LINE * pixel
+        below = min(point.cnll - point.error, below) - layout.FRONT_LINE * pixel
         axes.text(
-            place(point) - _FRONT_LEAD, below, shorten(point.name, _LETTERS[1]),
+            place(point) - _FRONT_LEAD, below, shorten(point.name, layout.LETTERS[1]),
             color=colours.get(point.kind, INK), fontweight="bold",
             va="center_baseline", zorder=5,
         )  # fmt: skip
@@ -317,11 +243,7 @@ def _draw_legend(axes: Axes, legend: Sequence, top: float, height: float) -> Non
             transform=axes.transAxes, va="center_baseline",
         )  # fmt: skip
     for y, text, style in (
-        (
-            10,
-            "Nothing beats what the line joins",
-            {"fontsize": 12, "fontweight": "bold"},
-        ),
+        (10, _TITLE, {"fontsize": 12, "fontweight": "bold"}),
         (top - 12, "calibrated NLL (lower is better)", {"color": MUTED}),
     ):
         axes.text(
