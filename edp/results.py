@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from edp import evaluation, predictions, processes, settings, stages, workdir
+from edp import costs, evaluation, predictions, processes, settings, stages, workdir
 from edp.experiment import Experiment
 
 
@@ -19,8 +19,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
     rows = evaluation.ensemble_rows(
         predict(experiment, "teachers", record),
         seed=experiment.teacher_dependencies["seed"],
-        num_params=record["num_params"],
-        train_seconds=record["train_seconds"],
+        costs=costs.of_ensembles(experiment, record),
         max_subsets=config.evaluation.max_subsets,
     )
     ensemble_rows = list(rows)
@@ -37,9 +36,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
             student=chosen["student"],
             perturbation=chosen["perturbation"],
             seed=config.seed,
-            num_params=record["num_params"],
-            inference_cost=stages.create_student(experiment, name).inference_cost,
-            train_seconds=record["train_seconds"],
+            **costs.of_student(experiment, name, record),
         )
         rows.append(row)
     return rows

@@ -3,16 +3,7 @@
 import ml_collections
 from absl import flags
 
-from edp import (
-    distill,
-    feeds,
-    optimizers,
-    perturbations,
-    rng,
-    settings,
-    stages,
-    training,
-)
+from edp import distill, feeds, rng, settings, stages, steps, training
 from edp import experiment as experiments
 
 from . import app
@@ -30,11 +21,8 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     # Not of the name: students differ in nothing but their settings.
     key = rng.stream(experiment.key, "student")
     mesh = experiment.mesh
-    steps = experiment.steps_per_epoch(config["batch_size"])
-    teacher_model, teacher_variables = stages.load_teachers(experiment)
-    student = stages.create_student(experiment, name)
-    perturb = perturbations.create_perturbation(config)
-    tx = optimizers.create_optimizer(config, steps, student.rule)
+    _, teacher_variables = stages.load_teachers(experiment)
+    student, tx, distill_step = steps.create_distillation(experiment, name)
     init_key = rng.stream(key, "init")
     state = distill.create_state(student, tx, init_key, experiment.example)
     shard_optimizer = experiment.config.mesh.shard_optimizer
@@ -43,17 +31,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     def step(state, resources, inputs):
         train, teacher_variables = resources
         batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)
-        return distill.distill_step(
-            state,
-            batch,
-            step_key,
-            student=student,
-            teachers=stages.make_teachers(experiment, teacher_model, teacher_variables),
-            perturb=perturb,
-            tx=tx,
-            clean_pass=config["clean_pass"],
-            mesh=mesh,
-        )
+        return distill_step(state, batch, step_key, teacher_variables)
 
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)

@@ -172,6 +172,8 @@ def test_rows_are_complete_and_follow_from_the_predictions(finished):
         assert row["kind"] == "ensemble" and "student" not in row
         assert row["num_members"] == row["inference_cost"] == size
         assert row["num_params"] == params * size
+        for name in ("train_flops", "inference_flops"):
+            assert row[name] == size * rows[0][name] > 0
     of_students = [(row["student"], row["perturbation"]) for row in rows[2:]]
     assert of_students == [
         ("batch_ensemble", "disagreement"),
@@ -182,6 +184,10 @@ def test_rows_are_complete_and_follow_from_the_predictions(finished):
     assert [row["inference_cost"] for row in rows[2:]] == [2, 1, 1]
     assert params < rows[2]["num_params"] < 2 * params
     assert rows[3]["num_params"] == rows[4]["num_params"] == params
+    image = rows[0]["inference_flops"]
+    assert [row["inference_flops"] for row in rows[2:]] == [2 * image, image, image]
+    training = [row["train_flops"] for row in rows[2:]]
+    assert training == sorted(training, reverse=True) and training[2] > 0
 
     for name, row in zip(["teachers", *STUDENTS], rows[1:], strict=True):
         with np.load(finished / "predictions" / f"{name}.npz") as file:

@@ -618,7 +618,7 @@ def test_error_against_coverage_is_that_of_the_predictions(tmp_path):
     kd = points(svg, "stroke: var(--s0); stroke-width: 1.3")
     # At half and at full coverage.
     for drawn in (whole, one, kd):
-        np.testing.assert_allclose(drawn[:, 0], [44 + 250 / 2, 44 + 250], atol=0.01)
+        np.testing.assert_allclose(drawn[:, 0], [48 + 250 / 2, 48 + 250], atol=0.01)
     heights = np.array([drawn[:, 1] for drawn in (whole, one, kd)])
     above = (heights[0] - heights) / (heights[0, 0] - heights[2, 0])
     np.testing.assert_allclose(above, [[0, 0], [0, 0.5], [1, 0.5]], atol=1e-3)
@@ -637,9 +637,9 @@ def test_curves_of_coverage_are_thin_and_end_at_the_error(tmp_path):
         risk.risk_coverage(curves[:1]), "stroke: var(--s0); stroke-width: 1.3"
     )
     assert len(drawn) == 120
-    assert drawn[-1, 0] == pytest.approx(44 + 250, abs=0.01)
+    assert drawn[-1, 0] == pytest.approx(48 + 250, abs=0.01)
     # Each point is one of the whole curve.
-    coverage = (drawn[:, 0] - 44) / 250
+    coverage = (drawn[:, 0] - 48) / 250
     expected = value[np.rint(coverage * 5000).astype(int) - 1]
     line = np.polyval(np.polyfit(expected, drawn[:, 1], 1), expected)
     np.testing.assert_allclose(drawn[:, 1], line, atol=0.02)
