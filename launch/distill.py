@@ -12,20 +12,28 @@ from edp import (
     settings,
     stages,
     training,
+    workdir,
 )
 from edp import experiment as experiments
-from launch import app
+from launch import app, signals
 
 _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
 
 
 def distill_student(experiment: experiments.Experiment, name: str) -> None:
     """Distils one student, unless it is complete already."""
-    config = settings.student_settings(experiment.config, name)
     stage = stages.student_stage(experiment, name)
-    if stage.record is not None:
-        print(f"{name}: complete")
-        return
+    with stage.making() as needed:
+        if needed:
+            _distill(experiment, name, stage)
+        else:
+            print(f"{name}: complete")
+
+
+def _distill(
+    experiment: experiments.Experiment, name: str, stage: workdir.Stage
+) -> None:
+    config = settings.student_settings(experiment.config, name)
     # Not of the name: students differ in nothing but their settings.
     key = rng.stream(experiment.key, "student")
     mesh = experiment.mesh
@@ -57,7 +65,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)
 
-    with app.stop_requests() as should_stop:
+    with signals.stop_requests() as should_stop:
         variables, record = training.fit(
             step,
             state,
@@ -68,6 +76,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             label=name,
             should_stop=should_stop,
             select=stages.create_selection(experiment, config, probs_fn, of_each=False),
+            skip_nonfinite=experiment.config.nonfinite == "skip",
         )
     stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
