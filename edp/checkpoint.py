@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import pathlib
 import re
 import shutil
@@ -17,8 +18,8 @@ import orbax.checkpoint as ocp
 from edp import manifest, processes
 from edp.errors import InputError
 
-# In the messages of TensorStore and the like, what the system said.
-_SYSTEM_ERROR = re.compile(r"\[OS error \d+: (?:E[A-Z0-9]+ )?([^\]]+)\]")
+# Where TensorStore's messages tell the system's error.
+_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 class SaveFailed(OSError):
@@ -124,6 +125,7 @@ class Checkpoints:
         Raises:
           InputError: if it is whole, but not of that structure.
         """
+        self.finish()
         args = ocp.args.Composite(
             tree=ocp.args.StandardRestore(_abstract(like)),
             record=ocp.args.JsonRestore(),
@@ -248,7 +250,7 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     found = _SYSTEM_ERROR.search(str(error))
     if found:
-        return found[1]
+        return os.strerror(int(found[1]))
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError):
         return _reason(cause)
