@@ -55,7 +55,7 @@ def predict(
     directory = experiment.workdir / "predictions"
     # Which training each file was made from.
     index = directory / "made_from.json"
-    made_from = workdir.read_json(index) if index.exists() else {}
+    made_from = workdir.read_mapping(index) if index.exists() else {}
     path = directory / f"{name}.npz"
     made = path.exists() and made_from.get(name) == record["id"]
     if processes.from_first(made):

@@ -106,6 +106,8 @@ _RULES = {
     "dtype": one_of("float32", "bfloat16"),
     "teachers_workdir": ANYTHING,
     "checkpoint_minutes": NOT_NEGATIVE,
+    "checkpoint_steps": optional(COUNT),
+    "nonfinite": one_of("stop", "skip"),
     "steps_per_dispatch": COUNT,
     "mesh": {"member": COUNT, "data": COUNT, "shard_optimizer": BOOL},
     "teachers": {

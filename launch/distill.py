@@ -3,21 +3,28 @@
 import ml_collections
 from absl import flags
 
-from edp import distill, feeds, rng, settings, stages, steps, training
+from edp import distill, feeds, rng, settings, stages, steps, training, workdir
 from edp import experiment as experiments
 
-from . import app
+from . import app, signals
 
 _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
 
 
 def distill_student(experiment: experiments.Experiment, name: str) -> None:
     """Distils one student, unless it is complete already."""
-    config = settings.student_settings(experiment.config, name)
     stage = stages.student_stage(experiment, name)
-    if stage.record is not None:
-        print(f"{name}: complete")
-        return
+    with stage.making() as needed:
+        if needed:
+            _distill(experiment, name, stage)
+        else:
+            print(f"{name}: complete")
+
+
+def _distill(
+    experiment: experiments.Experiment, name: str, stage: workdir.Stage
+) -> None:
+    config = settings.student_settings(experiment.config, name)
     # Not of the name: students differ in nothing but their settings.
     key = rng.stream(experiment.key, "student")
     mesh = experiment.mesh
@@ -36,7 +43,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)
 
-    with app.stop_requests() as should_stop:
+    with signals.stop_requests() as should_stop:
         variables, record = training.fit(
             step,
             state,
@@ -47,6 +54,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             label=name,
             should_stop=should_stop,
             select=stages.create_selection(experiment, config, probs_fn, of_each=False),
+            skip_nonfinite=experiment.config.nonfinite == "skip",
         )
     stages.complete(stage, student.finalise(variables), record, num_networks=1)
 

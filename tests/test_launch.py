@@ -30,7 +30,7 @@ from launching import (
 from PIL import Image
 from sklearn import datasets
 
-from launch import app
+from launch import signals
 
 STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
 STAGES = ["teachers", *(f"students/{name}" for name in STUDENTS)]
@@ -573,18 +573,18 @@ def test_a_run_killed_at_random_goes_on_to_the_same_end(finished, commands, tmp_
 
 def test_signals_are_asked_for_only_while_training():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(KeyboardInterrupt), app.stop_requests() as should_stop:
+    with pytest.raises(KeyboardInterrupt), signals.stop_requests() as should_stop:
         assert not should_stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert should_stop()
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one ends it at once")
     survived = False
-    with pytest.raises(KeyboardInterrupt), app.stop_requests():
+    with pytest.raises(KeyboardInterrupt), signals.stop_requests():
         os.kill(os.getpid(), signal.SIGINT)
         survived = True
     assert survived  # until it left, for nobody had asked
-    with app.stop_requests():
+    with signals.stop_requests():
         pass
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert after == before
