@@ -54,6 +54,8 @@ def sweep(config, directory: pathlib.Path) -> int:
         if code:
             print(f"failed: {where} (exit code {code})", file=sys.stderr)
             failed += 1
+    if failed == len(points):
+        return app.EXIT_FAILURE
     result = swept.summarize(directory, points)
     files = sweeps.write_sweep(result, directory)
     width = shutil.get_terminal_size(fallback=(120, 24)).columns
