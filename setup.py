@@ -43,7 +43,10 @@ setuptools.setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12"],
+        # Workdirs at gs://.
+        "gcs": ["gcsfs>=2024.6"],
+        "tensorboard": ["tensorboardX>=2.6.2"],
+        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12", "tensorboardX>=2.6.2"],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -20,6 +20,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.teachers_workdir = placeholder(str)  # use the teachers trained there
     config.checkpoint_minutes = 5.0  # at most this long between checkpoints
     config.steps_per_dispatch = 1  # GPU, TPU: more for networks of very short steps
+    config.tensorboard = False  # True: event files of training too, in tensorboard/
+    config.wandb_project = placeholder(str)  # Weights & Biases: log training there
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.member = 1  # devices to split the members over
     mesh.data = 1  # devices to split each batch over; in all member x data of them

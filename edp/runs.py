@@ -13,6 +13,7 @@ Rows = list[dict[str, Any]]
 
 # Of a configuration, what does not say what a run is a run of.
 _MAY_DIFFER = ("seed", "teachers_workdir", "checkpoint_minutes", "steps_per_dispatch")
+_MAY_DIFFER += ("tensorboard", "wandb_project")
 
 
 class Run(NamedTuple):

@@ -120,6 +120,7 @@ def fit(
     label: str,
     should_stop: Callable[[], bool] = lambda: False,
     select: selection.Selection | None = None,
+    track: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> tuple[Any, dict[str, Any]]:
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
@@ -137,6 +138,7 @@ def fit(
       should_stop: asked before every dispatch; True saves and raises `Interrupted`.
       select: what is asked after every epoch which variables to keep, beside those
         that are trained. None: those of the last.
+      track: given every row of `metrics.jsonl` when it is written.
 
     Returns:
       The variables kept, and what is to be recorded of them: `train_seconds`,
@@ -218,6 +220,7 @@ def fit(
                         means |= told
                     row = {"epoch": epoch, "step": step, **means}
                     workdir.append_line(stage.log, json.dumps(row))
+                    track(row)
                     progress.epoch(epoch, means)
                     due = time.monotonic() - saved > 60 * schedule.checkpoint_minutes
                     if processes.from_first(due):

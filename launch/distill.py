@@ -1,5 +1,7 @@
 """Distils the teachers into the students of the configuration."""
 
+from collections.abc import Callable
+
 import ml_collections
 from absl import flags
 
@@ -11,6 +13,7 @@ from edp import (
     rng,
     settings,
     stages,
+    trackers,
     training,
 )
 from edp import experiment as experiments
@@ -57,7 +60,11 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)
 
-    with app.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, name, stage.settings)
+    with (
+        app.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -68,6 +75,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             label=name,
             should_stop=should_stop,
             select=stages.create_selection(experiment, config, probs_fn, of_each=False),
+            track=track,
         )
     stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
@@ -78,10 +86,13 @@ def check_only(config: ml_collections.ConfigDict) -> None:
         settings.student_settings(config, name)
 
 
-def distill_all(experiment: experiments.Experiment) -> None:
-    """Distils every student, or those that --only names."""
+def distill_all(
+    experiment: experiments.Experiment, after: Callable[[], None] = lambda: None
+) -> None:
+    """Distils every student, or those that --only names; calls `after` each time."""
     for name in _ONLY.value or experiment.config.students:
         distill_student(experiment, name)
+        after()
 
 
 if __name__ == "__main__":

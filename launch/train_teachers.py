@@ -2,7 +2,16 @@
 
 import jax
 
-from edp import ensemble, feeds, optimizers, rng, stages, training, workdir
+from edp import (
+    ensemble,
+    feeds,
+    optimizers,
+    rng,
+    stages,
+    trackers,
+    training,
+    workdir,
+)
 from edp import experiment as experiments
 from launch import app
 
@@ -41,7 +50,11 @@ def train_teachers(experiment: experiments.Experiment) -> None:
         )
 
     images_per_step = config.batch_size * num_trained
-    with app.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, "teachers", stage.settings)
+    with (
+        app.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -58,6 +71,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             label="teachers",
             should_stop=should_stop,
             select=stages.create_teachers_selection(experiment, model),
+            track=track,
         )
     num_kept = kind.num_kept(experiment.num_members)
     stages.complete(stage, variables, record, num_kept)
