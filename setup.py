@@ -53,11 +53,15 @@ setuptools.setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        # Workdirs at gs://.
+        "gcs": ["gcsfs>=2024.6"],
+        "tensorboard": ["tensorboardX>=2.6.2"],
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.12",
+            "tensorboardX>=2.6.2",
             # The first to build a wheel without help.
             "setuptools>=70.1",
         ],

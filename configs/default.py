@@ -24,6 +24,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.nonfinite = "stop"  # a loss or gradient that is not finite ends training; or
     # "skip": such a batch is left out and counted, at the cost of a check in every step
     config.steps_per_dispatch = 1  # GPU, TPU: more for networks of very short steps
+    config.tensorboard = False  # True: event files of training too, in tensorboard/
+    config.wandb_project = placeholder(str)  # Weights & Biases: log training there
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.member = 1  # devices to split the members over
     mesh.data = 1  # devices to split each batch over; in all member x data of them

@@ -1,18 +1,20 @@
 """From completed stages to the files that show what came of them."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edp import costs, evaluation, predictions, processes, settings, stages, workdir
 from edp.experiment import Experiment
 
 
-def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
+def collect_rows(
+    experiment: Experiment, tell: Callable[[str], None] = print
+) -> list[evaluation.Row]:
     """The rows of DE-1 ... DE-M, then of every student that is complete.
 
     Predictions are made where there are none of the latest training yet, and kept
-    in `predictions/`.
+    in `predictions/`. `tell` gets a line on each student that is left out.
     """
     config = experiment.config
     record = stages.teachers_record(experiment)
@@ -26,7 +28,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
     for name in config.students:
         record = stages.student_stage(experiment, name).record
         if record is None:
-            print(f"{name}: not trained yet, left out of the results")
+            tell(f"{name}: not trained yet, left out of the results")
             continue
         chosen = settings.student_settings(config, name)
         row = evaluation.student_row(

@@ -19,6 +19,8 @@ _MAY_DIFFER = (
     "checkpoint_steps",
     "nonfinite",
     "steps_per_dispatch",
+    "tensorboard",
+    "wandb_project",
 )
 
 

@@ -115,6 +115,7 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     select: selection.Selection | None = None,
     skip_nonfinite: bool = False,
+    track: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> tuple[Any, dict[str, Any]]:
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
@@ -133,6 +134,7 @@ def fit(
       select: what is asked after every epoch which variables to keep, beside those
         that are trained. None: those of the last.
       skip_nonfinite: leave out batches whose loss or gradients are not finite.
+      track: given every row of `metrics.jsonl` when it is written.
 
     Returns:
       The variables kept, and what is to be recorded of them: `train_seconds`,
@@ -254,6 +256,7 @@ def fit(
                         means |= chosen
                     row = {"epoch": epoch, "step": step, **means}
                     workdir.append_line(stage.log, json.dumps(row))
+                    track(row)
                     progress.epoch(epoch, means)
                     if saves.due_after_epoch(step):
                         save([])

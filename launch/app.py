@@ -32,6 +32,25 @@ def main(stages: Callable, check: Callable = lambda config: None) -> None:
     app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
 
 
+def plan(work: Callable) -> None:
+    """Runs `work(config, workdir)` as a command, and exits with the code it gives.
+
+    For what trains nothing itself: it joins no other process and needs no data.
+    """
+
+    def guarded(_):
+        from edp import settings
+
+        try:
+            settings.check(_CONFIG.value)
+            code = work(_CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser())
+        except InputError as error:
+            _end_bad_input(error, debug=_DEBUG.value)
+        sys.exit(code)
+
+    app.run(guarded, flags_parser=_parse)
+
+
 def _parse(argv: list[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)

@@ -1,9 +1,21 @@
 """Distils the teachers into the students of the configuration."""
 
+from collections.abc import Callable
+
 import ml_collections
 from absl import flags
 
-from edp import distill, feeds, rng, settings, stages, steps, training, workdir
+from edp import (
+    distill,
+    feeds,
+    rng,
+    settings,
+    stages,
+    steps,
+    trackers,
+    training,
+    workdir,
+)
 from edp import experiment as experiments
 
 from . import app, signals
@@ -43,7 +55,11 @@ def _distill(
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)
 
-    with signals.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, name, stage.settings)
+    with (
+        signals.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -55,6 +71,7 @@ def _distill(
             should_stop=should_stop,
             select=stages.create_selection(experiment, config, probs_fn, of_each=False),
             skip_nonfinite=experiment.config.nonfinite == "skip",
+            track=track,
         )
     stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
@@ -65,10 +82,13 @@ def check_only(config: ml_collections.ConfigDict) -> None:
         settings.student_settings(config, name)
 
 
-def distill_all(experiment: experiments.Experiment) -> None:
-    """Distils every student, or those that --only names."""
+def distill_all(
+    experiment: experiments.Experiment, after: Callable[[], None] = lambda: None
+) -> None:
+    """Distils every student, or those that --only names; calls `after` each time."""
     for name in _ONLY.value or experiment.config.students:
         distill_student(experiment, name)
+        after()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
     python -m launch.run --config=configs/digits.py --workdir=runs/digits
 
 Stages that are complete are not run again; an interrupted one goes on from its
-last checkpoint.
+last checkpoint. Between long stages the report is drawn of what there is.
 """
 
+from edp.drafts import Drafts
 from edp.experiment import Experiment
 
 from . import app
@@ -17,8 +18,10 @@ from .train_teachers import train_teachers
 
 def run(experiment: Experiment) -> None:
     """All stages in order."""
+    drafts = Drafts(experiment)
     train_teachers(experiment)
-    distill_all(experiment)
+    drafts.draw()
+    distill_all(experiment, after=drafts.draw)
     evaluate(experiment)
     write_report(experiment)
 

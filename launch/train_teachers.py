@@ -2,7 +2,16 @@
 
 import jax
 
-from edp import ensemble, feeds, optimizers, rng, stages, training, workdir
+from edp import (
+    ensemble,
+    feeds,
+    optimizers,
+    rng,
+    stages,
+    trackers,
+    training,
+    workdir,
+)
 from edp import experiment as experiments
 
 from . import app, signals
@@ -47,7 +56,11 @@ def _train(experiment: experiments.Experiment, stage: workdir.Stage) -> None:
         )
 
     images_per_step = config.batch_size * num_trained
-    with signals.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, "teachers", stage.settings)
+    with (
+        signals.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -65,6 +78,7 @@ def _train(experiment: experiments.Experiment, stage: workdir.Stage) -> None:
             should_stop=should_stop,
             select=stages.create_teachers_selection(experiment, model),
             skip_nonfinite=experiment.config.nonfinite == "skip",
+            track=track,
         )
     num_kept = kind.num_kept(experiment.num_members)
     stages.complete(stage, variables, record, num_kept)
