@@ -7,10 +7,10 @@ import matplotlib
 from matplotlib.ticker import MaxNLocator
 
 from edp.report import seed_figures
-from edp.report.figures import label_ends, label_room
+from edp.report.figures import label_ends, labelled_axes
 from edp.report.markup import shorten
 from edp.report.rows import Row
-from edp.report.svg import INK, MUTED, STYLE, new_figure, series, to_svg
+from edp.report.svg import INK, MUTED, STYLE, series, to_svg
 
 
 def draw(result: Mapping[str, Any]) -> str:
@@ -57,12 +57,12 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
     levels = [r for r in result["rows"] if r.get("kind") != "student" and "cnll" in r]
     levels = {str(r["model"]): r["cnll"] for r in levels if "setting" not in r}
     labels = [shorten(name, 22) for name in (*levels, *curves)]
-    left, inner, top, bottom = 58, 320, 26, 42
-    right, least = label_room(labels)
-    width, height = left + inner + right, max(280, top + bottom + least)
-    figure, axes = new_figure(width, height, left, right, top, bottom)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    figure, axes = labelled_axes(
+        labels,
+        "calibrated NLL (lower is better)",
+        f"{key}; ring: best on validation; ± standard error",
+        (320, 280),
+    )
     said, ends = [], []
     for i, (name, cnll) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
@@ -96,11 +96,5 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         axes.set_xscale("log")
     else:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel(f"{key}; ring: best on validation; ± standard error")
-    axes.set_title(
-        "calibrated NLL (lower is better)",
-        x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED,
-    )  # fmt: skip
     label_ends(axes, labels, *zip(*ends, strict=True))
     return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(said)}")
