@@ -135,7 +135,8 @@ def test_the_ranking_is_on_the_page_and_in_markdown(tmp_path):
     assert named == ["wide", "DE-2", "best", "plain", "DE-1"]
     assert section.index("<svg") < section.index("<table")
     markdown = (tmp_path / "results.md").read_text().partition("## Ranking")[2]
-    lines = [re.split(r" *\| *", line)[1:-1] for line in markdown.split("\n|")[1:]]
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert [line[0] for line in lines[2:]] == ["wide", "DE-2", "best", "plain", "DE-1"]
     assert lines[2][2] == "**0.3500**" and lines[3][1] == "–"
     assert (tmp_path / "figures" / "pareto.svg").exists()
