@@ -7,20 +7,19 @@ from edp.report.files import read_evaluated
 from edp.report.markup import paragraph
 from edp.report.rows import Row, middle
 from edp.report.table import Column, format_table, html_table
-from edp.report.unseen import TITLES
 
 LEGEND = (
     "Students by their calibrated NLL, with the ensembles among them. OOD is the AUROC "
-    "of telling the test set from a set that no network saw, by what a model is meant "
-    "to know of its own ignorance: mutual information, where it has members or a "
-    "distribution of its own, and else the entropy of its prediction. Cost is in "
-    "passes of one plain network. FLOP are those of convolutions and matrix products, "
-    "a multiplication with its addition two; a student's training has its teachers' "
-    "passes and the perturbation's gradients in it, and not the teachers' training."
+    "of telling the test set from a set that no network saw, by what the model knows "
+    "of its own ignorance: the mutual information, where it has members or tells a "
+    "distribution, and else the entropy of its prediction. Cost is in passes of one "
+    "plain network. FLOP are those of convolutions and matrix products, an addition "
+    "and a multiplication being two; a student's training has its teachers' passes and "
+    "the perturbation's gradients in it, and not the teachers' training."
 )
 
-# Of uncertainty, the first that a model has.
-_SCORES = ("mutual_information", "predictive_entropy")
+# Of uncertainty, the first that a model has, and what it is called here.
+_SCORES = {"mutual_information": "information", "predictive_entropy": "entropy"}
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _COUNTS = (
     ("inference_flops", "{}FLOP per image", 2),
@@ -63,7 +62,7 @@ def rank(rows: Iterable[Row], ood: Iterable[Row]) -> list[dict]:
             row["rank"] = place
         scores = found.get(str(row["model"]), {})
         if score := next((name for name in _SCORES if name in scores), None):
-            row |= scores[score] | {"ood_score": TITLES[score]}
+            row |= scores[score] | {"ood_score": _SCORES[score]}
         result.append(row)
     return result
 
@@ -71,14 +70,11 @@ def rank(rows: Iterable[Row], ood: Iterable[Row]) -> list[dict]:
 def columns(ranked: Sequence[Row]) -> list[Column]:
     """The columns of what `rank` returns that any of its rows has a value in."""
     keys = dict.fromkeys(key for row in ranked for key in row)
-    kinds = {row["student"] for row in ranked if row.get("student")}
     over_seeds = "gap_closed_of_means" in keys
     sets = [key for key in keys if key.startswith("auroc ")]
     shown = [
         Column("model", "model", "model"),
         Column("rank", "rank", "rank", 1, 0),
-        *[Column("student", "student", "student")] * (len(kinds) > 1),
-        Column("perturbation", "perturbation", "perturb."),
         Column("cnll", "cNLL", "cNLL", 1, 4, -1),
         Column(
             "gap_closed_of_means" if over_seeds else "gap_closed",

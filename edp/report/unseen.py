@@ -9,7 +9,7 @@ from edp.report.markup import absent, figure, paragraph, shorten
 from edp.report.rows import Row, number, series_by_student
 from edp.report.table import Column, html_table
 
-TITLES = {
+_TITLES = {
     "max_probability": "max. probability",
     "predictive_entropy": "predictive entropy",
     "mutual_information": "mutual information",
@@ -57,4 +57,4 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
 
 
 def _title(kind: str) -> str:
-    return shorten(TITLES.get(kind, kind.replace("_", " ")), 32)
+    return shorten(_TITLES.get(kind, kind.replace("_", " ")), 32)
