@@ -5,6 +5,7 @@ them must see the same directory.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -82,13 +83,23 @@ def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
     """
     path = stage / "complete.json"
     record = read_mapping(path) if path.exists() else None
-    if record is not None and not record.keys() >= _RECORDED:
-        missing = ", ".join(sorted(_RECORDED - record.keys()))
-        raise InputError(
-            f"{path} is damaged: {missing} is missing; remove it to have the stage "
-            "completed again from its last checkpoint"
-        )
+    if record is not None:
+        what = ", ".join(sorted(_RECORDED - record.keys()))
+        what = what and f"{what} is missing"
+        # One of an older version of this code has no sum.
+        if "sum" in record and record["sum"] != _sum(record):
+            what = "it has changed since it was written"
+        if what:
+            raise InputError(
+                f"{path} is damaged: {what}; remove it to have the stage completed "
+                "again from its last checkpoint"
+            )
     return processes.from_first(record)
+
+
+def _sum(record: Mapping[str, Any]) -> str:
+    own = {key: value for key, value in record.items() if key != "sum"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
@@ -177,9 +188,11 @@ class Stage:
         """Marks the stage complete; nothing of it is run again.
 
         The record gets an `id` of its own, by which what is derived from the
-        stage can tell that it was trained anew.
+        stage can tell that it was trained anew, and a `sum` that shows damage.
         """
-        write_json(self.path / "complete.json", {**record, "id": uuid.uuid4().hex})
+        record = {**record, "id": uuid.uuid4().hex}
+        record = {**record, "sum": _sum(record)}
+        write_json(self.path / "complete.json", record)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

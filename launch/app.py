@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -72,6 +73,7 @@ def _guarded(stages: Callable, check: Callable) -> None:
         # Orbax, the one user of this logger, warns where no more than a disk is slow,
         # and logs the traceback of every error that it then raises.
         logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
+    sys.excepthook = _show_of_main_thread
     signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
@@ -90,6 +92,12 @@ def _guarded(stages: Callable, check: Callable) -> None:
     except (training.Interrupted, KeyboardInterrupt) as error:
         what = str(error) or "what is complete is kept"
         _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
+
+
+def _show_of_main_thread(kind, error, where) -> None:
+    """Not what else TensorStore's threads print when a disk is full."""
+    if threading.current_thread() is threading.main_thread() or _DEBUG.value:
+        sys.__excepthook__(kind, error, where)
 
 
 def _use_compilation_cache() -> None:
