@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from edp import paths
+
 
 class Checkpoints:
     """The checkpoints of a training run: the last `keep`, newest first to restore.
@@ -19,7 +21,9 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(
+            paths.absolute(directory), options=options
+        )
 
     def __enter__(self):
         return self
@@ -61,13 +65,13 @@ class Checkpoints:
 def save_variables(directory: pathlib.Path, variables: Any) -> None:
     """Writes the finished variables of a stage, replacing unfinished ones."""
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), variables, force=True)
+        checkpointer.save(paths.absolute(directory), variables, force=True)
 
 
 def load_variables(directory: pathlib.Path, like: Any) -> Any:
     """Reads what `save_variables` wrote; `like` is as in `restore_latest`."""
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(directory.absolute(), _abstract(like))
+        return checkpointer.restore(paths.absolute(directory), _abstract(like))
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
@@ -88,14 +92,14 @@ def load_arrays(directory: pathlib.Path) -> Any:
     to_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     with ocp.PyTreeCheckpointer() as checkpointer:
         args = jax.tree.map(lambda _: to_numpy, _metadata(directory))
-        return checkpointer.restore(directory.absolute(), restore_args=args)
+        return checkpointer.restore(paths.absolute(directory), restore_args=args)
 
 
 def _metadata(directory: pathlib.Path) -> Any:
     if not (directory / "_CHECKPOINT_METADATA").exists():
         return None
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(directory.absolute())
+        metadata = checkpointer.metadata(paths.absolute(directory))
     found = metadata.item_metadata
     return None if found is None else found.tree
 

@@ -16,6 +16,7 @@ from edp import (
     ensemble,
     kinds,
     models,
+    paths,
     perturbations,
     processes,
     settings,
@@ -93,7 +94,7 @@ def create_experiment(
     dependencies = settings.teacher_dependencies(config)
     source = directory
     if config.teachers_workdir is not None:
-        source = pathlib.Path(config.teachers_workdir).expanduser()
+        source = paths.as_path(config.teachers_workdir)
         dependencies = _dependencies_elsewhere(source, dependencies)
     _check_stages(config, directory, dependencies)
     mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from edp import processes
+from edp import paths, processes
 from edp.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -21,6 +21,9 @@ SCHEMA_VERSION = 1
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a whole file or nothing: to a temporary one, then renamed."""
     if not processes.is_first():
+        return
+    if paths.is_remote(path):
+        path.write_bytes(bytes(data))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name: `tempfile` makes files that no other user may read.
@@ -56,8 +59,7 @@ def read_json(path: pathlib.Path) -> Any:
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file that may not be there yet."""
     if processes.is_first():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        paths.append(path, line + "\n")
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
@@ -79,6 +81,9 @@ def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
     Raises:
       InputError: if not.
     """
+    if paths.is_remote(path):
+        paths.check_reachable(path, setting)
+        return
     nearest = path.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent

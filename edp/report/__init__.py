@@ -11,6 +11,7 @@ import pathlib
 import re
 import string
 
+from edp import paths
 from edp.report.comparison import cautions, compare_with_plain
 from edp.report.facts import run_facts
 from edp.report.files import read_mapping, read_rows
@@ -41,7 +42,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     # Matplotlib and Pillow are for the page only; a table needs neither.
     from edp.report import corrupted, diversity, gallery, risk, sections, svg, unseen
 
-    workdir = pathlib.Path(workdir)
+    workdir = paths.as_path(workdir)
     rows = read_rows(workdir / "results.json")
     config, no_config = read_mapping(workdir / "config.json")
     run, no_run = read_mapping(workdir / "run.json")
