@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from edp import __version__, lock, processes
+from edp import __version__, lock, paths, processes
 from edp.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -29,6 +29,9 @@ _COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a whole file or nothing: to a temporary one, then renamed."""
     if not processes.is_first():
+        return
+    if paths.is_remote(path):
+        path.write_bytes(bytes(data))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name: `tempfile` makes files that no other user may read.
@@ -72,8 +75,7 @@ def read_mapping(path: pathlib.Path) -> dict[str, Any]:
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file that may not be there yet."""
     if processes.is_first():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        paths.append(path, line + "\n")
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
@@ -112,6 +114,9 @@ def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
     Raises:
       InputError: if not.
     """
+    if paths.is_remote(path):
+        paths.check_reachable(path, setting)
+        return
     nearest = path.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent

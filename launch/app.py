@@ -40,11 +40,11 @@ def plan(work: Callable) -> None:
     """
 
     def guarded(_):
-        from edp import settings
+        from edp import paths, settings
 
         try:
             settings.check(_CONFIG.value)
-            code = work(_CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser())
+            code = work(_CONFIG.value, paths.as_path(_WORKDIR.value))
         except InputError as error:
             _end_bad_input(error, debug=_DEBUG.value)
         sys.exit(code)
@@ -66,7 +66,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import cpu, experiment, finite, processes, settings, training
+    from edp import cpu, experiment, finite, paths, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -83,7 +83,7 @@ def _guarded(stages: Callable, check: Callable) -> None:
         cluster.join()
         if not processes.is_first():
             sys.stdout = io.StringIO()
-        directory = pathlib.Path(_WORKDIR.value).expanduser()
+        directory = paths.as_path(_WORKDIR.value)
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:
         _end_bad_input(error, debug=_DEBUG.value)
