@@ -15,7 +15,7 @@ copyright = author
 release = version = edp.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["results/comparison.md"]  # included elsewhere
 if "links" not in globals()["tags"]:
     exclude_patterns.append("front.md")
 myst_enable_extensions = ["colon_fence", "dollarmath"]
