@@ -35,9 +35,9 @@ class Page:
             "--headless --remote-debugging-pipe --no-sandbox --disable-gpu "
             "--disable-dev-shm-usage --no-first-run --disable-background-networking"
         )
+        profile = f"--user-data-dir={self._home.name}"
         self._process = subprocess.Popen(
-            ["bash", "-c", shell, "bash", EXECUTABLE, *options.split()]
-            + [f"--user-data-dir={self._home.name}"],
+            ["bash", "-c", shell, "bash", EXECUTABLE, *options.split(), profile],
             pass_fds=(theirs_in, theirs_out),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
