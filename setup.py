@@ -15,13 +15,23 @@ setuptools.setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=setuptools.find_packages(include=["edp", "edp.*"]),
-    package_data={"edp.report": ["*.html"]},
+    license_files=["LICENSE"],
+    # Commands and configurations lie beside `edp` in a checkout, and go in under it.
+    packages=[
+        *setuptools.find_packages(include=["edp", "edp.*"]),
+        "edp.configs",
+        "edp.launch",
+    ],
+    package_dir={"edp.configs": "configs", "edp.launch": "launch"},
+    package_data={"edp": ["py.typed"], "edp.report": ["*.html"]},
+    entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
         "array_record>=0.6",
         "chex>=0.1.90",
+        # `jax.export` writes its programs with it.
+        "flatbuffers>=24.3.25",
         "flax>=0.12",
         # For streamed sets; small, with no dependencies of weight beside these.
         "grain>=0.2.18",
@@ -43,7 +53,18 @@ setuptools.setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12"],
+        # Workdirs at gs://.
+        "gcs": ["gcsfs>=2024.6"],
+        "tensorboard": ["tensorboardX>=2.6.2"],
+        "test": [
+            "mypy>=1.18,<3",
+            "pytest>=8",
+            "pytest-xdist>=3.5",
+            "ruff>=0.12",
+            "tensorboardX>=2.6.2",
+            # The first to build a wheel without help.
+            "setuptools>=70.1",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

@@ -32,7 +32,7 @@ highest validation accuracy. The student `be_disagreement` is ours.
 
 import ml_collections
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -26,7 +26,7 @@ RESULTS.md tells what was, and the results:
 
 import ml_collections
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ that match tempered probabilities have it at τ = 4.
 
 import ml_collections
 
-from configs import cifar10_small, default, digits
+from . import cifar10_small, default, digits
 
 BASES = {"": digits, "cifar10_small": cifar10_small, "debug": digits}
 PERTURBATIONS = (

@@ -18,8 +18,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.seed = 0  # of the data split and everything that is drawn
     config.dtype = "float32"  # what networks compute in; or "bfloat16"
     config.teachers_workdir = placeholder(str)  # use the teachers trained there
-    config.checkpoint_minutes = 5.0  # at most this long between checkpoints
+    config.checkpoint_minutes = 5.0  # at most this long between checkpoints; 0: one at
+    # the end of every epoch
+    config.checkpoint_steps = placeholder(int)  # and one in every N steps; None: none
+    config.nonfinite = "stop"  # a loss or gradient that is not finite ends training; or
+    # "skip": such a batch is left out and counted, at the cost of a check in every step
     config.steps_per_dispatch = 1  # GPU, TPU: more for networks of very short steps
+    config.tensorboard = False  # True: event files of training too, in tensorboard/
+    config.wandb_project = placeholder(str)  # Weights & Biases: log training there
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.member = 1  # devices to split the members over
     mesh.data = 1  # devices to split each batch over; in all member x data of them

@@ -10,7 +10,7 @@ so there is hardly a gap for a student to close.
 
 import ml_collections
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -18,7 +18,7 @@ for validation.
 
 import ml_collections
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

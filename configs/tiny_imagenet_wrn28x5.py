@@ -14,7 +14,7 @@ part, sorted into classes. 10,000 training images, 50 a class, are for validatio
 
 import ml_collections
 
-from configs import default
+from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

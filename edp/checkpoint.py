@@ -1,12 +1,29 @@
 """Saving and restoring trees of arrays; the one place that knows Orbax."""
 
+import contextlib
 import functools
+import os
 import pathlib
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+from edp import manifest, processes
+from edp.errors import InputError
+
+# Where TensorStore's messages tell the system's error.
+_SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
+
+
+class SaveFailed(OSError):
+    """A checkpoint could not be written; the message is a line that says why."""
 
 
 class Checkpoints:
@@ -14,60 +31,231 @@ class Checkpoints:
 
     Each holds a tree of arrays and a small JSON record beside it. A checkpoint
     is written under another name and renamed, so that one cut off in the middle
-    is never taken for a whole one.
+    is never taken for a whole one; then the sums of its files are put into it.
+    Older ones are removed only after that rename.
+
+    Attributes:
+      blocked_seconds: for how long callers have waited here.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
+        """Opens the directory; a newest checkpoint that is damaged is set aside."""
+        self._directory = directory.absolute()
+        self._unsigned: int | None = None  # the step being written
+        self._signing: threading.Thread | None = None
+        self._signing_error: Exception | None = None
+        self.blocked_seconds = 0.0
+        while (step := self.newest()) is not None:
+            what = manifest.damage(self._directory / str(step))
+            if what is None:
+                break
+            self._set_aside(step, what)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        with self._one_error():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        self._manager.close()
+    def __exit__(self, kind, error, traceback):
+        try:
+            self.finish()
+            with self._one_error():
+                self._manager.close()
+        except SaveFailed:
+            if error is None:
+                raise
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
-        """Writes a checkpoint and waits until it is on disk.
+        """Copies what is to be written, which happens while the caller goes on.
 
-        Waiting matters: the caller's next step reuses the arrays' memory.
+        Raises:
+          SaveFailed: if this or the checkpoint before it cannot be written.
         """
-        if step in self._manager.all_steps():
+        self.finish()
+        with self._blocking(), self._one_error():
+            if step in self._manager.all_steps():
+                return
+            if not self._directory.is_dir():
+                raise SaveFailed(f"{self._directory} is gone; nothing can be saved")
+            args = ocp.args.Composite(
+                tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
+            )
+            self._manager.save(step, args=args)
+            self._unsigned = step
+
+    def poll(self) -> None:
+        """Has the sums taken of a checkpoint once it is written; costs nothing.
+
+        Raises:
+          SaveFailed: if it could not be written.
+        """
+        if self._unsigned is None or self._signing is not None:
             return
-        args = ocp.args.Composite(
-            tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
-        )
-        self._manager.save(step, args=args)
-        self._manager.wait_until_finished()
+        if not self._manager.is_saving_in_progress():
+            self._sign()
+
+    def finish(self) -> None:
+        """Waits until all that was saved is on disk, with its sums.
+
+        Raises:
+          SaveFailed: if it could not be written.
+        """
+        if self._unsigned is None:
+            return
+        with self._blocking():
+            if self._signing is None:
+                self._sign()
+            self._signing.join()
+            error, self._signing_error = self._signing_error, None
+            self._signing = self._unsigned = None
+            if error is not None:
+                with self._one_error():
+                    raise error
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint's tree and record, or None where there is none.
 
+        One that cannot be read is set aside, and the one before it is taken.
+
         Args:
           like: a tree of arrays (or of their shapes, dtypes and shardings) of
             the structure that was saved; the result is placed as it is.
+
+        Raises:
+          InputError: if it is whole, but not of that structure.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        self.finish()
         args = ocp.args.Composite(
             tree=ocp.args.StandardRestore(_abstract(like)),
             record=ocp.args.JsonRestore(),
         )
-        restored = self._manager.restore(step, args=args)
-        return restored.tree, restored.record
+        while (step := self.newest()) is not None:
+            directory, why = self._directory / str(step), None
+            try:
+                restored = self._manager.restore(step, args=args)
+            except Exception as error:  # Damage can show in any layer under it.
+                why = _reason(error)
+            if not processes.any_of(why is not None):
+                return restored.tree, restored.record
+            self._refuse_other_structure(step, like)
+            if processes.from_first(manifest.exists(directory)):
+                raise InputError(f"{directory} cannot be read: {why}")
+            self._set_aside(step, f"it cannot be read: {why}")
+            self._manager.reload()
+        return None
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint on disk, as process 0 finds it, or None."""
+        steps = []
+        if processes.is_first() and self._directory.is_dir():
+            names = [path.name for path in self._directory.iterdir()]
+            steps = [int(name) for name in names if name.isdigit()]
+        return processes.from_first(max(steps, default=None))
+
+    def _set_aside(self, step: int, what: str) -> None:
+        """Moves a damaged checkpoint to where none is looked for."""
+        path = self._directory / str(step)
+        aside = self._directory.with_name("damaged") / path.name
+        if processes.is_first():
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        before = self.newest()
+        goes_on = "the start" if before is None else f"step {before}"
+        processes.warn(f"{path} is damaged: {what}; going on from {goes_on}")
+
+    def _refuse_other_structure(self, step: int, like: Any) -> None:
+        """Raises an InputError if a checkpoint says itself to be of another tree."""
+        try:
+            found = shapes(self._manager.item_metadata(step).tree.tree)
+        except Exception:  # As above.
+            return
+        wanted = shapes(like)
+        differ = [k for k in found.keys() | wanted if found.get(k) != wanted.get(k)]
+        if differ:
+            key = min(differ)
+            raise InputError(
+                f"{self._directory / str(step)} is of another structure, perhaps of "
+                f"another version of this code: {key} is {found.get(key)} in it and "
+                f"{wanted.get(key)} here; use that version, or remove {self._directory}"
+            )
+
+    def _sign(self) -> None:
+        """Begins to take the sums; the last step's writing is over, or is awaited."""
+        with self._one_error():
+            self._manager.wait_until_finished()
+        directory = self._directory / str(self._unsigned)
+
+        def sign():
+            try:
+                manifest.write(directory)
+            except Exception as error:
+                self._signing_error = error
+
+        self._signing = threading.Thread(target=sign)
+        self._signing.start()
+
+    @contextlib.contextmanager
+    def _blocking(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.blocked_seconds += time.monotonic() - started
+
+    @contextlib.contextmanager
+    def _one_error(self) -> Iterator[None]:
+        """Whatever fails in writing is a `SaveFailed`, after which none is awaited."""
+        try:
+            yield
+        except SaveFailed:
+            raise
+        except Exception as error:
+            self._unsigned = self._signing = None
+            raise SaveFailed(
+                f"cannot write to {self._directory}: {_reason(error)}; the checkpoints "
+                "in it are kept"
+            ) from error
 
 
 def save_variables(directory: pathlib.Path, variables: Any) -> None:
-    """Writes the finished variables of a stage, replacing unfinished ones."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute(), variables, force=True)
+    """Writes the finished variables of a stage, replacing unfinished ones.
+
+    Raises:
+      SaveFailed: if they cannot be written.
+    """
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(directory.absolute(), variables, force=True)
+        manifest.write(directory)
+    except Exception as error:
+        raise SaveFailed(f"cannot write {directory}: {_reason(error)}") from error
 
 
 def load_variables(directory: pathlib.Path, like: Any) -> Any:
-    """Reads what `save_variables` wrote; `like` is as in `restore_latest`."""
+    """Reads what `save_variables` wrote; `like` is as in `restore_latest`.
+
+    Raises:
+      InputError: if a file is not as it was written; names it.
+    """
+    what = manifest.damage(directory)
+    if what is not None:
+        raise InputError(f"{directory} is damaged: {what}")
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(directory.absolute(), _abstract(like))
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said of an error, or else its own first line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    found = _SYSTEM_ERROR.search(str(error))
+    if found:
+        return os.strerror(int(found[1]))
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError):
+        return _reason(cause)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200] if lines else ''}"
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:

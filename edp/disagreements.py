@@ -57,7 +57,7 @@ def write_analysis(experiment: Experiment) -> None:
     path = experiment.workdir / "analysis.json"
     gallery_path = experiment.workdir / "gallery.npz"
     exist = path.exists() and gallery_path.exists()
-    made = exist and workdir.read_json(path).get("made_from") == made_from
+    made = exist and workdir.read_mapping(path).get("made_from") == made_from
     if processes.from_first(made):
         return
 

@@ -70,8 +70,7 @@ def ensemble_rows(
     predictions: Predictions,
     *,
     seed: int,
-    num_params: int,
-    train_seconds: float,
+    costs: Sequence[Mapping[str, Any]],
     max_subsets: int = 256,
 ) -> list[Row]:
     """Returns the rows of the deep ensembles DE-1, ..., DE-M, in this order.
@@ -84,8 +83,7 @@ def ensemble_rows(
     Args:
       predictions: of the M members.
       seed: the run's seed; recorded, and the seed of the sample of subsets.
-      num_params: parameters of one member.
-      train_seconds: time to train all M members.
+      costs: of DE-1, ..., DE-M, fields of the rows, such as `num_params`.
       max_subsets: where there are more subsets of a size, that many distinct ones
         are drawn, and the row tells `num_subsets`.
 
@@ -96,6 +94,7 @@ def ensemble_rows(
 
     Raises:
       InputError: `max_subsets` below 1, or predictions that `scores` would refuse.
+      ValueError: there are not M `costs`.
     """
     check_shapes(predictions)
     if max_subsets < 1:
@@ -103,7 +102,8 @@ def ensemble_rows(
     num_members = len(predictions.test_probs)
     score_subset = _subset_scorer(predictions)
     rows = []
-    for size in range(1, num_members + 1):
+    sizes = range(1, num_members + 1)
+    for size, cost in zip(sizes, costs, strict=True):
         subsets = _subsets(num_members, size, max_subsets, seed)
         by_subset = {subset: score_subset(subset) for subset in subsets}
         prefix = tuple(range(size))
@@ -113,9 +113,7 @@ def ensemble_rows(
             "kind": "ensemble",
             "seed": seed,
             "num_members": size,
-            "num_params": num_params * size,
-            "inference_cost": size,
-            "train_seconds": train_seconds * size / num_members,
+            **cost,
             **_mean(list(by_subset.values())),
             **{f"prefix_{name}": value for name, value in of_prefix.items()},
         }

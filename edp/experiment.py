@@ -90,10 +90,12 @@ def create_experiment(
         written.
     """
     workdir.check_writable(directory)
+    workdir.check_version(directory)
     dependencies = settings.teacher_dependencies(config)
     source = directory
     if config.teachers_workdir is not None:
         source = pathlib.Path(config.teachers_workdir).expanduser()
+        workdir.check_version(source)
         dependencies = _dependencies_elsewhere(source, dependencies)
     _check_stages(config, directory, dependencies)
     mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)
@@ -237,6 +239,7 @@ def schedule(
         steps_per_epoch=experiment.steps_per_epoch(section["batch_size"]),
         images_per_step=images_per_step,
         checkpoint_minutes=experiment.config.checkpoint_minutes,
+        checkpoint_steps=experiment.config.checkpoint_steps,
         steps_per_dispatch=experiment.config.steps_per_dispatch,
     )
 
@@ -255,8 +258,10 @@ def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
             f"teachers_workdir={str(source)!r} holds no completed teachers; accepted: "
             "the workdir of a run whose teachers are trained"
         )
-    stored = workdir.read_json(path)
+    stored = workdir.read_mapping(path)
     shared = ("data", "model")
+    if not stored.keys() >= {"seed", "teachers", *shared}:
+        raise InputError(f"{path} is damaged: it is not what a stage depends on")
     wanted = {section: wanted[section] for section in shared}
     wanted = json.loads(json.dumps(wanted))
     workdir.refuse_other_settings(path, {key: stored[key] for key in shared}, wanted)

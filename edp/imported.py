@@ -57,8 +57,11 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     for m, path in enumerate(paths):
         check_member(f"member {m} ({path})", path, like)
     variables = ensemble.stack([checkpoint.load_variables(p, like) for p in paths])
-    stage.begin()
-    stages.complete(stage, stages.put_teachers(experiment, variables), record, wanted)
+    with stage.making():
+        stage.begin()
+        stages.complete(
+            stage, stages.put_teachers(experiment, variables), record, wanted
+        )
 
 
 def check_member(name: str, path: pathlib.Path, like: Any) -> None:

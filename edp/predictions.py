@@ -66,7 +66,10 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
     except OSError as error:
         raise InputError(f"cannot read predictions: {error}") from error
     except Exception as error:  # A damaged archive can fail in any layer under it.
-        raise InputError(f"{path} does not hold predictions: {error}") from error
+        raise InputError(
+            f"{path} does not hold predictions: {error}; remove it to have them made "
+            "again"
+        ) from error
     return predictions
 
 

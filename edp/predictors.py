@@ -74,7 +74,7 @@ def write_rows(
     ids = {name: record["id"] for name, record in records.items()}
     # Through JSON, as it is read back.
     made_from = json.loads(json.dumps({**depends, "predictors": ids}))
-    stored = processes.from_first(workdir.read_json(path) if path.exists() else {})
+    stored = processes.from_first(workdir.read_mapping(path) if path.exists() else {})
     before = stored.get("made_from", {})
     if before == made_from:
         return

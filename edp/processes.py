@@ -28,6 +28,12 @@ def _is_alone() -> bool:
     return "jax" not in sys.modules or sys.modules["jax"].process_count() == 1
 
 
+def warn(line: str) -> None:
+    """Prints a warning, once for all processes."""
+    if is_first():
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def _multihost():
     from jax.experimental import multihost_utils
 

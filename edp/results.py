@@ -1,33 +1,34 @@
 """From completed stages to the files that show what came of them."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from edp import evaluation, predictions, processes, settings, stages, workdir
+from edp import costs, evaluation, predictions, processes, settings, stages, workdir
 from edp.experiment import Experiment
 
 
-def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
+def collect_rows(
+    experiment: Experiment, tell: Callable[[str], None] = print
+) -> list[evaluation.Row]:
     """The rows of DE-1 ... DE-M, then of every student that is complete.
 
     Predictions are made where there are none of the latest training yet, and kept
-    in `predictions/`.
+    in `predictions/`. `tell` gets a line on each student that is left out.
     """
     config = experiment.config
     record = stages.teachers_record(experiment)
     rows = evaluation.ensemble_rows(
         predict(experiment, "teachers", record),
         seed=experiment.teacher_dependencies["seed"],
-        num_params=record["num_params"],
-        train_seconds=record["train_seconds"],
+        costs=costs.of_ensembles(experiment, record),
         max_subsets=config.evaluation.max_subsets,
     )
     ensemble_rows = list(rows)
     for name in config.students:
         record = stages.student_stage(experiment, name).record
         if record is None:
-            print(f"{name}: not trained yet, left out of the results")
+            tell(f"{name}: not trained yet, left out of the results")
             continue
         chosen = settings.student_settings(config, name)
         row = evaluation.student_row(
@@ -37,9 +38,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
             student=chosen["student"],
             perturbation=chosen["perturbation"],
             seed=config.seed,
-            num_params=record["num_params"],
-            inference_cost=stages.create_student(experiment, name).inference_cost,
-            train_seconds=record["train_seconds"],
+            **costs.of_student(experiment, name, record),
         )
         rows.append(row)
     return rows
@@ -58,7 +57,7 @@ def predict(
     directory = experiment.workdir / "predictions"
     # Which training each file was made from.
     index = directory / "made_from.json"
-    made_from = workdir.read_json(index) if index.exists() else {}
+    made_from = workdir.read_mapping(index) if index.exists() else {}
     path = directory / f"{name}.npz"
     made = path.exists() and made_from.get(name) == record["id"]
     if processes.from_first(made):

@@ -12,7 +12,16 @@ from edp.errors import InputError
 Rows = list[dict[str, Any]]
 
 # Of a configuration, what does not say what a run is a run of.
-_MAY_DIFFER = ("seed", "teachers_workdir", "checkpoint_minutes", "steps_per_dispatch")
+_MAY_DIFFER = (
+    "seed",
+    "teachers_workdir",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "nonfinite",
+    "steps_per_dispatch",
+    "tensorboard",
+    "wandb_project",
+)
 
 
 class Run(NamedTuple):

@@ -106,7 +106,12 @@ _RULES = {
     "dtype": one_of("float32", "bfloat16"),
     "teachers_workdir": ANYTHING,
     "checkpoint_minutes": NOT_NEGATIVE,
+    "checkpoint_steps": optional(COUNT),
+    "nonfinite": one_of("stop", "skip"),
     "steps_per_dispatch": COUNT,
+    # Not required: of runs there may be no trace of them.
+    "tensorboard": override(BOOL),
+    "wandb_project": override(Rule("a name", lambda v: isinstance(v, str) and v != "")),
     "mesh": {"member": COUNT, "data": COUNT, "shard_optimizer": BOOL},
     "teachers": {
         **_OPTIMIZER,

@@ -236,4 +236,11 @@ def _load_variables(path: pathlib.Path, like: Any) -> Any:
             f"{path} is missing, though its stage is complete; put it back, or remove "
             f"{path.with_name('complete.json')} to have it made again"
         )
-    return checkpoint.load_variables(path, like)
+    try:
+        return checkpoint.load_variables(path, like)
+    except InputError as error:
+        raise InputError(
+            f"{error}, though its stage is complete; put it back, or remove it and "
+            f"{path.with_name('complete.json')} to have it made again from the stage's "
+            "last checkpoint"
+        ) from error

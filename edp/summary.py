@@ -16,7 +16,10 @@ _RESULTS = (
     *("dee", "gap_closed", "gap_closed_prefix"),
     *("train_accuracy", "logged_accuracy", "train_seconds"),
 )
-_FACTS = ("model", "kind", "student", "perturbation", "num_members", "inference_cost")
+_FACTS = (
+    *("model", "kind", "student", "perturbation", "num_members", "num_params"),
+    *("inference_cost", "inference_flops", "train_flops"),
+)
 _MIN_GAP = 1e-12  # as in `evaluation`: less is rounding
 DEFAULT_BASELINE = "single_none"
 
@@ -60,7 +63,9 @@ def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Ro
             f"baseline={','.join(unknown)} is no student of these runs; accepted: "
             f"{', '.join(names) or 'none, there are no students'}"
         )
-    facts = {row["model"]: row for run in reversed(runs) for row in run.rows}
+    facts: dict[str, Row] = {}
+    for row in (row for run in reversed(runs) for row in run.rows):
+        facts[row["model"]] = facts.get(row["model"], {}) | row
     models = [
         {k: facts[model["model"]][k] for k in _FACTS if k in facts[model["model"]]}
         | model

@@ -7,30 +7,21 @@ feed gives.
 import contextlib
 import json
 import math
-import pathlib
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 
-from edp import cpu, processes, selection, workdir
+from edp import cpu, finite, processes, selection, step_log, workdir
 from edp.checkpoint import Checkpoints
+from edp.progress import Progress
 from edp.train_state import TrainState
-
-# How often a terminal's bar shows a new loss; reading it waits for the device.
-_REFRESH_SECONDS = 1.0
 
 
 class Interrupted(Exception):
     """Training stopped on request, its state saved."""
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became infinite or not a number."""
 
 
 class Schedule(NamedTuple):
@@ -40,10 +31,12 @@ class Schedule(NamedTuple):
       num_epochs: passes over the data.
       steps_per_epoch: optimizer steps in one.
       images_per_step: training images that one step reads, for the speed shown.
-      checkpoint_minutes: at most this long between two checkpoints, which are
-        written at the end of an epoch.
+      checkpoint_minutes: at most this long between two checkpoints, but for the
+        dispatch under way; 0 for one at the end of every epoch.
       steps_per_dispatch: steps that the device does as one program, where a step
         is shorter than what it takes to start one. Changes no result.
+      checkpoint_steps: a checkpoint whenever so many more steps are done, after the
+        dispatch in which they are; None for none besides.
     """
 
     num_epochs: int
@@ -51,6 +44,7 @@ class Schedule(NamedTuple):
     images_per_step: int
     checkpoint_minutes: float
     steps_per_dispatch: int = 1
+    checkpoint_steps: int | None = None
 
     @property
     def num_steps(self) -> int:
@@ -110,7 +104,7 @@ def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
 
 
 def fit(
-    step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
+    step_fn: finite.Step,
     state: TrainState,
     resources: Any,
     feed: Feed,
@@ -120,6 +114,8 @@ def fit(
     label: str,
     should_stop: Callable[[], bool] = lambda: False,
     select: selection.Selection | None = None,
+    skip_nonfinite: bool = False,
+    track: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> tuple[Any, dict[str, Any]]:
     """Trains to the end, going on from the stage's newest checkpoint if it has one.
 
@@ -137,25 +133,37 @@ def fit(
       should_stop: asked before every dispatch; True saves and raises `Interrupted`.
       select: what is asked after every epoch which variables to keep, beside those
         that are trained. None: those of the last.
+      skip_nonfinite: leave out batches whose loss or gradients are not finite.
+      track: given every row of `metrics.jsonl` when it is written.
 
     Returns:
       The variables kept, and what is to be recorded of them: `train_seconds`,
-      compilation, scores and earlier, interrupted runs included; with `select`, what
-      it tells, as the `selected_epoch`, from 1, of each of M if it keeps as many.
+      compilation, scores and earlier, interrupted runs included; of these,
+      `checkpoint_seconds` waiting for checkpoints; `skipped_steps`, if there were any;
+      with `select`, what it tells, as the `selected_epoch`, from 1, of each of M if it
+      keeps as many.
 
     Raises:
       Interrupted: if `should_stop` said so.
-      NonFiniteLoss: at the end of an epoch in which the loss was not finite.
+      finite.NonFinite: at the end of an epoch, or when a checkpoint was due, if a loss
+        or gradient was not finite, or all of an epoch's were skipped. What was saved
+        before is kept.
+      checkpoint.SaveFailed: if a checkpoint cannot be written.
+      InputError: if the newest checkpoint is of another state than this.
     """
     # A state that came back placed otherwise would have the step compiled again.
     placed = jax.tree.map(lambda x: x.sharding, state)
     state = jax.device_put(state, placed)
-    run_steps = _jit_steps(step_fn, placed)
+    run_steps = _jit_steps(
+        finite.skipping(step_fn) if skip_nonfinite else step_fn, placed
+    )
+    is_finite = jax.jit(finite.all_finite, out_shardings=_read_by_all(placed))
     stage.begin()
     per_epoch = schedule.steps_per_epoch
     total = schedule.num_steps
     with Checkpoints(stage.checkpoints) as checkpoints:
-        seconds_before, epoch_metrics = 0.0, []
+        before = {"seconds": 0.0, "checkpoint_seconds": 0.0, "skipped_steps": 0}
+        epoch_metrics = []
         best = None if select is None else select.begin(state.variables)
         restored = checkpoints.restore_latest(_saved(state, best))
         if restored is not None:
@@ -163,38 +171,71 @@ def fit(
             if best is not None:
                 state, variables = state
                 best = selection.restore(variables, record["best"])
-            seconds_before = record["seconds"]
+            before |= {key: record[key] for key in before if key in record}
             epoch_metrics = [
                 {name: [value] for name, value in metrics.items()}
                 for metrics in record["epoch_metrics"]
             ]
         step = int(state.step)
-        _truncate_log(stage.log, step)
-        started = saved = time.monotonic()
+        skipped = before["skipped_steps"]
+        step_log.truncate(stage.log, step)
+        started = time.monotonic()
+        saves = _Saves(schedule, step)
 
-        def seconds():
-            return seconds_before + time.monotonic() - started
-
-        def save():
-            nonlocal saved
-            record = {
-                "seconds": seconds(),
-                "epoch_metrics": _to_floats(epoch_metrics),
+        def told():
+            passed = time.monotonic() - started
+            waited = checkpoints.blocked_seconds
+            return {
+                "seconds": before["seconds"] + passed,
+                "checkpoint_seconds": before["checkpoint_seconds"] + waited,
+                "skipped_steps": skipped,
             }
+
+        def check():
+            """Gives the rows of the epoch's steps so far, if all is as it should be."""
+            rows = step_log.read(epoch_metrics)
+            at, what = step, None
+            bad = [i for i, row in enumerate(rows) if not math.isfinite(row["loss"])]
+            if bad:
+                at += 1 + bad[0] - len(rows)
+                what = f"the loss is {rows[bad[0]]['loss']}"
+            elif not is_finite(state):
+                what = "the gradients are not finite"
+            elif len(rows) == per_epoch and not step_log.taken(rows):
+                what = "no loss and gradient is finite"
+            if what is None:
+                return rows
+            checkpoints.finish()
+            kept = checkpoints.newest()
+            last = "none was made yet" if kept is None else f"the last, of step {kept}"
+            raise finite.NonFinite(
+                f"{label}: {what} in epoch {1 + (at - 1) // per_epoch}, at step {at} "
+                f"of {total}; earlier checkpoints are kept in {stage.checkpoints} "
+                f"({last})"
+            )
+
+        def save(rows):
+            record = {**told(), "epoch_metrics": rows}
             if best is not None:
                 record["best"] = best.record
             checkpoints.save(step, _saved(state, best), record)
-            saved = time.monotonic()
+            saves.made(step)
 
         last_inputs = None
         with (
-            _Progress(label, schedule, step) as progress,
+            Progress(
+                label,
+                num_epochs=schedule.num_epochs,
+                num_steps=total,
+                images_per_step=schedule.images_per_step,
+                step=step,
+            ) as progress,
             contextlib.closing(feed(schedule, step)) as fed,
         ):
             dispatches = schedule.dispatches(step)
             for (_, size), inputs in zip(dispatches, fed, strict=True):
                 if should_stop():
-                    save()
+                    save(check())
                     raise Interrupted(f"{label}: saved at step {step} of {total}")
                 if inputs is not last_inputs and len(epoch_metrics) > 1:
                     # Or a fast feed would fill the device with batches to come.
@@ -204,28 +245,61 @@ def fit(
                 epoch_metrics.append(metrics)
                 step += size
                 progress.steps(size, metrics)
+                checkpoints.poll()
                 if step % per_epoch == 0:
-                    means = _means(epoch_metrics)
+                    means = step_log.means(check())
+                    skipped += means.get("skipped_steps", 0)
                     epoch_metrics = []
                     epoch = step // per_epoch
-                    if not math.isfinite(means["loss"]):
-                        raise NonFiniteLoss(
-                            f"{label}: the loss is {means['loss']} in epoch {epoch}; "
-                            f"earlier checkpoints are kept in {stage.checkpoints}"
-                        )
                     if best is not None:
-                        best, told = select.update(best, state.variables, epoch)
-                        means |= told
+                        best, chosen = select.update(best, state.variables, epoch)
+                        means |= chosen
                     row = {"epoch": epoch, "step": step, **means}
                     workdir.append_line(stage.log, json.dumps(row))
+                    track(row)
                     progress.epoch(epoch, means)
-                    due = time.monotonic() - saved > 60 * schedule.checkpoint_minutes
-                    if processes.from_first(due):
-                        save()
-            save()
+                    if saves.due_after_epoch(step):
+                        save([])
+                elif saves.due(step):
+                    save(check())
+            save([])
+            checkpoints.finish()
+        record = told()
+        record = {"train_seconds": record.pop("seconds"), **record}
+        if not skipped:
+            del record["skipped_steps"]
         if best is None:
-            return state.variables, {"train_seconds": seconds()}
-        return best.variables, {"train_seconds": seconds(), **select.told(best)}
+            return state.variables, record
+        return best.variables, {**record, **select.told(best)}
+
+
+class _Saves:
+    """When checkpoints are due; of several processes, to all at the same step."""
+
+    def __init__(self, schedule: Schedule, step: int):
+        self._schedule = schedule
+        # Asked rarely, as an exchange waits for the steps before it.
+        self._late_for_any = processes.stop_together(self._is_late)
+        self.made(step)
+
+    def made(self, step: int) -> None:
+        """One is made now, after this step, or training begins with it."""
+        self._step, self._time = step, time.monotonic()
+
+    def due_after_epoch(self, step: int) -> bool:
+        late = processes.from_first(self._is_late())
+        return self._has_steps(step) or late
+
+    def due(self, step: int) -> bool:
+        late = self._schedule.checkpoint_minutes > 0 and self._late_for_any()
+        return self._has_steps(step) or late
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._time > 60 * self._schedule.checkpoint_minutes
+
+    def _has_steps(self, step: int) -> bool:
+        every = self._schedule.checkpoint_steps
+        return every is not None and step // every > self._step // every
 
 
 def _saved(state: TrainState, best: selection.Best | None) -> Any:
@@ -250,90 +324,15 @@ def _jit_steps(step_fn: Callable, placed: TrainState) -> Callable:
             return state, jax.tree.map(lambda x: x[None], metrics)
         return jax.lax.scan(one, state, length=num_steps)
 
-    # Of several processes each reads the metrics: whole, like the count of steps.
-    metrics_placed = placed.step if jax.process_count() > 1 else None
     return jax.jit(
         step,
         static_argnums=3,
         donate_argnums=0,
-        out_shardings=(placed, metrics_placed),
+        out_shardings=(placed, _read_by_all(placed)),
         compiler_options=cpu.compiler_options(),
     )
 
 
-def _to_floats(dispatches: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Each step's metrics; one transfer for all of them."""
-    return [
-        {name: float(np.mean(values[i])) for name, values in metrics.items()}
-        for metrics in jax.device_get(dispatches)
-        for i in range(len(metrics["loss"]))
-    ]
-
-
-def _means(dispatches: list[dict[str, Any]]) -> dict[str, float]:
-    steps = _to_floats(dispatches)
-    return {name: float(np.mean([m[name] for m in steps])) for name in steps[0]}
-
-
-def _truncate_log(path: pathlib.Path, step: int) -> None:
-    """Drops what was logged after the checkpoint that training goes on from."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            if json.loads(line)["step"] > step:
-                break
-        except ValueError:  # a line cut off when the process was killed
-            break
-        kept.append(line)
-    workdir.write_text(path, "".join(kept))
-
-
-class _Progress:
-    """A bar on a terminal, a line per epoch elsewhere; of several processes one's."""
-
-    def __init__(self, label: str, schedule: Schedule, step: int):
-        self._label, self._schedule = label, schedule
-        self._shown = processes.is_first()
-        self._interactive = self._shown and sys.stderr.isatty()
-        per_step = schedule.images_per_step
-        self._bar = tqdm.tqdm(
-            desc=label,
-            total=schedule.num_steps * per_step,
-            initial=step * per_step,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-            disable=not self._interactive,
-        )
-        self._epoch_started = self._refreshed = time.monotonic()
-        self._epoch_steps = 0
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self._bar.close()
-
-    def steps(self, size: int, metrics: dict[str, jax.Array]) -> None:
-        self._epoch_steps += size
-        self._bar.update(size * self._schedule.images_per_step)
-        now = time.monotonic()
-        if self._interactive and now - self._refreshed > _REFRESH_SECONDS:
-            self._bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}")
-            self._refreshed = now
-
-    def epoch(self, epoch: int, means: dict[str, float]) -> None:
-        now = time.monotonic()
-        images = self._epoch_steps * self._schedule.images_per_step
-        speed = images / max(now - self._epoch_started, 1e-9)
-        self._epoch_started, self._epoch_steps = now, 0
-        if self._shown and not self._interactive:
-            values = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-            print(
-                f"{self._label}  epoch {epoch}/{self._schedule.num_epochs}  {values}"
-                f"  {speed:,.0f} images/s",
-                file=sys.stderr,
-                flush=True,
-            )
+def _read_by_all(placed: TrainState) -> jax.sharding.Sharding | None:
+    """Where what each of several processes reads lies: whole, as the count of steps."""
+    return placed.step if jax.process_count() > 1 else None

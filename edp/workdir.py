@@ -4,18 +4,25 @@ Of several processes the first one writes, and the others write nothing; all of
 them must see the same directory.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import platform
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
-from edp import processes
+from edp import __version__, lock, processes
 from edp.errors import InputError
 
 SCHEMA_VERSION = 1
+
+# What the record of every completed stage has.
+_RECORDED = {"id", "num_params", "train_seconds"}
+# The packages that decide which numbers a run computes.
+_COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
 
 
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
@@ -53,6 +60,14 @@ def read_json(path: pathlib.Path) -> Any:
         raise InputError(f"{path} is not valid JSON: {error}") from error
 
 
+def read_mapping(path: pathlib.Path) -> dict[str, Any]:
+    """`read_json` of an object; InputError where it is something else."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged: a mapping is expected in it")
+    return value
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file that may not be there yet."""
     if processes.is_first():
@@ -66,7 +81,14 @@ def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
     As process 0 finds it, lest processes go different ways.
     """
     path = stage / "complete.json"
-    return processes.from_first(read_json(path) if path.exists() else None)
+    record = read_mapping(path) if path.exists() else None
+    if record is not None and not record.keys() >= _RECORDED:
+        missing = ", ".join(sorted(_RECORDED - record.keys()))
+        raise InputError(
+            f"{path} is damaged: {missing} is missing; remove it to have the stage "
+            "completed again from its last checkpoint"
+        )
+    return processes.from_first(record)
 
 
 def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
@@ -108,7 +130,8 @@ class Stage:
         # Through JSON, so that tuples compare equal to what is read back.
         self.settings = json.loads(json.dumps(settings))
         if self._settings_path.exists():
-            refuse_other_settings(path, read_json(self._settings_path), self.settings)
+            stored = read_mapping(self._settings_path)
+            refuse_other_settings(path, stored, self.settings)
 
     def begin(self) -> None:
         """Records the settings; from now on no others are accepted."""
@@ -136,6 +159,19 @@ class Stage:
     def record(self) -> dict[str, Any] | None:
         """What `complete` stored, or None while the stage is not complete."""
         return read_record(self.path)
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[bool]:
+        """While open, no other run makes this stage; whether it is still to be made.
+
+        Raises:
+          InputError: if another run is making it.
+        """
+        if self.record is not None:
+            yield False
+            return
+        with lock.held(self.path):
+            yield self.record is None  # another may have made it just now
 
     def complete(self, record: Mapping[str, Any]) -> None:
         """Marks the stage complete; nothing of it is run again.
@@ -183,26 +219,51 @@ def refuse_other_settings(
         )
 
 
+def check_version(path: pathlib.Path) -> None:
+    """Checks that this version of the code can go on with a workdir, if it is one.
+
+    A warning tells where it was begun with other versions of what computes.
+
+    Raises:
+      InputError: if it was begun with a version that keeps its files otherwise.
+    """
+    if not (path / "run.json").exists():
+        return
+    facts = read_mapping(path / "run.json")
+    schema = facts.get("schema_version")
+    if schema != SCHEMA_VERSION:
+        raise InputError(
+            f"{path} was begun with edp {facts.get('edp')}, whose files are of "
+            f"schema_version={schema!r}; accepted by edp {__version__}: "
+            f"{SCHEMA_VERSION}. Use that version, or give another workdir"
+        )
+    now = versions()
+    others = [key for key in _COMPUTING if facts.get(key) not in (None, now[key])]
+    if others:
+        began = ", ".join(f"{key} {facts[key]}" for key in others)
+        goes_on = ", ".join(f"{key} {now[key]}" for key in others)
+        processes.warn(
+            f"{path} was begun with {began} and goes on with {goes_on}: what is "
+            "complete is kept as it is, what is computed now may differ in its last "
+            "digits"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Those of this code and of what it computes with, by name."""
+    names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {"edp": __version__} | {name: metadata.version(name) for name in names}
+
+
 def run_facts() -> dict[str, Any]:
     """Versions and hardware of this process, for `run.json`."""
-    import flax
     import jax
-    import numpy
-    import optax
-    import orbax.checkpoint
-
-    from edp import __version__
 
     devices = jax.devices()
     return {
         "schema_version": SCHEMA_VERSION,
-        "edp": __version__,
+        **versions(),
         "python": platform.python_version(),
-        "jax": jax.__version__,
-        "flax": flax.__version__,
-        "optax": optax.__version__,
-        "orbax-checkpoint": orbax.checkpoint.__version__,
-        "numpy": numpy.__version__,
         "platform": platform.platform(),
         "backend": jax.default_backend(),
         "device": devices[0].device_kind,

@@ -1,26 +1,23 @@
 """What all commands share: flags, exit codes, signals and errors in one line."""
 
-import contextlib
 import io
 import os
 import pathlib
-import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from absl import app, flags, logging
 
 from edp.errors import InputError
-from launch import cluster, config_file
+
+from . import cluster, config_file, signals
 
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
 
 _CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of bad input too.")
-
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main(stages: Callable, check: Callable = lambda config: None) -> None:
@@ -35,32 +32,23 @@ def main(stages: Callable, check: Callable = lambda config: None) -> None:
     app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
 
 
-@contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """While open, SIGTERM and Ctrl-C do not end the process; the function tells.
+def plan(work: Callable) -> None:
+    """Runs `work(config, workdir)` as a command, and exits with the code it gives.
 
-    A second one ends it after all. So does the first, on leaving, if whoever asks
-    the function did not come to it again. Of several processes it tells all at the
-    same step, whichever got the signal.
+    For what trains nothing itself: it joins no other process and needs no data.
     """
-    from edp import processes
 
-    received = []
+    def guarded(_):
+        from edp import settings
 
-    def receive(number, frame):
-        received.append(number)
-        if len(received) > 1:
-            signal.default_int_handler(number, frame)
-        os.write(2, b"\nstopping after this step; once more to stop at once\n")
+        try:
+            settings.check(_CONFIG.value)
+            code = work(_CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser())
+        except InputError as error:
+            _end_bad_input(error, debug=_DEBUG.value)
+        sys.exit(code)
 
-    previous = {number: signal.signal(number, receive) for number in _SIGNALS}
-    try:
-        yield processes.stop_together(lambda: bool(received))
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if processes.any_of(bool(received)):
-        raise KeyboardInterrupt
+    app.run(guarded, flags_parser=_parse)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -77,14 +65,14 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import cpu, experiment, processes, settings, training
+    from edp import cpu, experiment, finite, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-        # Orbax, the one user of this logger, warns where no more than a disk is slow.
-        logging.get_absl_logger().addFilter(lambda record: record.levelno >= 40)
-    for number in _SIGNALS:
-        signal.signal(number, signal.default_int_handler)
+        # Orbax, the one user of this logger, warns where no more than a disk is slow,
+        # and logs the traceback of every error that it then raises.
+        logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
+    signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
     try:
@@ -97,8 +85,8 @@ def _guarded(stages: Callable, check: Callable) -> None:
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:
         _end_bad_input(error, debug=_DEBUG.value)
-    except training.NonFiniteLoss as error:
-        _end(EXIT_FAILURE, f"failed: {error}")
+    except (finite.NonFinite, OSError) as error:
+        _end_failure(error, debug=_DEBUG.value)
     except (training.Interrupted, KeyboardInterrupt) as error:
         what = str(error) or "what is complete is kept"
         _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
@@ -119,6 +107,16 @@ def _end_bad_input(error: Exception, debug: bool) -> None:
     if debug:
         traceback.print_exception(error)
     _end(EXIT_BAD_INPUT, f"error: {' '.join(str(error).split())}")
+
+
+def _end_failure(error: Exception, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    what = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = "".join(f"{name}: " for name in (error.filename,) if name)
+        what = f"{place}{error.strerror}; what was written before is kept"
+    _end(EXIT_FAILURE, f"failed: {' '.join(what.split())}")
 
 
 def _end(code: int, line: str) -> None:

@@ -49,7 +49,7 @@ def join() -> None:
         )
     if not missing:
         _check(**flags_given)
-    # JAX would take SIGTERM for itself; see `app.stop_requests`.
+    # JAX would take SIGTERM for itself; see `signals.stop_requests`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if missing:

@@ -1,39 +1,47 @@
 """Distils the teachers into the students of the configuration."""
 
+from collections.abc import Callable
+
 import ml_collections
 from absl import flags
 
 from edp import (
     distill,
     feeds,
-    optimizers,
-    perturbations,
     rng,
     settings,
     stages,
+    steps,
+    trackers,
     training,
+    workdir,
 )
 from edp import experiment as experiments
-from launch import app
+
+from . import app, signals
 
 _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
 
 
 def distill_student(experiment: experiments.Experiment, name: str) -> None:
     """Distils one student, unless it is complete already."""
-    config = settings.student_settings(experiment.config, name)
     stage = stages.student_stage(experiment, name)
-    if stage.record is not None:
-        print(f"{name}: complete")
-        return
+    with stage.making() as needed:
+        if needed:
+            _distill(experiment, name, stage)
+        else:
+            print(f"{name}: complete")
+
+
+def _distill(
+    experiment: experiments.Experiment, name: str, stage: workdir.Stage
+) -> None:
+    config = settings.student_settings(experiment.config, name)
     # Not of the name: students differ in nothing but their settings.
     key = rng.stream(experiment.key, "student")
     mesh = experiment.mesh
-    steps = experiment.steps_per_epoch(config["batch_size"])
-    teacher_model, teacher_variables = stages.load_teachers(experiment)
-    student = stages.create_student(experiment, name)
-    perturb = perturbations.create_perturbation(config)
-    tx = optimizers.create_optimizer(config, steps, student.rule)
+    _, teacher_variables = stages.load_teachers(experiment)
+    student, tx, distill_step = steps.create_distillation(experiment, name)
     init_key = rng.stream(key, "init")
     state = distill.create_state(student, tx, init_key, experiment.example)
     shard_optimizer = experiment.config.mesh.shard_optimizer
@@ -42,22 +50,16 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     def step(state, resources, inputs):
         train, teacher_variables = resources
         batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)
-        return distill.distill_step(
-            state,
-            batch,
-            step_key,
-            student=student,
-            teachers=stages.make_teachers(experiment, teacher_model, teacher_variables),
-            perturb=perturb,
-            tx=tx,
-            clean_pass=config["clean_pass"],
-            mesh=mesh,
-        )
+        return distill_step(state, batch, step_key, teacher_variables)
 
     def probs_fn(variables, x):
         return student.predict(student.finalise(variables), x)
 
-    with app.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, name, stage.settings)
+    with (
+        signals.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -68,6 +70,8 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
             label=name,
             should_stop=should_stop,
             select=stages.create_selection(experiment, config, probs_fn, of_each=False),
+            skip_nonfinite=experiment.config.nonfinite == "skip",
+            track=track,
         )
     stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
@@ -78,10 +82,13 @@ def check_only(config: ml_collections.ConfigDict) -> None:
         settings.student_settings(config, name)
 
 
-def distill_all(experiment: experiments.Experiment) -> None:
-    """Distils every student, or those that --only names."""
+def distill_all(
+    experiment: experiments.Experiment, after: Callable[[], None] = lambda: None
+) -> None:
+    """Distils every student, or those that --only names; calls `after` each time."""
     for name in _ONLY.value or experiment.config.students:
         distill_student(experiment, name)
+        after()
 
 
 if __name__ == "__main__":

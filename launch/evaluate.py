@@ -1,8 +1,9 @@
 """Evaluates the ensemble and every completed student, side by side."""
 
-from edp import detection, disagreements, results, robustness, workdir
+from edp import detection, disagreements, lock, results, robustness, workdir
 from edp.experiment import Experiment
-from launch import app
+
+from . import app
 
 
 def evaluate(experiment: Experiment) -> None:
@@ -10,11 +11,12 @@ def evaluate(experiment: Experiment) -> None:
 
     And where the settings ask for them, `ood.json` and `corruptions.json`.
     """
-    rows = results.collect_rows(experiment)
-    workdir.write_json(experiment.workdir / "results.json", rows)
-    disagreements.write_analysis(experiment)
-    detection.write_detection(experiment)
-    robustness.write_robustness(experiment)
+    with lock.held(experiment.workdir):
+        rows = results.collect_rows(experiment)
+        workdir.write_json(experiment.workdir / "results.json", rows)
+        disagreements.write_analysis(experiment)
+        detection.write_detection(experiment)
+        robustness.write_robustness(experiment)
 
 
 if __name__ == "__main__":

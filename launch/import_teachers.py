@@ -13,7 +13,8 @@ from absl import flags
 from edp import imported
 from edp.errors import InputError
 from edp.experiment import Experiment
-from launch import app
+
+from . import app
 
 _MEMBERS = flags.DEFINE_list("members", None, "A directory per network.")
 

@@ -2,16 +2,18 @@
 
 import shutil
 
-from edp import processes, report, workdir
+from edp import lock, processes, report, workdir
 from edp.experiment import Experiment
-from launch import app
+
+from . import app
 
 
 def write_report(experiment: Experiment) -> None:
     """Writes the report and its figures; of several processes the first does."""
-    if not processes.is_first():
-        return
-    path = report.write_report(experiment.workdir)
+    with lock.held(experiment.workdir):
+        if not processes.is_first():
+            return
+        path = report.write_report(experiment.workdir)
     rows = workdir.read_json(experiment.workdir / "results.json")
     print()
     width = shutil.get_terminal_size(fallback=(120, 24)).columns

@@ -3,21 +3,25 @@
     python -m launch.run --config=configs/digits.py --workdir=runs/digits
 
 Stages that are complete are not run again; an interrupted one goes on from its
-last checkpoint.
+last checkpoint. Between long stages the report is drawn of what there is.
 """
 
+from edp.drafts import Drafts
 from edp.experiment import Experiment
-from launch import app
-from launch.distill import check_only, distill_all
-from launch.evaluate import evaluate
-from launch.report import write_report
-from launch.train_teachers import train_teachers
+
+from . import app
+from .distill import check_only, distill_all
+from .evaluate import evaluate
+from .report import write_report
+from .train_teachers import train_teachers
 
 
 def run(experiment: Experiment) -> None:
     """All stages in order."""
+    drafts = Drafts(experiment)
     train_teachers(experiment)
-    distill_all(experiment)
+    drafts.draw()
+    distill_all(experiment, after=drafts.draw)
     evaluate(experiment)
     write_report(experiment)
 

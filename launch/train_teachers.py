@@ -2,21 +2,36 @@
 
 import jax
 
-from edp import ensemble, feeds, optimizers, rng, stages, training, workdir
+from edp import (
+    ensemble,
+    feeds,
+    optimizers,
+    rng,
+    stages,
+    trackers,
+    training,
+    workdir,
+)
 from edp import experiment as experiments
-from launch import app
+
+from . import app, signals
 
 
 def train_teachers(experiment: experiments.Experiment) -> None:
     """Trains the teachers, unless they are trained already."""
-    config = experiment.config.teachers
     if experiment.config.teachers_workdir is not None:
         print(f"teachers: those of {experiment.teachers_dir}")
         return
     stage = workdir.Stage(experiment.teachers_dir, experiment.teacher_dependencies)
-    if stage.record is not None:
-        print("teachers: complete")
-        return
+    with stage.making() as needed:
+        if needed:
+            _train(experiment, stage)
+        else:
+            print("teachers: complete")
+
+
+def _train(experiment: experiments.Experiment, stage: workdir.Stage) -> None:
+    config = experiment.config.teachers
     key = rng.stream(experiment.key, "teachers")
     mesh, kind = experiment.mesh, experiment.kind
     num_trained = kind.num_trained(experiment.num_members)
@@ -41,7 +56,11 @@ def train_teachers(experiment: experiments.Experiment) -> None:
         )
 
     images_per_step = config.batch_size * num_trained
-    with app.stop_requests() as should_stop:
+    seen_as = trackers.Stage(experiment.workdir, "teachers", stage.settings)
+    with (
+        signals.stop_requests() as should_stop,
+        trackers.open_trackers(experiment.config, seen_as) as track,
+    ):
         variables, record = training.fit(
             step,
             state,
@@ -58,6 +77,8 @@ def train_teachers(experiment: experiments.Experiment) -> None:
             label="teachers",
             should_stop=should_stop,
             select=stages.create_teachers_selection(experiment, model),
+            skip_nonfinite=experiment.config.nonfinite == "skip",
+            track=track,
         )
     num_kept = kind.num_kept(experiment.num_members)
     stages.complete(stage, variables, record, num_kept)

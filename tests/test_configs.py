@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import runpy
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,7 @@ from edp import (
     settings,
     students,
 )
+from launch import config_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
@@ -35,7 +35,7 @@ def commands(tmp_path_factory):
 
 
 def load(name, *variant):
-    return runpy.run_path(str(ROOT / f"configs/{name}.py"))["get_config"](*variant)
+    return config_file.load(ROOT / f"configs/{name}.py")(*variant)
 
 
 @pytest.mark.parametrize("name", MARKED)

@@ -105,6 +105,11 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     distill.distill_student(run, "single_conf_ods")
     rows = {row["model"]: row for row in results.collect_rows(run)}
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
+    # Both members come of one training; of dropout they are one network, too.
+    for name in ("train_seconds", "train_flops"):
+        assert rows["DE-1"][name] == rows["DE-2"][name] > 0
+    kept = run.kind.num_kept(2)
+    assert rows["DE-2"]["num_params"] == kept * rows["DE-1"]["num_params"]
 
     record = json.loads((tmp_path / "teachers" / "complete.json").read_text())
     model, variables = stages.load_teachers(run)

@@ -30,7 +30,7 @@ from launching import (
 from PIL import Image
 from sklearn import datasets
 
-from launch import app
+from launch import signals
 
 STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
 STAGES = ["teachers", *(f"students/{name}" for name in STUDENTS)]
@@ -172,6 +172,8 @@ def test_rows_are_complete_and_follow_from_the_predictions(finished):
         assert row["kind"] == "ensemble" and "student" not in row
         assert row["num_members"] == row["inference_cost"] == size
         assert row["num_params"] == params * size
+        for name in ("train_flops", "inference_flops"):
+            assert row[name] == size * rows[0][name] > 0
     of_students = [(row["student"], row["perturbation"]) for row in rows[2:]]
     assert of_students == [
         ("batch_ensemble", "disagreement"),
@@ -182,6 +184,10 @@ def test_rows_are_complete_and_follow_from_the_predictions(finished):
     assert [row["inference_cost"] for row in rows[2:]] == [2, 1, 1]
     assert params < rows[2]["num_params"] < 2 * params
     assert rows[3]["num_params"] == rows[4]["num_params"] == params
+    image = rows[0]["inference_flops"]
+    assert [row["inference_flops"] for row in rows[2:]] == [2 * image, image, image]
+    training = [row["train_flops"] for row in rows[2:]]
+    assert training == sorted(training, reverse=True) and training[2] > 0
 
     for name, row in zip(["teachers", *STUDENTS], rows[1:], strict=True):
         with np.load(finished / "predictions" / f"{name}.npz") as file:
@@ -567,18 +573,18 @@ def test_a_run_killed_at_random_goes_on_to_the_same_end(finished, commands, tmp_
 
 def test_signals_are_asked_for_only_while_training():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(KeyboardInterrupt), app.stop_requests() as should_stop:
+    with pytest.raises(KeyboardInterrupt), signals.stop_requests() as should_stop:
         assert not should_stop()
         os.kill(os.getpid(), signal.SIGTERM)
         assert should_stop()
         os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the second one ends it at once")
     survived = False
-    with pytest.raises(KeyboardInterrupt), app.stop_requests():
+    with pytest.raises(KeyboardInterrupt), signals.stop_requests():
         os.kill(os.getpid(), signal.SIGINT)
         survived = True
     assert survived  # until it left, for nobody had asked
-    with app.stop_requests():
+    with signals.stop_requests():
         pass
     after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert after == before

@@ -187,8 +187,9 @@ def test_whole_report(run):
     page = read_page(path)
     assert path.stat().st_size < 2e6
     names = [tag for tag, _ in page.tags]
-    # Two of curves, four panels of diversity, reliability of DE-4 and six students.
-    assert names.count("svg") == 2 + 4 + 7
+    # The front, two of curves, four panels of diversity, reliability of DE-4 and six
+    # students.
+    assert names.count("svg") == 3 + 4 + 7
     # Six examples: one clean image each, six perturbed ones with their change.
     assert names.count("img") == 6 * (1 + 2 * 6)
     assert names.count("li") == 6 * 7 * NUM_MEMBERS
@@ -295,9 +296,10 @@ def test_writing_again_gives_the_same(run):
 def test_numbers_in_both_tables_are_the_rows(run):
     workdir, rows, path = run
     markdown = (workdir / "results.md").read_text()
+    markdown, _, _ = markdown.partition("## Ranking")
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     shown = markdown_cells("\n".join(lines))
-    web = read_page(path).rows
+    web = read_page(path).rows[: len(rows) + 1]
     assert shown[0] == [column.title for column in table.COLUMNS]
     assert [title.replace("\N{NO-BREAK SPACE}", " ") for title in web[0]] == shown[0]
     assert len(web) == len(shown) - 1 == len(rows) + 1
@@ -354,7 +356,7 @@ def test_bold_is_the_best_student_of_each_column():
 
 def test_bold_in_html(run):
     lines = re.findall(r"<tr.*?</tr>", run[2].read_text())
-    bold = [re.findall(r"<b>(.*?)</b>", line) for line in lines]
+    bold = [re.findall(r"<b>(.*?)</b>", line) for line in lines[: len(run[1]) + 1]]
     assert bold[5] == ["3.15"]  # The scores of the students rise, so does the ECE.
     assert bold[-1] == ["90.24", "0.3803", "0.3703", "4.67", "0.1441", "3.00", "50.0"]
     assert not any(bold[:5] + bold[6:-1])
@@ -449,8 +451,8 @@ def test_teachers_only_and_damaged_files(tmp_path):
     (tmp_path / "gallery.npz").write_bytes(b"PK no archive")
     (tmp_path / "run.json").write_text("[]")
     page = read_page(report.write_report(tmp_path))
-    # Calibrated NLL, reliability, error against coverage.
-    assert [tag for tag, _ in page.tags].count("svg") == 3
+    # The front, calibrated NLL, reliability, error against coverage.
+    assert [tag for tag, _ in page.tags].count("svg") == 4
     for name in ("analysis.json cannot be read", "gallery.npz cannot be read"):
         assert name in page.text
     assert "run.json is not a mapping" in page.text
@@ -482,7 +484,7 @@ def test_diverged_student_is_left_out_of_the_diagrams(tmp_path):
     arrays["test_probs"][:] = np.nan
     np.savez(path, **arrays)
     page = read_page(report.write_report(tmp_path))
-    assert [tag for tag, _ in page.tags].count("svg") == 2 + 4 + 6
+    assert [tag for tag, _ in page.tags].count("svg") == 3 + 4 + 6
     assert "coverage curves left out: kd.npz: confidence must be finite" in page.text
     labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
     (label,) = (label for label in labels if "coverage" in label)
@@ -506,7 +508,7 @@ def test_all_text_is_escaped(tmp_path):
     page = read_page(path)
     names = [tag for tag, _ in page.tags]
     assert names.count("script") == 1 and "i" not in names
-    assert names.count("svg") == 2 + 4 + 7
+    assert names.count("svg") == 3 + 4 + 7
     files = {p.name for p in (tmp_path / "figures").iterdir()}
     assert {"reliability__a_b_ _i___.svg".replace(" ", "_")} < files
     for said in (HOSTILE, "<script>alert(1)", "$a_b$ <i>|*"):
@@ -516,7 +518,7 @@ def test_all_text_is_escaped(tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
     widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
-    assert widths == {len(table.COLUMNS)}
+    assert widths == {len(table.COLUMNS), 6}
 
 
 def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
@@ -618,7 +620,7 @@ def test_error_against_coverage_is_that_of_the_predictions(tmp_path):
     kd = points(svg, "stroke: var(--s0); stroke-width: 1.3")
     # At half and at full coverage.
     for drawn in (whole, one, kd):
-        np.testing.assert_allclose(drawn[:, 0], [44 + 250 / 2, 44 + 250], atol=0.01)
+        np.testing.assert_allclose(drawn[:, 0], [48 + 250 / 2, 48 + 250], atol=0.01)
     heights = np.array([drawn[:, 1] for drawn in (whole, one, kd)])
     above = (heights[0] - heights) / (heights[0, 0] - heights[2, 0])
     np.testing.assert_allclose(above, [[0, 0], [0, 0.5], [1, 0.5]], atol=1e-3)
@@ -637,9 +639,9 @@ def test_curves_of_coverage_are_thin_and_end_at_the_error(tmp_path):
         risk.risk_coverage(curves[:1]), "stroke: var(--s0); stroke-width: 1.3"
     )
     assert len(drawn) == 120
-    assert drawn[-1, 0] == pytest.approx(44 + 250, abs=0.01)
+    assert drawn[-1, 0] == pytest.approx(48 + 250, abs=0.01)
     # Each point is one of the whole curve.
-    coverage = (drawn[:, 0] - 44) / 250
+    coverage = (drawn[:, 0] - 48) / 250
     expected = value[np.rint(coverage * 5000).astype(int) - 1]
     line = np.polyval(np.polyfit(expected, drawn[:, 1], 1), expected)
     np.testing.assert_allclose(drawn[:, 1], line, atol=0.02)
@@ -687,6 +689,7 @@ def test_figures_are_files_too(run):
     students = [row["model"] for row in run[1] if row["kind"] == "student"]
     assert names == {
         "cnll.svg",
+        "pareto.svg",
         "risk_coverage.svg",
         *(f"diversity_{key}.svg" for key in diversities),
         *(f"reliability_{name}.svg" for name in ["DE-4", *students]),
@@ -714,7 +717,7 @@ def test_old_rows_without_aurc(tmp_path):
     assert [line[column] for line in cells[2:8]] == ["–"] * 5 + ["4.97"]
     (tmp_path / "results.json").write_text(json.dumps(old))
     page = read_page(report.write_report(tmp_path))
-    assert [tag for tag, _ in page.tags].count("svg") == 2 + 4 + 7
+    assert [tag for tag, _ in page.tags].count("svg") == 3 + 4 + 7
 
 
 def test_a_narrow_terminal_does_without_the_spare_column(run):
@@ -827,7 +830,7 @@ def test_diversity_is_drawn_against_the_step_size(tmp_path):
     figure = section[section.index("Against the step size") :]
     curve, _ = re.findall(r'<path d="([^"]*)" [^>]*stroke: var\(--s0\)', figure)[::2]
     curve = np.array(re.findall(r"-?[\d.]+", curve), float).reshape(-1, 2)
-    corner, width = np.array([44, 218]), 220
+    corner, width = np.array([48, 218]), 220
     steps, heights = ((curve - corner) * [1, -1]).T
     np.testing.assert_allclose(steps / steps[0], [1, 2, 4], rtol=1e-3)
     np.testing.assert_allclose(heights / heights[0], [1, 1.5, 2.5], rtol=1e-3)

@@ -174,7 +174,7 @@ def test_the_page_has_both(tmp_path):
     write(tmp_path / "corruptions.json", corruption_rows())
     page = read_page(report.write_report(tmp_path))
     names = [tag for tag, _ in page.tags]
-    assert names.count("script") == 1 and names.count("svg") == 2 + 4 + 7 + 2
+    assert names.count("script") == 1 and names.count("svg") == 3 + 4 + 7 + 2
     assert HOSTILE in page.text and "Common corruptions" in page.text
     ids = [a["id"] for _, a in page.tags if "id" in a]
     assert len(ids) == len(set(ids))

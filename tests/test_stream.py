@@ -19,7 +19,7 @@ from edp import data, training
 from edp import experiment as experiments
 from edp.data import records
 from edp.errors import InputError
-from launch import app, distill, train_teachers
+from launch import distill, signals, train_teachers
 
 NUM_TRAIN, NUM_TEST = 100, 20
 RNG = np.random.default_rng(0)
@@ -272,7 +272,7 @@ def stop_after(monkeypatch, dispatches):
         asked = itertools.count()
         yield lambda: next(asked) >= dispatches
 
-    monkeypatch.setattr(app, "stop_requests", stop_requests)
+    monkeypatch.setattr(signals, "stop_requests", stop_requests)
 
 
 def train(tfds_dir, workdir, **settings):

@@ -518,7 +518,7 @@ def test_nothing_to_draw_is_no_figure(tmp_path):
     (path / "analysis.json").unlink()
     summed = summary.summarize(runs.read_runs([path]))
     files = seeds.write_summary(summed, tmp_path / "out")
-    assert files == ["cnll.svg", "summary.json", "summary.md"]
+    assert files == ["cnll.svg", "pareto.svg", "summary.json", "summary.md"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*files}
     text = (tmp_path / "out/summary.md").read_text()
     assert "No run has an analysis.json" in text and "argument.svg" not in text

@@ -6,7 +6,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from edp import training, workdir
+from edp import finite, training, workdir
 from edp.train_state import TrainState
 
 SCHEDULE = training.Schedule(
@@ -207,9 +207,7 @@ def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps
 
 
 def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
-    with pytest.raises(
-        training.NonFiniteLoss, match="this: the loss is nan in epoch 2"
-    ):
+    with pytest.raises(finite.NonFinite, match="this: the loss is nan in epoch 2"):
         fit(tmp_path, failing_step=2)
     assert read_log(tmp_path) == LOG[:1]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]

@@ -23,7 +23,10 @@ Other backends take XLA's gradients as they are, and so do several CPU devices: 
 loop over blocks of a batch that is sharded would move it between them.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +40,21 @@ _BLOCK_ELEMENTS = 131_072
 
 # Up to so many channels, in or out, the weight gradient is a matrix product.
 _FEW_CHANNELS = 16
+
+_ours = contextvars.ContextVar("ours", default=True)
+
+
+@contextlib.contextmanager
+def plain_gradients() -> Iterator[None]:
+    """Inside, programs are traced with XLA's gradients, as on other backends.
+
+    For what reads a program without running it, and is to find the same everywhere.
+    """
+    token = _ours.set(False)
+    try:
+        yield
+    finally:
+        _ours.reset(token)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -53,7 +71,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     Returns:
         [N, H', W', features] with H' = (H + 2·(kh // 2) - kh) // strides + 1.
     """
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+    if _ours.get() and jax.default_backend() == "cpu" and jax.device_count() == 1:
         return _convolve_cpu(x, kernel, strides)
     return _forward(x, kernel, strides)
 

@@ -39,7 +39,17 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       InputError: if `results.json` is missing or is not a list of rows.
     """
     # Matplotlib and Pillow are for the page only; a table needs neither.
-    from edp.report import corrupted, diversity, gallery, risk, sections, svg, unseen
+    from edp.report import (
+        corrupted,
+        diversity,
+        gallery,
+        pareto,
+        ranking,
+        risk,
+        sections,
+        svg,
+        unseen,
+    )
 
     workdir = pathlib.Path(workdir)
     rows = read_rows(workdir / "results.json")
@@ -54,10 +64,13 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     lines += [f"- {escape_markdown(f'{k}: {v}')}" for k, v in facts.items()]
     lines += ["", format_table(rows, "markdown"), "", LEGEND, ""]
     lines += [line for said in findings for line in (escape_markdown(said), "")]
+    ood = ranking.read_ood(workdir / "ood.json")
+    lines += ranking.format_ranking(rows, ood)
     write_text(workdir / "results.md", "\n".join(lines))
 
     drawn = {
         "cnll": sections.cnll_section(rows),
+        "pareto": pareto.pareto_section(rows),
         "diversity": diversity.diversity_section(workdir / "analysis.json", rows),
         "reliability": sections.reliability_section(workdir / "predictions", rows),
         "risk": risk.risk_section(workdir / "predictions", rows),
@@ -77,6 +90,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         findings="".join(paragraph(said, "finding") for said in findings),
         facts=sections.facts_section(facts, no_run),
         table=table_section(rows),
+        ranking=ranking.ranking_section(rows, ood),
         **{name: section.html for name, section in drawn.items()},
         ood=unseen.ood_section(workdir / "ood.json", rows),
         gallery=gallery.gallery_section(workdir / "gallery.npz"),

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.ticker import MaxNLocator
 
-from edp.report.figures import label_ends, label_room
+from edp.report.figures import label_ends, labelled_axes
 from edp.report.files import read_evaluated
 from edp.report.markup import Section, absent, figure, paragraph, shorten
 from edp.report.rows import Row, is_plain, number, series_by_student
-from edp.report.svg import INK, MUTED, STYLE, new_figure, series, to_svg
+from edp.report.svg import INK, MUTED, STYLE, series, to_svg
 from edp.report.table import Column, html_table
 
 _SEVERITIES = range(1, 6)
@@ -107,12 +107,7 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
       An `<svg>` element.
     """
     labels = [f"{line.points[-1][1]:.3g} {line.name}" for line in lines]
-    left, inner, top, bottom = 44, 200, 26, 42
-    right, least = label_room(labels)
-    width, height = left + inner + right, max(280, top + bottom + least)
-    drawing, axes = new_figure(width, height, left, right, top, bottom)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    drawing, axes = labelled_axes(labels, title, "severity", (200, 280))
     for line in lines:
         style = (0, (4, 2.5)) if line.dashed else "-"
         axes.plot(
@@ -122,9 +117,6 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
         )  # fmt: skip
     axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("severity")
-    axes.set_title(title, x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED)
     ends = [line.points[-1][1] for line in lines]
     label_ends(axes, labels, ends, [line.colour for line in lines])
     said = (

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.ticker import MaxNLocator
 
-from edp.report.figures import label_ends, label_room
-from edp.report.svg import INK, MUTED, STYLE, new_figure, series, to_svg
+from edp.report.figures import label_ends, labelled_axes
+from edp.report.svg import INK, MUTED, STYLE, series, to_svg
 
 
 class Curve(NamedTuple):
@@ -39,12 +39,8 @@ def by_step_size(
     """
     scale = 100 if percent else 1
     labels = [*levels, *(curve.name for curve in curves)]
-    left, inner, top, bottom = 44, 220, 26, 42
-    right, least = label_room(labels)
-    width, height = left + inner + right, max(260, top + bottom + least)
-    figure, axes = new_figure(width, height, left, right, top, bottom)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    heading = f"{title}, %" if percent else title
+    figure, axes = labelled_axes(labels, heading, "step size η, in 1/255", (220, 260))
     said, ends = [], []
     for i, (name, value) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
@@ -65,11 +61,5 @@ def by_step_size(
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("step size η, in 1/255")
-    axes.set_title(
-        f"{title}, %" if percent else title,
-        x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED,
-    )  # fmt: skip
     label_ends(axes, labels, *zip(*ends, strict=True))
     return to_svg(figure, f"steps-{title}", f"{title} by step size: {'; '.join(said)}")

@@ -19,6 +19,7 @@ def run_facts(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, s
     """
     members = [m for row in of_ensembles(rows) if (m := row.get("num_members"))]
     seeds = dict.fromkeys(str(row["seed"]) for row in rows if "seed" in row)
+    known = {row.get("model") for row in rows}
     software = [f"{name} {run[name]}" for name in _SOFTWARE if name in run]
     facts = {
         "Dataset": _dataset(_section(config, "data")),
@@ -27,6 +28,9 @@ def run_facts(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, s
         "Seed": str(config.get("seed", ", ".join(seeds))),
         "Software": ", ".join(software),
         "Hardware": _hardware(run),
+        "Still to come": ", ".join(
+            n for n in _section(config, "students") if n not in known
+        ),
     }
     return {heading: text for heading, text in facts.items() if text}
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.optimize import isotonic_regression
 
@@ -76,13 +77,12 @@ def cnll_by_ensemble_size(
     """
     ends = [*students, Level(f"DE-{sizes[-1]}", cnll[-1], None, -1, False)]
     labels = [f"{end.cnll:.4f} {end.name}" for end in ends]
-    left, inner, top, bottom = 48, 230, 26, 42
-    right, least = label_room(labels)
-    width, height = left + inner + right, max(280, top + bottom + least)
-    figure, axes = new_figure(width, height, left, right, top, bottom)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
-
+    figure, axes = labelled_axes(
+        labels,
+        "calibrated NLL (lower is better)",
+        "members in the ensemble",
+        (230, 280),
+    )
     heights = [level.cnll for level in students] + list(cnll)
     margin = 0.06 * (max(heights) - min(heights)) or 0.05 * abs(heights[0]) or 1.0
     low, high = min(heights) - margin, max(heights) + margin
@@ -91,12 +91,6 @@ def cnll_by_ensemble_size(
     pad = 0.06 * (last - first)
     axes.set_xlim(first - pad, last + pad)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("members in the ensemble")
-    axes.set_title(
-        "calibrated NLL (lower is better)",
-        x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED,
-    )  # fmt: skip
 
     colours = [series(end.series) if end.series >= 0 else INK for end in ends]
     for end, colour in zip(students, colours, strict=False):
@@ -188,9 +182,27 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(said))
 
 
-def label_room(labels: Sequence[str]) -> tuple[float, float]:
-    """What `label_ends` needs, in pixels: on the right, and of the axes' height."""
-    return _LEAD + 6.8 * max(map(len, labels)), _LINE * (len(labels) + 1)
+def labelled_axes(
+    labels: Sequence[str], title: str, xlabel: str, least: tuple[float, float]
+) -> tuple[Figure, Axes]:
+    """A figure of lines that `label_ends` labels at the right.
+
+    Args:
+      labels: texts, for which there is room.
+      title: what is drawn; stands above the y axis.
+      xlabel: of the x axis.
+      least: the width of the axes and the least height of the figure, in pixels.
+    """
+    inner, height = least
+    left, right, top, bottom = 48, _LEAD + 6.8 * max(map(len, labels)), 26, 42
+    height = max(height, top + bottom + _LINE * (len(labels) + 1))
+    figure, axes = new_figure(left + inner + right, height, left, right, top, bottom)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    axes.set_xlabel(xlabel)
+    axes.set_title(title, x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED)
+    return figure, axes
 
 
 def label_ends(

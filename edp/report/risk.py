@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from edp import metrics
 from edp.errors import InputError
-from edp.report.figures import label_ends, label_room
+from edp.report.figures import label_ends, labelled_axes
 from edp.report.files import read_test_predictions
 from edp.report.markup import Section, absent, figure, shorten
 from edp.report.rows import Row, is_plain, largest_ensemble, series_by_student
-from edp.report.svg import INK, MUTED, STYLE, new_figure, series, to_svg
+from edp.report.svg import INK, MUTED, STYLE, series, to_svg
 
 # Points of a curve as drawn, and of all of them together.
 _NUM_POINTS, _ALL_POINTS = 120, 1000
@@ -92,12 +92,12 @@ def risk_coverage(curves: Sequence[Curve]) -> str:
       An `<svg>` element.
     """
     labels = [f"{100 * curve.risk[-1]:.2f} {curve.name}" for curve in curves]
-    left, inner, top, bottom = 44, 250, 26, 42
-    right, least = label_room(labels)
-    width, height = left + inner + right, max(320, top + bottom + least)
-    figure, axes = new_figure(width, height, left, right, top, bottom)
-    axes.grid(axis="y")
-    axes.set_axisbelow(True)
+    figure, axes = labelled_axes(
+        labels,
+        "error among them, %",
+        "coverage: the most confident inputs, %",
+        (250, 320),
+    )
     num_points = min(_NUM_POINTS, _ALL_POINTS // len(curves))
     highest, colours = 0.0, []
     for curve in curves:
@@ -121,12 +121,6 @@ def risk_coverage(curves: Sequence[Curve]) -> str:
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.05 * highest or 1.0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
-    axes.set_xlabel("coverage: the most confident inputs, %")
-    axes.set_title(
-        "error among them, %",
-        x=-left / inner, pad=10, loc="left", fontsize=11, color=MUTED,
-    )  # fmt: skip
     label_ends(axes, labels, [100 * curve.risk[-1] for curve in curves], colours)
     said = [f"{c.name} {c.risk.mean():.4f}" for c in curves]
     return to_svg(

@@ -18,6 +18,12 @@ def number(row: Row, key: str) -> float | None:
     return None
 
 
+def middle(row: Row, key: str) -> float | None:
+    """The same; of several seeds the mean."""
+    value = row.get(key)
+    return number(value, "mean") if isinstance(value, Mapping) else number(row, key)
+
+
 def of_ensembles(rows: Sequence[Row]) -> list[Row]:
     """The rows of DE-1, ..., DE-M."""
     return [row for row in rows if row.get("kind") == "ensemble"]

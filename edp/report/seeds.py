@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edp.report import ranking
 from edp.report.markup import escape_markdown
 from edp.report.rows import CLEAN_INPUTS, Row, inputs_name
 from edp.report.table import Column, markdown_table, plain_table
@@ -83,11 +84,12 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
       The names of the files written.
     """
     # Matplotlib is for the figures only.
-    from edp.report import seed_figures
+    from edp.report import pareto, seed_figures
     from edp.report.svg import standalone
 
     svgs = {
         "cnll": seed_figures.cnll(summary["models"]),
+        "pareto": pareto.pareto_svg(summary["models"]),
         "argument": seed_figures.argument(summary["diversity"]),
     }
     files = {f"{name}.svg": svg for name, svg in svgs.items() if svg}
@@ -118,6 +120,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     lines += ["", "## Results", "", _table(_RESULTS, summary["models"]), "", _LEGEND]
     if "cnll.svg" in figures:
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
+    lines += _ranking(summary, "pareto.svg" in figures)
     lines += _comparisons(summary)
     lines += ["", "## Where the teachers differ", ""]
     if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
@@ -130,6 +133,15 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     lines += _out_of_distribution(summary["ood"])
     lines += _corruptions(summary["corruptions"])
     return "\n".join([*lines, ""])
+
+
+def _ranking(summary: Mapping[str, Any], is_drawn: bool) -> list[str]:
+    ranked = ranking.rank(summary["models"], summary["ood"])
+    if not any("rank" in row for row in ranked):
+        return []
+    table = _table(ranking.columns(ranked), ranked)
+    drawn = ["", "![What the cost of a prediction buys](pareto.svg)"] * is_drawn
+    return ["", "## Ranking", "", table, "", ranking.LEGEND, *drawn]
 
 
 def _comparisons(summary: Mapping[str, Any]) -> list[str]:

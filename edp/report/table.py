@@ -68,8 +68,13 @@ LEGEND = (
 )
 
 
-def format_table(rows: Sequence[Row], style: str = "plain", width: int = 100) -> str:
-    """Formats the results table as aligned text, rows in the order given.
+def format_table(
+    rows: Sequence[Row],
+    style: str = "plain",
+    width: int = 100,
+    columns: Sequence[Column] | None = None,
+) -> str:
+    """Formats a table of results as aligned text, rows in the order given.
 
     Args:
       rows: rows of `results.json`.
@@ -77,6 +82,7 @@ def format_table(rows: Sequence[Row], style: str = "plain", width: int = 100) ->
         each column (by the digits shown) is bold if the students differ.
       width: columns of the terminal; to fit, spare columns are left out, then the
         longest texts are cut in the middle. Markdown is never cut.
+      columns: None: those of `COLUMNS` that say something.
 
     Returns:
       The table's lines, without a newline at the end.
@@ -86,7 +92,7 @@ def format_table(rows: Sequence[Row], style: str = "plain", width: int = 100) ->
     """
     if style not in ("plain", "markdown"):
         raise ValueError(f"style={style!r}; accepted: 'plain', 'markdown'")
-    columns = _shown(rows)
+    columns = _shown(rows) if columns is None else columns
     cells = [[column.text(row) for column in columns] for row in rows]
     if style == "plain":
         return plain_table(columns, cells, width)

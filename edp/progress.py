@@ -1,0 +1,71 @@
+"""How far training is: a bar on a terminal, lines elsewhere."""
+
+import sys
+import time
+
+import jax
+import numpy as np
+import tqdm
+
+from edp import processes
+
+# How often a terminal's bar shows a new loss; reading it waits for the device.
+_REFRESH_SECONDS = 1.0
+
+
+class Progress:
+    """A bar on a terminal, a line per epoch elsewhere; of several processes one's."""
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        num_epochs: int,
+        num_steps: int,
+        images_per_step: int,
+        step: int,
+    ):
+        """Of `num_steps` in all, from `step` on."""
+        self._label, self._num_epochs = label, num_epochs
+        self._images_per_step = images_per_step
+        self._shown = processes.is_first()
+        self._interactive = self._shown and sys.stderr.isatty()
+        self._bar = tqdm.tqdm(
+            desc=label,
+            total=num_steps * images_per_step,
+            initial=step * images_per_step,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not self._interactive,
+        )
+        self._epoch_started = self._refreshed = time.monotonic()
+        self._epoch_steps = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.close()
+
+    def steps(self, size: int, metrics: dict[str, jax.Array]) -> None:
+        self._epoch_steps += size
+        self._bar.update(size * self._images_per_step)
+        now = time.monotonic()
+        if self._interactive and now - self._refreshed > _REFRESH_SECONDS:
+            self._bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}")
+            self._refreshed = now
+
+    def epoch(self, epoch: int, means: dict[str, float]) -> None:
+        now = time.monotonic()
+        images = self._epoch_steps * self._images_per_step
+        speed = images / max(now - self._epoch_started, 1e-9)
+        self._epoch_started, self._epoch_steps = now, 0
+        if self._shown and not self._interactive:
+            values = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            print(
+                f"{self._label}  epoch {epoch}/{self._num_epochs}  {values}"
+                f"  {speed:,.0f} images/s",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -1,0 +1,94 @@
+"""Runs a configuration under several seeds and settings, and sums up what came of it.
+
+    python -m launch.sweep --config=configs/digits.py --workdir=runs/sweep \\
+        --seeds=0:3 --grid=distill.step_size=0.002,0.004
+
+Each run is a process of its own; those that are done are skipped, and the same command
+goes on with a sweep that was interrupted. Teachers are trained once for all settings
+that do not change them.
+"""
+
+import os
+import pathlib
+import shutil
+import sys
+
+from absl import flags
+
+_ENVIRONMENT = dict(os.environ)  # of the runs
+os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the devices to them
+
+from . import app, children  # noqa: E402
+
+_SEEDS = flags.DEFINE_string("seeds", "0:3", "START:END, or seeds joined by commas.")
+_GRID = flags.DEFINE_multi_string(
+    "grid", [], "KEY=VALUE,VALUE,...; of several, all combinations."
+)
+_OWN = ("seeds", "grid", "workdir")
+_ENDING = (app.EXIT_BAD_INPUT, app.EXIT_INTERRUPTED)
+
+
+def sweep(config, directory: pathlib.Path) -> int:
+    """Does the runs that are not done, then writes the table of all; an exit code."""
+    from edp import sweep, swept, workdir
+    from edp.report import sweeps
+
+    grid = sweep.parse_grid(_GRID.value)
+    points = sweep.points(config, sweep.parse_seeds(_SEEDS.value), grid)
+    workdir.check_writable(directory)
+    runner, failed = children.Children(_ENVIRONMENT), 0
+    for i, point in enumerate(points, 1):
+        is_done = swept.is_done(directory, point)
+        where = f"[{i}/{len(points)}] {directory / point.directory}"
+        print(f"{where}: complete" if is_done else where, flush=True)
+        code = 0 if is_done else _run(runner, directory, point)
+        if runner.stopped or code in _ENDING:
+            if code == app.EXIT_BAD_INPUT:  # the run has said of what
+                return code
+            print(
+                f"interrupted: {i - 1} of {len(points)} runs are done; run the "
+                "command again to go on",
+                file=sys.stderr,
+            )
+            return app.EXIT_INTERRUPTED
+        if code:
+            print(f"failed: {where} (exit code {code})", file=sys.stderr)
+            failed += 1
+    if failed == len(points):
+        return app.EXIT_FAILURE
+    result = swept.summarize(directory, points)
+    files = sweeps.write_sweep(result, directory)
+    width = shutil.get_terminal_size(fallback=(120, 24)).columns
+    print(f"\n{sweeps.format_terminal(result, max(width, 80))}\n")
+    print("\n".join(result["notes"]))
+    print(f"Sweep: {directory / 'sweep.md'} (beside it {', '.join(files[:-1])})")
+    return app.EXIT_FAILURE if failed else 0
+
+
+def _run(runner: children.Children, directory: pathlib.Path, point) -> int:
+    """Trains the point's teachers, if need be, and does its run."""
+    from edp import swept, workdir
+
+    own = [
+        *children.passed_on(sys.argv[1:], _OWN),
+        *point.setting.flags,
+        f"--config.seed={point.seed}",
+    ]
+    if point.teachers is not None:
+        teachers = directory / point.teachers
+        if workdir.read_record(teachers / "teachers") is None:
+            code = runner.run(
+                f"{__package__}.train_teachers", [*own, f"--workdir={teachers}"]
+            )
+            if code or runner.stopped:
+                return code
+        own.append(f"--config.teachers_workdir={teachers}")
+    run = directory / point.directory
+    code = runner.run(f"{__package__}.run", [*own, f"--workdir={run}"])
+    if code == 0:
+        swept.mark_done(directory, point)
+    return code
+
+
+if __name__ == "__main__":
+    app.plan(sweep)
