@@ -72,7 +72,7 @@ def reliability_bins(
 def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
     """Returns the expected calibration error of the top class (Guo et al., 2017).
 
-    The mean over examples of |accuracy - confidence| of the bin they fall in; see
+    The mean over examples of `|accuracy - confidence|` of the bin they fall in; see
     `reliability_bins` for the bins.
 
     Args:

@@ -26,6 +26,7 @@ from edp.perturbations.tdiv_sdiv import tdiv_sdiv
 __all__ = [
     "PERTURBATIONS",
     "QUANTITIES",
+    "Method",
     "Perturb",
     "conf_ods",
     "create_perturbation",

@@ -1,0 +1,54 @@
+"""What CONTRIBUTING.md adds to the project works once it is added as told."""
+
+import shutil
+import subprocess
+import sys
+
+import documents
+import pytest
+from documents import ROOT
+
+PAGE = ROOT / "CONTRIBUTING.md"
+
+
+def add_file(root, text):
+    first, rest = text.split("\n", 1)
+    (root / first.removeprefix("# ")).write_text(rest)
+
+
+def add_lines(root, diff):
+    first, *lines = diff.splitlines()
+    path = root / first.removeprefix("--- ")
+    old = path.read_text().splitlines()
+    after = None
+    for line in lines:
+        if line.startswith("+"):
+            after += 1
+            old.insert(after, line[1:])
+        else:
+            assert old.count(line[1:]) == 1, line
+            after = old.index(line[1:])
+    path.write_text("\n".join(old) + "\n")
+
+
+@pytest.mark.long
+def test_the_worked_examples_run(tmp_path):
+    for name in ("edp", "launch", "configs"):
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for block in documents.blocks(PAGE, "python"):
+        add_file(tmp_path, block.text)
+    for block in documents.blocks(PAGE, "diff"):
+        add_lines(tmp_path, block.text)
+    (command,) = [words for words in documents.commands(PAGE) if words[0] == "python"]
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        cwd=tmp_path,
+        env=documents.environment() | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "runs/stripes/results.md").read_text()
+    assert "geometric" in rows and "tint" in rows
