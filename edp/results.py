@@ -23,6 +23,8 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
         train_seconds=record["train_seconds"],
         max_subsets=config.evaluation.max_subsets,
     )
+    if skipped := record.get("skipped_steps"):
+        rows[-1]["skipped_steps"] = skipped
     ensemble_rows = list(rows)
     for name in config.students:
         record = stages.student_stage(experiment, name).record
@@ -40,6 +42,7 @@ def collect_rows(experiment: Experiment) -> list[evaluation.Row]:
             num_params=record["num_params"],
             inference_cost=stages.create_student(experiment, name).inference_cost,
             train_seconds=record["train_seconds"],
+            skipped_steps=record.get("skipped_steps"),
         )
         rows.append(row)
     return rows
