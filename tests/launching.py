@@ -155,6 +155,7 @@ def _serve() -> None:
     import sklearn.datasets  # noqa: F401
 
     from edp import experiment, report, results, stages  # noqa: F401
+    from edp.report import corrupted, diversity, risk, svg  # noqa: F401
 
     for line in sys.stdin:
         kill, options = json.loads(line)

@@ -155,7 +155,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return dict(arrays)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (*failures, zipfile.BadZipFile, zlib.error) as error:
+    except (*failures, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read as an .npz of plain arrays: {error}"
         ) from error
