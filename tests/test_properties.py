@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from property_cases import DTYPES, IMAGE, QUICK_SHAPES, SHAPES, Case, cases
+from property_cases import IMAGE, Case, cases
 
 from edp import (
     dirichlet,
@@ -32,7 +32,7 @@ from edp.metrics import inputs
 from edp.perturbations import geometry, quantities
 
 PACKAGES = (losses, metrics, perturbations, dirichlet, discrepancy, uncertainty)
-QUICK, LONG = 4, 250  # examples of each function
+QUICK, LONG = 3, 350  # examples of each function
 RADIUS = math.sqrt(math.prod(IMAGE))  # of a ball, by its step size
 MAX_NLL = -math.log(1e-12)
 CHECKS: dict[Callable, Callable[[Case], None]] = {}
@@ -93,8 +93,10 @@ def check_log_probs(case):
     probs = np.exp(finite(logs, z.shape, jnp.float32, most=0))
     close(probs.sum(-1), 1, rtol=1e-4)
     order = case.rng.permutation(z.shape[-1])
-    close(jitted(losses.log_probs)(z[..., order], tau), logs[..., order])
-    close(jitted(losses.log_probs)(z.astype(jnp.float32) / tau, 1.0), logs)
+    permuted = jitted(losses.log_probs)(z[..., order], tau)
+    close(permuted, logs[..., order], atol=case.rounding)
+    divided = jitted(losses.log_probs)(z.astype(jnp.float32) / tau, 1.0)
+    close(divided, logs, atol=case.rounding)
     pooled = jitted(losses.mean_log_probs)(z, tau)
     close(np.exp(finite(pooled, z.shape[1:], jnp.float32, most=0)), probs.mean(0))
     close(jitted(losses.mean_log_probs)(z[::-1], tau), pooled)
@@ -555,7 +557,7 @@ def check_blind(case):
     finite(moved, x.shape, x.dtype, 0, 1, slack=0)
     if case.step_size == 0:
         np.testing.assert_array_equal(moved, x)
-    alpha = case.rng.choice([1e-3, 0.2, 1.0, 50.0])
+    alpha = case.rng.choice([1e-3, 0.2, 1.0, 50.0]) if case.thorough else 1.0
     mixed = jitted(_mixup, "alpha")(case.key, x, float(alpha))
     values = finite(mixed, x.shape, x.dtype, 0, 1, slack=0)
     least, most = (np.float64(f(np.asarray(x), axis=0)) for f in (np.min, np.max))
@@ -670,7 +672,9 @@ def make_teachers(arrays):
 def check_created(case):
     m, b, _ = case.shape
     x, arrays = case.images(b), linear_members(case, m, b)
-    names = case.rng.choice(list(perturbations.PERTURBATIONS), 2)
+    names = ["ods", "disagreement"]
+    if case.thorough:
+        names = case.rng.choice(list(perturbations.PERTURBATIONS), 2)
     for name in (names[0], "+".join(names)):
         found = perturbations.methods(name)
         wanted = [perturbations.PERTURBATIONS[part] for part in name.split("+")]
@@ -769,27 +773,28 @@ def check_settle(case):
 # --- All of them ------------------------------------------------------------
 
 
+EACH = pytest.mark.parametrize("check", dict.fromkeys(CHECKS.values()))
+
+
 def test_every_public_function_has_a_check():
     functions = list(public_functions())
-    missing = [f"{f.__module__}.{f.__name__}" for f in functions if f not in CHECKS]
-    assert not missing
-    assert len(functions) == len(CHECKS) >= 40
-    checks = set(CHECKS.values())
-    assert len(checks) * LONG >= 0
+    assert not [f"{f.__module__}.{f.__name__}" for f in functions if f not in CHECKS]
+    assert set(functions) == set(CHECKS)
+    assert len(functions) > 50 and len(set(CHECKS.values())) * LONG >= 10_000
 
 
-@pytest.mark.parametrize("check", dict.fromkeys(CHECKS.values()), ids=lambda c: c.__name__)
+@EACH
 def test_it_holds_for_a_few(check):
-    run(check, QUICK, SHAPES[:1], DTYPES[:1])
+    run(check, QUICK, thorough=False)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("check", dict.fromkeys(CHECKS.values()), ids=lambda c: c.__name__)
+@EACH
 def test_it_holds_for_many(check):
-    run(check, LONG, SHAPES, DTYPES)
+    run(check, LONG, thorough=True)
 
 
-def run(check, max_examples, shapes, dtypes):
+def run(check, max_examples, *, thorough):
     """Runs a check on as many cases, the same ones every time."""
     seen = 0
 
@@ -800,7 +805,7 @@ def run(check, max_examples, shapes, dtypes):
         database=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(cases(shapes, dtypes))
+    @hypothesis.given(cases(thorough))
     def holds(case):
         nonlocal seen
         seen += 1
