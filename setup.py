@@ -43,7 +43,7 @@ setuptools.setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "test": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12"],
+        "test": ["hypothesis>=6", "pytest>=8", "pytest-xdist>=3.5", "ruff>=0.12"],
     },
     classifiers=[
         "Programming Language :: Python :: 3.11",

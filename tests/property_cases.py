@@ -102,7 +102,9 @@ class Case:
         """Confidences or uncertainties [n], of which some may be equal."""
         values = self.rng.choice([-1e4, 0.0, 0.5, 1e4], size)
         if self.logits_of in ("normal", "mixed"):
-            values = np.where(self.rng.random(size) < 0.5, self.rng.random(size), values)
+            values = np.where(
+                self.rng.random(size) < 0.5, self.rng.random(size), values
+            )
         return values.astype(jnp.dtype(self.dtype))
 
 
