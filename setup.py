@@ -57,6 +57,7 @@ setuptools.setup(
         "gcs": ["gcsfs>=2024.6"],
         "tensorboard": ["tensorboardX>=2.6.2"],
         "test": [
+            "hypothesis>=6",
             "mypy>=1.18,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",

@@ -29,12 +29,15 @@ from edp.data.batches import (
 )
 from edp.data.foreign import open_foreign
 from edp.data.records import RESIZES, Records
-from edp.data.splits import fixed_subset
+from edp.data.sources import SOURCES
+from edp.data.splits import HOLD_OUT, fixed_subset
 from edp.data.stream import EpochOrder, StepReader, read_steps
 from edp.errors import InputError
 
 __all__ = [
+    "HOLD_OUT",
     "RESIZES",
+    "SOURCES",
     "Dataset",
     "EpochOrder",
     "Records",
