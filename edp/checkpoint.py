@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from edp import manifest, processes
+from edp import manifest, paths, processes
 from edp.errors import InputError
 
 # Where TensorStore's messages tell the system's error.
@@ -40,7 +40,7 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
         """Opens the directory; a newest checkpoint that is damaged is set aside."""
-        self._directory = directory.absolute()
+        self._directory = paths.absolute(directory)
         self._unsigned: int | None = None  # the step being written
         self._signing: threading.Thread | None = None
         self._signing_error: Exception | None = None
@@ -225,7 +225,7 @@ def save_variables(directory: pathlib.Path, variables: Any) -> None:
     """
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(directory.absolute(), variables, force=True)
+            checkpointer.save(paths.absolute(directory), variables, force=True)
         manifest.write(directory)
     except Exception as error:
         raise SaveFailed(f"cannot write {directory}: {_reason(error)}") from error
@@ -241,7 +241,7 @@ def load_variables(directory: pathlib.Path, like: Any) -> Any:
     if what is not None:
         raise InputError(f"{directory} is damaged: {what}")
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(directory.absolute(), _abstract(like))
+        return checkpointer.restore(paths.absolute(directory), _abstract(like))
 
 
 def _reason(error: BaseException) -> str:
@@ -276,14 +276,14 @@ def load_arrays(directory: pathlib.Path) -> Any:
     to_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     with ocp.PyTreeCheckpointer() as checkpointer:
         args = jax.tree.map(lambda _: to_numpy, _metadata(directory))
-        return checkpointer.restore(directory.absolute(), restore_args=args)
+        return checkpointer.restore(paths.absolute(directory), restore_args=args)
 
 
 def _metadata(directory: pathlib.Path) -> Any:
     if not (directory / "_CHECKPOINT_METADATA").exists():
         return None
     with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(directory.absolute())
+        metadata = checkpointer.metadata(paths.absolute(directory))
     found = metadata.item_metadata
     return None if found is None else found.tree
 

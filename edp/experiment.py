@@ -16,6 +16,7 @@ from edp import (
     ensemble,
     kinds,
     models,
+    paths,
     perturbations,
     processes,
     settings,
@@ -94,7 +95,7 @@ def create_experiment(
     dependencies = settings.teacher_dependencies(config)
     source = directory
     if config.teachers_workdir is not None:
-        source = pathlib.Path(config.teachers_workdir).expanduser()
+        source = paths.as_path(config.teachers_workdir)
         workdir.check_version(source)
         dependencies = _dependencies_elsewhere(source, dependencies)
     _check_stages(config, directory, dependencies)

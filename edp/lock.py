@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from edp import processes
+from edp import paths, processes
 from edp.errors import InputError
 
 NAME = ".lock"
@@ -26,13 +26,14 @@ def held(directory: pathlib.Path) -> Iterator[None]:
 
     The system lets go of it when the process ends, however it does. The file tells
     who holds it, and is gone when nobody does but for one that was killed. Where the
-    file system knows no locks, a warning is given and nothing is held.
+    file system knows no locks, a warning is given and nothing is held; nor is it in a
+    store of objects.
 
     Raises:
       InputError: if another run holds it; in all processes of this one.
     """
     file, refusal = None, None
-    if processes.is_first():
+    if processes.is_first() and not paths.is_remote(directory):
         directory.mkdir(parents=True, exist_ok=True)
         file, refusal = _acquire(directory / NAME)
     try:

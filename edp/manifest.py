@@ -3,15 +3,18 @@
 import hashlib
 import pathlib
 
-from edp import processes, workdir
+from edp import paths, processes, workdir
 from edp.errors import InputError
 
 NAME = "sha256.json"
 
 
 def write(directory: pathlib.Path) -> None:
-    """Writes the sizes and sums of all files below `directory` into it."""
-    if processes.is_first():
+    """Writes the sizes and sums of all files below `directory` into it.
+
+    Not in a store of objects, which keeps sums of its own.
+    """
+    if processes.is_first() and not paths.is_remote(directory):
         files = sorted(path for path in directory.rglob("*") if path.is_file())
         sums = {
             path.relative_to(directory).as_posix(): [path.stat().st_size, _sum(path)]

@@ -3,14 +3,13 @@
 import collections
 import io
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from edp import sharding, workdir
+from edp import paths, sharding, workdir
 from edp.errors import InputError
 
 # Batches dispatched ahead of the one being copied back: enough that the device
@@ -50,7 +49,7 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
     )
     archive = io.BytesIO()
     np.savez(archive, **predictions._asdict())
-    workdir.write_bytes(pathlib.Path(path), archive.getbuffer())
+    workdir.write_bytes(paths.as_path(path), archive.getbuffer())
 
 
 def load_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -60,7 +59,10 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
       InputError: the file is missing, damaged, or does not hold predictions.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (
+            paths.as_path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             predictions = Predictions(*(arrays[name] for name in Predictions._fields))
             check_shapes(predictions)
     except OSError as error:

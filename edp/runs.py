@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from edp import settings, workdir
+from edp import paths, settings, workdir
 from edp.errors import InputError
 
 Rows = list[dict[str, Any]]
@@ -86,10 +86,10 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """
     if not workdirs:
         raise InputError("workdirs is empty; accepted: workdirs of finished runs")
-    paths = [pathlib.Path(path).expanduser() for path in workdirs]
-    configs = [_read_config(path) for path in paths]
+    found = [paths.as_path(path) for path in workdirs]
+    configs = [_read_config(path) for path in found]
     by_seed: dict[int, pathlib.Path] = {}
-    for path, config in zip(paths, configs, strict=True):
+    for path, config in zip(found, configs, strict=True):
         seed = config["seed"]
         if seed in by_seed:
             raise InputError(
@@ -97,8 +97,8 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
                 "of each seed"
             )
         by_seed[seed] = path
-    for path, config in zip(paths[1:], configs[1:], strict=True):
-        _check_alike(paths[0], configs[0], path, config)
+    for path, config in zip(found[1:], configs[1:], strict=True):
+        _check_alike(found[0], configs[0], path, config)
     return [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
 
 

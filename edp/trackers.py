@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from edp import processes
+from edp import paths, processes
 from edp.errors import InputError
 
 Row = Mapping[str, Any]
@@ -55,7 +55,7 @@ class _WandB:
 
     def __init__(self, package: Any, chosen: str, stage: Stage, first: Row):
         group = stage.directory.name
-        whose = f"{stage.directory.absolute()}/{stage.label}"
+        whose = f"{paths.absolute(stage.directory)}/{stage.label}"
         self._run = package.init(
             project=chosen,
             group=group,

@@ -5,6 +5,7 @@ them must see the same directory.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
-from edp import __version__, lock, processes
+from edp import __version__, lock, paths, processes
 from edp.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -28,6 +29,9 @@ _COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
     """Writes a whole file or nothing: to a temporary one, then renamed."""
     if not processes.is_first():
+        return
+    if paths.is_remote(path):
+        path.write_bytes(bytes(data))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name: `tempfile` makes files that no other user may read.
@@ -71,8 +75,7 @@ def read_mapping(path: pathlib.Path) -> dict[str, Any]:
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file that may not be there yet."""
     if processes.is_first():
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        paths.append(path, line + "\n")
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
@@ -82,13 +85,23 @@ def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
     """
     path = stage / "complete.json"
     record = read_mapping(path) if path.exists() else None
-    if record is not None and not record.keys() >= _RECORDED:
-        missing = ", ".join(sorted(_RECORDED - record.keys()))
-        raise InputError(
-            f"{path} is damaged: {missing} is missing; remove it to have the stage "
-            "completed again from its last checkpoint"
-        )
+    if record is not None:
+        what = ", ".join(sorted(_RECORDED - record.keys()))
+        what = what and f"{what} is missing"
+        # One of an older version of this code has no sum.
+        if "sum" in record and record["sum"] != _sum(record):
+            what = "it has changed since it was written"
+        if what:
+            raise InputError(
+                f"{path} is damaged: {what}; remove it to have the stage completed "
+                "again from its last checkpoint"
+            )
     return processes.from_first(record)
+
+
+def _sum(record: Mapping[str, Any]) -> str:
+    own = {key: value for key, value in record.items() if key != "sum"}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
@@ -101,6 +114,9 @@ def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
     Raises:
       InputError: if not.
     """
+    if paths.is_remote(path):
+        paths.check_reachable(path, setting)
+        return
     nearest = path.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
@@ -177,9 +193,11 @@ class Stage:
         """Marks the stage complete; nothing of it is run again.
 
         The record gets an `id` of its own, by which what is derived from the
-        stage can tell that it was trained anew.
+        stage can tell that it was trained anew, and a `sum` that shows damage.
         """
-        write_json(self.path / "complete.json", {**record, "id": uuid.uuid4().hex})
+        record = {**record, "id": uuid.uuid4().hex}
+        record = {**record, "sum": _sum(record)}
+        write_json(self.path / "complete.json", record)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ import io
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 
@@ -39,11 +40,11 @@ def plan(work: Callable) -> None:
     """
 
     def guarded(_):
-        from edp import settings
+        from edp import paths, settings
 
         try:
             settings.check(_CONFIG.value)
-            code = work(_CONFIG.value, pathlib.Path(_WORKDIR.value).expanduser())
+            code = work(_CONFIG.value, paths.as_path(_WORKDIR.value))
         except InputError as error:
             _end_bad_input(error, debug=_DEBUG.value)
         sys.exit(code)
@@ -65,13 +66,14 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import cpu, experiment, finite, processes, settings, training
+    from edp import cpu, experiment, finite, paths, processes, settings, training
 
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
         # Orbax, the one user of this logger, warns where no more than a disk is slow,
         # and logs the traceback of every error that it then raises.
         logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
+    sys.excepthook = _show_of_main_thread
     signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
@@ -81,7 +83,7 @@ def _guarded(stages: Callable, check: Callable) -> None:
         cluster.join()
         if not processes.is_first():
             sys.stdout = io.StringIO()
-        directory = pathlib.Path(_WORKDIR.value).expanduser()
+        directory = paths.as_path(_WORKDIR.value)
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:
         _end_bad_input(error, debug=_DEBUG.value)
@@ -90,6 +92,12 @@ def _guarded(stages: Callable, check: Callable) -> None:
     except (training.Interrupted, KeyboardInterrupt) as error:
         what = str(error) or "what is complete is kept"
         _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
+
+
+def _show_of_main_thread(kind, error, where) -> None:
+    """Not what else TensorStore's threads print when a disk is full."""
+    if threading.current_thread() is threading.main_thread() or _DEBUG.value:
+        sys.__excepthook__(kind, error, where)
 
 
 def _use_compilation_cache() -> None:

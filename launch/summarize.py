@@ -7,7 +7,6 @@ Trains nothing and reads no data set. Writes `summary.json`, `summary.md` and fi
 """
 
 import os
-import pathlib
 import shutil
 import sys
 
@@ -26,12 +25,12 @@ _BASELINE = flags.DEFINE_list(
 
 
 def main(argv: list[str]) -> None:
-    from edp import runs, summary, workdir
+    from edp import paths, runs, summary, workdir
     from edp.errors import InputError
     from edp.report import seeds
 
-    directory = pathlib.Path(_OUT.value).expanduser()
     try:
+        directory = paths.as_path(_OUT.value)
         if len(argv) > 1:
             raise InputError(f"unexpected argument {argv[1]!r}; flags begin with --")
         workdir.check_writable(directory, "out")

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pathlib
+import resource
 import runpy
 import signal
 import subprocess
@@ -120,10 +121,25 @@ class Server:
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self._process = commands.popen([__file__], **streams)
 
-    def run(self, command: str, *flags: str, log_compiles: bool = False) -> Done:
-        """Runs a command to its end."""
-        sent = json.dumps([log_compiles, f"launch.{command}", *flags])
-        self._process.stdin.write(sent + "\n")
+    def run(
+        self,
+        command: str,
+        *flags: str,
+        log_compiles: bool = False,
+        kill: tuple[int, float] | None = None,
+        max_file_bytes: int | None = None,
+    ) -> Done:
+        """Runs a command to its end.
+
+        Args:
+          command: of `launch`.
+          *flags: its flags.
+          log_compiles: whether stderr tells what is compiled.
+          kill: a signal that it gets after so many seconds, if it runs for as long.
+          max_file_bytes: writing more to a file fails, as on a full disk.
+        """
+        options = [log_compiles, max_file_bytes, f"launch.{command}", *flags]
+        self._process.stdin.write(json.dumps([kill, options]) + "\n")
         self._process.stdin.flush()
         return Done(*json.loads(self._process.stdout.readline()))
 
@@ -141,12 +157,15 @@ def _serve() -> None:
     from edp import experiment, report, results, stages  # noqa: F401
 
     for line in sys.stdin:
+        kill, options = json.loads(line)
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             if (child := os.fork()) == 0:
                 signal.alarm(SECONDS)
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
-                os._exit(_run(*json.loads(line)))
+                os._exit(_run(*options))
+            if kill is not None:
+                _kill(child, *kill)
             _, status = os.waitpid(child, 0)
             for file in (out, err):
                 file.seek(0)
@@ -154,8 +173,22 @@ def _serve() -> None:
         print(json.dumps(done), flush=True)
 
 
-def _run(log_compiles: bool, module: str, *flags: str) -> int:
+def _kill(child: int, number: int, seconds: float) -> None:
+    """Sends a process a signal after so many seconds, unless it has ended."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(min(left, 0.002))
+    os.kill(child, number)
+
+
+def _run(
+    log_compiles: bool, max_file_bytes: int | None, module: str, *flags: str
+) -> int:
     """Runs a module as `python -m` does and gives the exit code."""
+    if max_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes,) * 2)
     jax.config.update("jax_log_compiles", log_compiles)
     sys.argv = [module, *flags]
     code = 0

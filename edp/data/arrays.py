@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edp import paths
 from edp.data.records import Records
 from edp.errors import InputError
 
@@ -147,8 +148,11 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     failures = (OSError, EOFError, ValueError, TypeError, pickle.UnpicklingError)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        with (
+            paths.as_path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return dict(arrays)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (*failures, zipfile.BadZipFile, zlib.error) as error:

@@ -11,6 +11,7 @@ import pathlib
 import re
 import string
 
+from edp import paths
 from edp.report.comparison import cautions, compare_with_plain
 from edp.report.facts import run_facts
 from edp.report.files import read_mapping, read_rows
@@ -51,7 +52,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         unseen,
     )
 
-    workdir = pathlib.Path(workdir)
+    workdir = paths.as_path(workdir)
     rows = read_rows(workdir / "results.json")
     config, no_config = read_mapping(workdir / "config.json")
     run, no_run = read_mapping(workdir / "run.json")

@@ -84,7 +84,7 @@ def load_arrays(*keys: str) -> Callable[[pathlib.Path], list[np.ndarray]]:
     """For `read`: the arrays of these names in an `.npz` file."""
 
     def load(path: pathlib.Path) -> list[np.ndarray]:
-        with np.load(path) as arrays:
+        with path.open("rb") as file, np.load(file) as arrays:
             return [arrays[key] for key in keys]
 
     return load

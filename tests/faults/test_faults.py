@@ -1,0 +1,16 @@
+"""The fault harness, in its long form and, of the quickest faults, in a short one."""
+
+import argparse
+
+import pytest
+
+from faults import harness
+
+LONG = {"runs": 50, "terminations": 20, "every": 1, "full": 8, "two": 2, "seed": 0}
+
+
+@pytest.mark.long
+def test_no_result_is_lost(tmp_path, capsys):
+    arguments = argparse.Namespace(**LONG, dir=tmp_path, only=None)
+    code = harness.main(arguments)
+    assert code == 0, capsys.readouterr().out
