@@ -28,7 +28,8 @@ def test_it_fits_and_asks_for_nothing(path, width, dark):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         wide = (
             "[...document.querySelectorAll('body *')].filter((e) =>"
-            f" e.getBoundingClientRect().right > {width} && !e.closest('.scroll, pre'))"
+            " !e.closest('.scroll, .wide-figure, pre')"
+            f" && e.getBoundingClientRect().right > {width})"
             ".map((e) => e.tagName + '.' + e.className)"
         )
         assert page.evaluate(wide) == []

@@ -1,0 +1,48 @@
+"""The notebook runs from top to bottom, without Jupyter."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import documents
+import pytest
+from documents import ROOT
+
+NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
+
+
+def cells(kind):
+    notebook = json.loads(NOTEBOOK.read_text("utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == kind]
+
+
+def test_it_is_kept_without_outputs():
+    assert len(cells("code")) > 5 and len(cells("markdown")) > 5
+    for cell in cells("code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+@pytest.mark.long
+def test_it_runs_in_three_minutes(tmp_path):
+    source = "\n\n".join("".join(cell["source"]) for cell in cells("code"))
+    program = tmp_path / "tutorial.py"
+    program.write_text(source, "utf-8")
+    environment = documents.environment() | {"MPLBACKEND": "agg"}
+    # As the user has it, not the tests.
+    environment = {k: v for k, v in environment.items() if k != "XLA_FLAGS"}
+    start = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=ROOT / "docs",
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    seconds = time.monotonic() - start
+    print(f"{seconds:.0f} s\n{done.stdout}")
+    # A loaded machine is no fault of the notebook.
+    assert os.getloadavg()[0] > 2 or seconds < 180
+    assert "mixup_tau4" in done.stdout and "a 0" in done.stdout
