@@ -7,10 +7,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 import tqdm
 
-from edp import data, loader, predictions, workdir
+from edp import cpu, data, loader, predictions, workdir
 from edp.data import records, sources
 from edp.errors import InputError
 
@@ -78,14 +79,19 @@ def predict_files(
         raise InputError(f"out={str(out)!r} is there already; give another file")
     workdir.check_writable(out.parent, "out")
     call, metadata = _load(artifact)
+    probs_fn = jax.jit(
+        lambda images: call(images)["probs"][None],
+        compiler_options=cpu.compiler_options(),
+    )
     images = _Images(paths, metadata)
-    with tqdm.tqdm(total=len(paths), unit="image", dynamic_ncols=True) as bar:
+    size = min(batch_size, len(paths))
+    # None: only on a terminal.
+    with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
 
         def predict(batch):
-            bar.update(min(len(batch), bar.total - bar.n))
-            return call(batch)["probs"][None]
+            bar.update(min(size, len(paths) - bar.n))
+            return probs_fn(batch)
 
-        size = min(batch_size, len(paths))
         (probs,) = predictions.predict_in_batches(predict, images, size)
     for index in sorted(images.faults):
         skip(images.faults[index])
@@ -102,7 +108,7 @@ def predict_files(
 def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
         return loader.load(artifact)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # A damaged program can fail in any layer.
         raise InputError(
             f"artifact={str(artifact)!r} cannot be loaded: {error}; accepted: a "
             "directory that launch.export made"
