@@ -19,7 +19,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from edp.data import sources, splits
-from edp.data.arrays import Dataset, Split, check_source, downsample
+from edp.data.arrays import (
+    Dataset,
+    Split,
+    check_source,
+    downsample,
+    read_arrays,
+)
 from edp.data.batches import (
     augment,
     bootstrap_samples,
@@ -50,6 +56,7 @@ __all__ = [
     "epoch_order",
     "fixed_subset",
     "open_foreign",
+    "read_arrays",
     "read_steps",
     "take",
     "to_float",
