@@ -43,7 +43,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.evaluation.ood_sets = ("noise",)
     if variant == "cifar10_small":
         config.evaluation.ood_sets = ("digits", "noise")
-        config.evaluation.step_sizes = config.evaluation.corruptions = ()  # hours
+        config.evaluation.step_sizes = config.evaluation.corruptions = ()  # long for 30
     # Each draw is a pass of its own, in training too: as many as there are teachers.
     config.distill.functional_samples = config.teachers.num_members
     config.distill.functional_inference_samples = config.teachers.num_members
