@@ -16,9 +16,13 @@ from edp.errors import InputError
 
 def define_flag(name: str) -> flags.FlagHolder:
     """Defines `--name=FILE` and `--name.section.key=VALUE`."""
-    holder = config_flags.DEFINE_config_file(
-        name, None, "Configuration file, such as configs/digits.py."
-    )
+    try:
+        holder = config_flags.DEFINE_config_file(
+            name, None, "Configuration file, such as configs/digits.py."
+        )
+    except flags.Error as error:  # of a --flagfile, which it reads already
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     flags.FLAGS[name].parser = _Parser(name)
     return holder
 

@@ -164,6 +164,9 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
     except (*failures, zipfile.BadZipFile, zlib.error) as error:
+        why = str(error)
+        if "pickle" in why:  # NumPy tells how to run them
+            why = "it holds Python objects, or is another kind of file"
         raise InputError(
-            f"{path} cannot be read as an .npz of plain arrays: {error}"
+            f"{path} cannot be read as an .npz of plain arrays: {why}"
         ) from error
