@@ -104,8 +104,6 @@ def places(finished, tmp_path_factory):
     (root / "dangling").symlink_to(root / "nowhere")
     for name in ("bad_split", "bad_settings"):
         (root / name / "teachers").mkdir(parents=True)
-    (root / "bad_results").mkdir()
-    (root / "bad_results/results.json").write_text('[{"model"')
     (root / "bad_split/split.npz").write_bytes(b"PK")
     (root / "bad_settings/teachers/settings.json").write_text("{")
     return {
@@ -427,11 +425,6 @@ OTHERS = {
     "benchmark of an unknown case": ("benchmark", ["--cases=none"], ["none"]),
     "benchmark of an argument": ("benchmark", ["quick"], ["'quick'"]),
     "report without results": ("report", [], ["results.json"]),
-    "report of a broken table": (
-        "report",
-        ["--workdir={bad_results}"],
-        ["{bad_results}/results.json"],
-    ),
     "distillation without teachers": ("distill", [], ["launch.train_teachers first"]),
     "import of no members": ("import_teachers", [], ["--members is required"]),
     "import of too few": (
