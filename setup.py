@@ -53,6 +53,8 @@ setuptools.setup(
     extras_require={
         "gpu": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
+        # Export as ONNX, and what it is checked with.
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8",
