@@ -21,6 +21,7 @@ def convert(
     """A function of images [B, H, W, C], any B, as ONNX that was seen to do the same.
 
     Its input is `images`, uint8; on random ones, ONNX Runtime and JAX are compared.
+    What draws random numbers, the same for each input, is not converted.
 
     Args:
       program: as `export.create_program` makes it.

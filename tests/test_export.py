@@ -205,8 +205,22 @@ def test_without_a_converter_onnx_is_told_what_it_needs(run, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+# ONNX Runtime has no random numbers that could be drawn again.
+DRAWS = "functional"
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
+def test_what_draws_is_not_converted_to_onnx(run, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    opened = reopened.open_experiment(run.workdir)
+    with pytest.raises(InputError, match="cannot be converted to ONNX"):
+        export.export(opened, DRAWS, tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
 def test_onnx_predicts_the_same(name, run, exported, tmp_path):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
