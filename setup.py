@@ -56,6 +56,7 @@ setuptools.setup(
         # Workdirs at gs://.
         "gcs": ["gcsfs>=2024.6"],
         "tensorboard": ["tensorboardX>=2.6.2"],
+        "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "mypy>=1.18,<3",
             "pytest>=8",

@@ -2,9 +2,11 @@
 
     python examples/own_model.py
 
-Five small networks, trained on 200 of scikit-learn's digits, teach one: on the inputs as
-they are, and on inputs moved to where the five disagree.
+Five small networks, trained on 200 of scikit-learn's digits, teach one: on the inputs
+as they are, and on inputs moved to where the five disagree.
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ TEMPERATURE = 2.0
 def init(key):
     """The weights of a network: a list of (matrix, bias)."""
     keys = jax.random.split(key, len(SIZES) - 1)
-    shapes = zip(SIZES[:-1], SIZES[1:], strict=True)
+    shapes = itertools.pairwise(SIZES)
     return [
         (jax.random.normal(k, s) / s[0] ** 0.5, jnp.zeros(s[1]))
         for k, s in zip(keys, shapes, strict=True)
