@@ -58,6 +58,7 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6.2"],
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
+            "hypothesis>=6",
             "mypy>=1.18,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",

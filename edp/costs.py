@@ -34,7 +34,7 @@ def of_ensembles(experiment: Experiment, record: Record) -> list[dict[str, Any]]
       trained elsewhere) and `inference_flops` (of one image). What is trained once for
       all sizes is counted in full in each.
     """
-    experiment = experiment._replace(mesh=None)
+    experiment = _plain(experiment)
     kind, num_members = experiment.kind, experiment.num_members
     section = experiment.teacher_dependencies["teachers"]
     model = experiment.build_model()
@@ -83,7 +83,7 @@ def of_student(experiment: Experiment, name: str, record: Record) -> dict[str, A
       The fields that `of_ensembles` has. The operations of training are those of its
       steps as they are: the teachers' passes and the perturbation's gradients too.
     """
-    experiment = experiment._replace(mesh=None)
+    experiment = _plain(experiment)
     section = settings.student_settings(experiment.config, name)
     student, tx, step = steps.create_distillation(experiment, name)
     state, variables = jax.eval_shape(
@@ -106,6 +106,13 @@ def of_student(experiment: Experiment, name: str, record: Record) -> dict[str, A
         ),
         "inference_flops": _flops(student.predict, variables, experiment.example),
     }
+
+
+def _plain(experiment: Experiment) -> Experiment:
+    """The run on one device, its teachers in one program however many there are."""
+    config = experiment.config.copy_and_resolve_references()
+    config.teachers.member_strategy = "vmap"
+    return experiment._replace(config=config, mesh=None)
 
 
 def _num_steps(experiment: Experiment, section: Mapping[str, Any]) -> int:

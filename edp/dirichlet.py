@@ -58,12 +58,14 @@ def kl_divergence(log_alpha: jax.Array, log_beta: jax.Array) -> jax.Array:
     h(α) = ½ (Σ_k ln α_k − ln α0) + μ(α0) − Σ_k μ(α_k).
 
     Args:
-      log_alpha: [..., K], `bounded`.
+      log_alpha: [..., K], `bounded`. α_k below e⁻⁸⁰ β_k, of which float32 does not
+        hold the divergence, count as that.
       log_beta: [..., K], `bounded`.
 
     Returns:
       [...].
     """
+    log_alpha = jnp.maximum(log_alpha, log_beta + _LEAST)
     log_total, log_mean = _split(log_alpha)
     target_log_total, target_log_mean = _split(log_beta)
     target_mean = jnp.exp(target_log_mean)
@@ -96,7 +98,8 @@ def negative_log_likelihood(
     Returns:
       [B].
     """
-    log_alpha = bounded(logits / temperature)
+    wide = jnp.promote_types(logits.dtype, jnp.float32)
+    log_alpha = bounded(logits.astype(wide) / temperature)
     p = jax.nn.softmax(teacher_logits.astype(log_alpha.dtype) / temperature, axis=-1)
     p = (1 - smoothing) * p + smoothing / p.shape[-1]
     return -log_density(log_alpha, jnp.log(p)).mean(axis=0)

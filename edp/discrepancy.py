@@ -21,8 +21,9 @@ def maximum_mean_discrepancy(
       widths: s.
 
     Returns:
-      [].
+      [], in float32 or better.
     """
+    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
 
     def mean_kernel(a, b):
         distance = jnp.square(a[:, None] - b[None]).sum(axis=-1)

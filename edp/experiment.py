@@ -92,25 +92,12 @@ def create_experiment(
     """
     workdir.check_writable(directory)
     workdir.check_version(directory)
-    dependencies = settings.teacher_dependencies(config)
-    source = directory
-    if config.teachers_workdir is not None:
-        source = paths.as_path(config.teachers_workdir)
-        workdir.check_version(source)
-        dependencies = _dependencies_elsewhere(source, dependencies)
+    source, dependencies = find_teachers(config, directory)
     _check_stages(config, directory, dependencies)
     mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)
     num_members = dependencies["teachers"]["num_members"]
     sharding.check_divides(mesh, sharding.MEMBER, "teachers.num_members", num_members)
-    channels = config.data.image_shape[-1]
-    build_model = functools.partial(
-        models.create_model,
-        config.model,
-        num_classes=config.data.num_classes,
-        mean=_per_channel(config.data.mean, channels),
-        std=_per_channel(config.data.std, channels),
-        dtype=config.dtype,
-    )
+    build_model = model_builder(config)
     try:
         build_model()  # faults are told before the data are read
     except InputError as error:
@@ -148,6 +135,38 @@ def create_experiment(
         key=jax.random.key(config.seed),
         teachers_dir=source / "teachers",
         teacher_dependencies=dependencies,
+    )
+
+
+def find_teachers(
+    config: ml_collections.ConfigDict, directory: pathlib.Path
+) -> tuple[pathlib.Path, dict[str, Any]]:
+    """The workdir in which the teachers are, and all that they depend on.
+
+    Raises:
+      InputError: if they are those of another run and it has no completed ones, or
+        of other data or another model.
+    """
+    dependencies = settings.teacher_dependencies(config)
+    if config.teachers_workdir is None:
+        return directory, dependencies
+    source = paths.as_path(config.teachers_workdir)
+    workdir.check_version(source)
+    return source, _dependencies_elsewhere(source, dependencies)
+
+
+def model_builder(
+    config: ml_collections.ConfigDict,
+) -> Callable[..., models.Classifier]:
+    """What makes the run's network; see `Experiment.build_model`."""
+    channels = config.data.image_shape[-1]
+    return functools.partial(
+        models.create_model,
+        config.model,
+        num_classes=config.data.num_classes,
+        mean=_per_channel(config.data.mean, channels),
+        std=_per_channel(config.data.std, channels),
+        dtype=config.dtype,
     )
 
 

@@ -4,7 +4,7 @@ import collections
 import io
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -15,6 +15,14 @@ from edp.errors import InputError
 # Batches dispatched ahead of the one being copied back: enough that the device
 # never waits for the host, few enough that images do not pile up on the device.
 _BATCHES_AHEAD = 8
+
+
+class Images(Protocol):
+    """An array [N, H, W, C], or what reads one a slice at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: slice, /) -> np.ndarray: ...
 
 
 class Predictions(NamedTuple):
@@ -76,7 +84,7 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
 
 
 def predict_in_batches(
-    predict: Callable[[Any], jax.Array], images: np.ndarray, batch_size: int
+    predict: Callable[[Any], jax.Array], images: Images, batch_size: int
 ) -> np.ndarray:
     """Applies `predict` to all images, in batches of one size.
 
@@ -126,6 +134,7 @@ def predict_in_batches(
             done, outputs = pending.popleft()
             kept = min(batch_size, num_images - done)
             probs[:, done : done + kept] = sharding.fetch(outputs)[:, :kept]
+    assert probs is not None  # there is a batch
     return probs
 
 

@@ -62,7 +62,10 @@ class Progress:
         speed = images / max(now - self._epoch_started, 1e-9)
         self._epoch_started, self._epoch_steps = now, 0
         if self._shown and not self._interactive:
-            values = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            values = "  ".join(
+                f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in means.items()
+            )
             print(
                 f"{self._label}  epoch {epoch}/{self._num_epochs}  {values}"
                 f"  {speed:,.0f} images/s",

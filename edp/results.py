@@ -24,6 +24,8 @@ def collect_rows(
         costs=costs.of_ensembles(experiment, record),
         max_subsets=config.evaluation.max_subsets,
     )
+    if skipped := record.get("skipped_steps"):
+        rows[-1]["skipped_steps"] = skipped
     ensemble_rows = list(rows)
     for name in config.students:
         record = stages.student_stage(experiment, name).record
@@ -39,6 +41,7 @@ def collect_rows(
             perturbation=chosen["perturbation"],
             seed=config.seed,
             **costs.of_student(experiment, name, record),
+            skipped_steps=record.get("skipped_steps"),
         )
         rows.append(row)
     return rows

@@ -36,21 +36,26 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def are_names(value: Any) -> bool:
     """Whether it is several distinct texts, and not one text."""
     named = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     return named and all(value) and len(set(value)) == len(value)
 
 
+TEXT = Rule("a text that is not empty", lambda v: isinstance(v, str) and v != "")
 ANYTHING = Rule("", lambda v: True)  # what reads it checks it
 COUNT = Rule("an integer of at least 1", lambda v: _is_integer(v) and v >= 1)
 INDEX = Rule("an integer of at least 0", lambda v: _is_integer(v) and v >= 0)
 SEED = Rule("an integer from 0 to 2**32 - 1", lambda v: INDEX(v) and v < 2**32)
-FINITE = Rule("a finite number", lambda v: -math.inf < v < math.inf)
-POSITIVE = Rule("a finite number above 0", lambda v: 0 < v < math.inf)
-NOT_NEGATIVE = Rule("a finite number of at least 0", lambda v: 0 <= v < math.inf)
-FRACTION = Rule("a number from 0 to 1", lambda v: 0 <= v <= 1)
-MOMENTUM = Rule("a number from 0 to below 1", lambda v: 0 <= v < 1)
+FINITE = Rule("a finite number", lambda v: _is_number(v) and abs(v) < math.inf)
+POSITIVE = Rule("a finite number above 0", lambda v: FINITE(v) and v > 0)
+NOT_NEGATIVE = Rule("a finite number of at least 0", lambda v: FINITE(v) and v >= 0)
+FRACTION = Rule("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1)
+MOMENTUM = Rule("a number from 0 to below 1", lambda v: _is_number(v) and 0 <= v < 1)
 BOOL = Rule("True or False", lambda v: isinstance(v, bool))
 MILESTONES = Rule(
     "two epochs E1 < E2", lambda v: len(v) == 2 and 0 < v[0] < v[1] < math.inf

@@ -2,17 +2,17 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
 
-from edp import kinds
+from edp import data_settings, kinds, models
 from edp.corruptions import CORRUPTIONS
-from edp.data import RESIZES
 from edp.errors import InputError
 from edp.kinds import KINDS
 from edp.models import MODELS, Classifier
@@ -21,10 +21,7 @@ from edp.rules import (
     ANYTHING,
     BOOL,
     COUNT,
-    FINITE,
     FRACTION,
-    IMAGE_SHAPE,
-    INDEX,
     MILESTONES,
     MOMENTUM,
     NOT_NEGATIVE,
@@ -32,13 +29,14 @@ from edp.rules import (
     SEED,
     SHARES,
     STEP_SIZES,
+    TEXT,
     Rule,
     are_names,
     one_of,
     optional,
     override,
 )
-from edp.students import STUDENTS
+from edp.students import STUDENTS, create_student
 
 # Of `data`, what says where the images lie and how they are read, not which they are.
 WHEREABOUTS = ("data_dir", "stream", "num_workers")
@@ -104,7 +102,7 @@ _DISTILL = {
 _RULES = {
     "seed": SEED,
     "dtype": one_of("float32", "bfloat16"),
-    "teachers_workdir": ANYTHING,
+    "teachers_workdir": optional(TEXT),
     "checkpoint_minutes": NOT_NEGATIVE,
     "checkpoint_steps": optional(COUNT),
     "nonfinite": one_of("stop", "skip"),
@@ -131,21 +129,6 @@ _RULES = {
         "corruption_size": COUNT,
     },
 }
-_DATA = {
-    **dict.fromkeys(("source", "name", "data_dir", "path"), ANYTHING),
-    **dict.fromkeys(("train_split", "test_split", "validation"), ANYTHING),
-    "image_shape": IMAGE_SHAPE,
-    "num_classes": COUNT,
-    "train_size": optional(COUNT),
-    "validation_size": optional(COUNT),
-    "test_size": optional(COUNT),
-    "stream": BOOL,
-    "num_workers": INDEX,
-    "resize": one_of(*RESIZES),
-    "downsample": COUNT,
-    "crop_padding": INDEX,
-    "flip": BOOL,
-}
 # Names of students that the files of results have for something else.
 _TAKEN = re.compile(r"teachers|train|test|clean|DE-\d+")
 
@@ -159,25 +142,23 @@ def check(config: ml_collections.ConfigDict) -> None:
       InputError: naming every setting at fault, its value and what is accepted.
     """
     values = config.to_dict()
-    students = values.get("students")
-    if not isinstance(students, Mapping) or not students:
-        raise InputError("students is empty; accepted: a section for at least one")
+    data, students = (
+        section if isinstance(section := values.get(name), Mapping) else {}
+        for name in ("data", "students")
+    )
     faults = [
         f"students.{name}: a name is of letters, digits, _ and -, and not teachers, "
         "train, test, clean or DE-1"
         for name in students
         if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name)
     ]
-    image_shape = (values.get("data") or {}).get("image_shape")
+    if not students:
+        faults.append("students is empty; accepted: a section for at least one")
     distill = _keywords(_ALL) | _DISTILL
     overrides = {key: override(rule) for key, rule in distill.items()}
     rules = {
         **_RULES,
-        "data": {
-            **_DATA,
-            "mean": _per_channel(FINITE, image_shape),
-            "std": _per_channel(POSITIVE, image_shape),
-        },
+        "data": data_settings.rules(data),
         "model": {
             **_of_models(),
             "name": one_of(*MODELS),
@@ -187,16 +168,46 @@ def check(config: ml_collections.ConfigDict) -> None:
         },
         "evaluation": {
             **_RULES["evaluation"],
-            "ood_sets": _ood_sets(values.get("data") or {}),
+            "ood_sets": data_settings.unseen_sets(data),
         },
         "distill": distill,
         "students": dict.fromkeys(students, overrides),
     }
     faults.extend(_faults(values, rules, ""))
-    if not faults and config.teachers_workdir is None:
-        faults.extend(kinds.of(values["teachers"]).faults(values))
+    at_fault = {re.match(r"\w+", fault)[0] for fault in faults}
+    faults.extend(_faults_between(config, values, at_fault))
     if faults:
         raise InputError("; ".join(faults))
+
+
+def _faults_between(
+    config: ml_collections.ConfigDict, values: Mapping[str, Any], at_fault: set[str]
+) -> Iterator[str]:
+    """Of sections in which each setting is right by itself, what is wrong together."""
+    if "data" not in at_fault:
+        yield from data_settings.faults(values["data"])
+    build_model = functools.partial(
+        models.create_model, config.get("model"), num_classes=2, mean=(0,), std=(1,)
+    )
+    if "model" not in at_fault:
+        try:
+            build_model()
+        except InputError as error:
+            yield f"model.{error}"
+            at_fault = {*at_fault, "model"}
+    if at_fault & {"model", "teachers"} or config.get("teachers_workdir") is not None:
+        return  # teachers elsewhere may be of other numbers
+    yield from kinds.of(values["teachers"]).faults(values)
+    for name in () if at_fault & {"distill", "students"} else config.students:
+        try:
+            create_student(
+                student_settings(config, name),
+                build_model,
+                num_members=config.teachers.num_members,
+                training_steps=1,
+            )
+        except InputError as error:
+            yield f"students.{name}.{error}"
 
 
 def _faults(values: Mapping[str, Any], rules: Mapping[str, Any], prefix: str):
@@ -232,25 +243,6 @@ def _of_models() -> dict[str, Rule]:
     names = {field.name for m in MODELS.values() for field in dataclasses.fields(m)}
     common = {field.name for field in dataclasses.fields(Classifier)}
     return dict.fromkeys(names - common, override(ANYTHING))
-
-
-def _per_channel(rule: Rule, image_shape: Any) -> Rule:
-    if not IMAGE_SHAPE(image_shape):
-        return ANYTHING
-    counts = sorted({1, image_shape[-1]})
-    words = f"{' or '.join(map(str, counts))} value(s), each {rule.words}"
-    return Rule(words, lambda v: len(v) in counts and all(map(rule, v)))
-
-
-def _ood_sets(data: Mapping[str, Any]) -> Rule:
-    """The run's own set is not one that the networks never saw."""
-    source = data.get("source")
-    key = {"tfds": "name", "folder": "path", "npz": "path"}.get(source)
-    own = source if key is None else data.get(key)
-    return Rule(
-        f"distinct names of sets, none of them {own!r}, which is the run's own, or ()",
-        lambda v: are_names(v) and own not in v,
-    )
 
 
 def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def points(
     """Returns the runs, all settings under the first seed, then under the next.
 
     Args:
-      config: what the grid changes.
+      config: what the grid changes; one that `settings.check` accepts.
       seeds: of `parse_seeds`.
       grid: of `parse_grid`; settings are the product of its values, in order.
 
@@ -129,7 +129,8 @@ def points(
     found = []
     for seed in seeds:
         for setting, changed in configs.values():
-            own = _override(changed, {"seed": str(seed)})
+            own = copy.deepcopy(changed)
+            own.seed = seed
             directory = "/".join(filter(None, (setting.name, f"seed{seed}")))
             found.append(Point(setting, seed, own, directory, _teachers(own)))
     return found
@@ -168,22 +169,23 @@ def _override(
 ) -> ml_collections.ConfigDict:
     """A copy with the values, read as the commands read them, and checked."""
     changed = copy.deepcopy(config)
-    for key, text in values.items():
-        argv = ["", f"--config.{key}={text}"]
-        own = flags.FlagValues()
-        try:
-            config_flags.DEFINE_config_dict(
-                "config", changed, flag_values=own, sys_argv=argv
-            )
-            own(argv)
-        except (flags.Error, TypeError, ValueError) as error:
-            why = str(error).removeprefix(f"flag {argv[1]}: ")
-            raise InputError(f"--grid: {key}={text!r}: {why}") from error
+    if not values:
+        return changed
+    argv = ["", *Setting("", dict(values)).flags]
+    parsed = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", changed, flag_values=parsed, sys_argv=argv
+        )
+        parsed(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        why = str(error).removeprefix("flag --config.")
+        raise InputError(f"--grid: {why}") from error
     try:
         settings.check(changed)
     except InputError as error:
         given = ", ".join(f"{key}={text}" for key, text in values.items())
-        raise InputError(f"--grid: {given}: {error}" if given else error) from error
+        raise InputError(f"--grid: {given}: {error}") from error
     return changed
 
 

@@ -1,6 +1,10 @@
 """Settings of every test process."""
 
+import json
 import os
+import shutil
+
+import pytest
 
 # Most of the tests' time is XLA compiling small programs once; hardly optimised
 # code computes the same in a fraction of it. The commands that tests start as
@@ -8,3 +12,46 @@ import os
 _FLAGS = os.environ.get("XLA_FLAGS", "")
 os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_backend_optimization_level=0".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+# Only now: they import JAX.
+from launching import Commands, Server, locked, tiny  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """A directory for all workers of the session."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def commands(shared):
+    return Commands(shared / "compiled")
+
+
+@pytest.fixture(scope="session")
+def server(commands):
+    """Runs commands that end before anything is trained."""
+    server = Server(commands)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def finished(shared, commands):
+    """A finished tiny run, to read or to copy; its output is beside it."""
+    workdir = shared / "finished"
+    with locked(shared / "finished.lock"):
+        if not (shared / "finished.json").exists():
+            done = commands.run("run", *tiny(workdir))
+            (shared / "finished.json").write_text(json.dumps(done))
+    done = json.loads((shared / "finished.json").read_text())
+    assert done[0] == 0, done
+    return workdir
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run, to go on from."""
+    return shutil.copytree(finished, tmp_path / "copied")

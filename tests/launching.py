@@ -76,6 +76,12 @@ def finish(process: subprocess.Popen) -> Done:
     return Done(process.returncode, stdout, stderr)
 
 
+def succeed(done: Done) -> Done:
+    """The same, once it is seen to have ended well."""
+    assert done.code == 0, done
+    return done
+
+
 def tiny(workdir: pathlib.Path, students: str = "") -> list[str]:
     """The flags of a tiny run, with its own students or those named."""
     config = f"{TINY}:{students}" if students else TINY
@@ -155,6 +161,7 @@ def _serve() -> None:
     import sklearn.datasets  # noqa: F401
 
     from edp import experiment, report, results, stages  # noqa: F401
+    from edp.report import corrupted, diversity, risk, svg  # noqa: F401
 
     for line in sys.stdin:
         kill, options = json.loads(line)

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from edp import checkpoint, lock, manifest, processes, workdir
+from edp.data.arrays import read_arrays
 from edp.errors import InputError
+from edp.report import files
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -194,6 +196,29 @@ def test_json_of_another_kind_is_told(tmp_path):
         (tmp_path / "complete.json").write_text(text, encoding="latin-1")
         with pytest.raises(InputError, match=words):
             workdir.read_record(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["split.npz", "gallery.npz"])
+def test_an_npz_with_any_bit_flipped_is_read_or_told(name, tmp_path):
+    """Whatever layer the bit is of: zip, deflate, or the header of an array."""
+    path = tmp_path / name
+    arrays = {"a": np.arange(40), "b": np.float32(3), "names": np.array(["x", "yz"])}
+    write = np.savez if name == "split.npz" else np.savez_compressed
+    write(path, **arrays)
+    data = path.read_bytes()
+    told = 0
+    for at in range(0, len(data), 3):
+        flipped = bytearray(data)
+        flipped[at] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            read_arrays(path)
+        except InputError as error:
+            told += 1
+            assert name in str(error)
+        found, why = files.read(path, files.load_arrays(*arrays))
+        assert (found is None) == bool(why)
+    assert told > len(data) / 9
 
 
 # --- Disks ------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Runs on Cloud TPU: the commands that would be run, and a machine that goes away."""
 
+import math
 import os
 import pathlib
 import shlex
@@ -303,3 +304,21 @@ def test_a_run_that_could_not_go_on_is_refused():
 def test_a_wrong_command_line_is_told_in_a_line(arguments, words):
     said = dry(*arguments, code=2)
     assert words in said and said.count("\n") == 1
+
+
+def test_recipes_for_clusters_are_whole():
+    yaml = pytest.importorskip("yaml")
+    directory = ROOT / "examples/cluster"
+    script = directory / "slurm.sh"
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    job_set = yaml.safe_load((directory / "gke.yaml").read_text())
+    (job,) = job_set["spec"]["replicatedJobs"]
+    hosts, pod = job["template"]["spec"], job["template"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    command = container["command"]
+    chips = hosts["completions"] * container["resources"]["limits"]["google.com/tpu"]
+    mesh = [int(flag.partition("=")[2]) for flag in command if ".mesh." in flag]
+    rows, columns = pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+    assert math.prod(mesh) == chips == int(rows) * int(columns)
+    config = next(flag.partition("=")[2] for flag in command if "--config=" in flag)
+    assert (ROOT / config).exists() and hosts["parallelism"] == hosts["completions"]

@@ -18,7 +18,7 @@ from launch import config_file
 ROOT = pathlib.Path(__file__).parents[1]
 SHIPPED = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py"))
 COMMANDS = {"run", "train_teachers", "distill", "evaluate", "report", "summarize"}
-COMMANDS |= {"benchmark", "import_teachers"}
+COMMANDS |= {"benchmark", "import_teachers", "export", "predict"}
 
 
 def run(*arguments, cwd=ROOT, path=None):
@@ -50,6 +50,12 @@ def test_imports_are_light():
     )
     assert not modules & heavy
     assert seconds < 1.5
+
+
+def test_predicting_needs_nothing_that_training_does():
+    _, modules = imports("from edp import inference; from launch import plain")
+    training = {"orbax", "flax", "optax", "ml_collections", "tensorflow_datasets"}
+    assert not modules & (training | {"grain", "matplotlib", "sklearn"})
 
 
 def test_the_commands_are_listed_in_a_line_each():

@@ -427,6 +427,7 @@ def test_comparison_is_within_a_kind_and_tells_what_is_lacking():
 
 def test_only_results(tmp_path):
     rows = [student("kd", 0.3), student("ods", 0.2, "ods", temperature_at_bound=True)]
+    rows[0]["skipped_steps"] = 3
     (tmp_path / "results.json").write_text(json.dumps(rows))
     page = read_page(report.write_report(tmp_path))
     for said in (
@@ -437,6 +438,7 @@ def test_only_results(tmp_path):
         "there is no kd.npz; there is no ods.npz",
         "No row of an ensemble in results.json has a calibrated NLL.",
         "at the bound of its search range",
+        "loss or gradients were not finite: 3 of kd.",
         "0.1000 lower",
     ):
         assert said in page.text, said

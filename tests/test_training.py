@@ -41,7 +41,10 @@ def fit(
     should_stop=lambda: False,
     schedule=SCHEDULE,
     failing_step=None,
+    failing_gradient=None,
     feed=RESIDENT,
+    skip=False,
+    records=None,
 ):
     """Trains; gives the trained w, the seconds and how often the step was traced."""
     traces = []
@@ -53,10 +56,14 @@ def fit(
         loss = jnp.stack([seen - 1.0, seen + 1.0])
         if failing_step is not None:
             loss = jnp.where(state.step == failing_step, jnp.nan, loss)
-        state = TrainState(state.step + 1, {"w": w}, {}, state.opt_state)
+        v = jnp.where(state.step == failing_gradient, jnp.inf, state.params["v"])
+        state = TrainState(state.step + 1, {"w": w, "v": v}, {}, state.opt_state)
         return state, {"loss": loss}
 
-    state = TrainState(jnp.int32(0), {"w": jnp.int32(0)}, {}, ())
+    if failing_gradient is None:
+        failing_gradient = -1
+    params = {"w": jnp.int32(0), "v": jnp.float32(0)}
+    state = TrainState(jnp.int32(0), params, {}, ())
     stage = workdir.Stage(path, {"a": 1})
     variables, record = training.fit(
         step,
@@ -67,8 +74,15 @@ def fit(
         stage,
         label="this",
         should_stop=should_stop,
+        skip_nonfinite=skip,
     )
+    if records is not None:
+        records.append(record)
     return int(variables["params"]["w"]), record["train_seconds"], len(traces)
+
+
+def saved_steps(path):
+    return sorted(int(path.name) for path in (path / "checkpoints").iterdir())
 
 
 def stop_after(steps):
@@ -196,9 +210,8 @@ def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps
 
     with pytest.raises(RuntimeError):
         fit(tmp_path, crash, schedule)
-    saved = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     expected = [2, 4] if minutes == 0 else []
-    assert saved == [step for step in expected if step <= steps]
+    assert saved_steps(tmp_path) == [step for step in expected if step <= steps]
     log = tmp_path / "metrics.jsonl"
     with log.open("a") as file:
         file.write('{"epoch": 3, "st')  # cut off as the process died
@@ -206,10 +219,120 @@ def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps
     assert read_log(tmp_path) == LOG
 
 
+class Crash(Exception):
+    pass
+
+
+def crash_after(steps):
+    asked = itertools.count()
+
+    def should_stop():
+        if next(asked) == steps:
+            raise Crash
+        return False
+
+    return should_stop
+
+
+@pytest.mark.parametrize(
+    ("every", "per_dispatch", "crashes", "saved"),
+    [
+        (1, 1, 3, [2, 3]),
+        (2, 1, 5, [2, 4]),
+        (4, 1, 3, []),
+        (5, 2, 3, [5]),  # the epoch's third dispatch ends with the epoch's fifth step
+        (3, 2, 2, [4]),  # after the dispatch
+    ],
+)
+def test_checkpoints_every_so_many_steps(tmp_path, every, per_dispatch, crashes, saved):
+    """In one long epoch of six, or of five, from whose middle training goes on."""
+    per_epoch = 5 if every == 5 else 6
+    order = jnp.array(VISITED)[:per_epoch]
+    schedule = training.Schedule(1, per_epoch, 5, 1e9, per_dispatch, every)
+    feed = training.resident_feed(lambda epoch: order)
+    if crashes * per_dispatch >= per_epoch:
+        fit(tmp_path, schedule=schedule, feed=feed)
+    else:
+        with pytest.raises(Crash):
+            fit(tmp_path, crash_after(crashes), schedule, feed=feed)
+    assert saved_steps(tmp_path) == saved
+    w = fit(tmp_path, schedule=schedule, feed=feed)[0]
+    assert w == sum(x * 3 ** (per_epoch - 1 - i) for i, x in enumerate(order.tolist()))
+    (row,) = read_log(tmp_path)
+    assert row["loss"] == pytest.approx(float(order.mean()))
+
+
+def test_checkpoints_within_an_epoch_when_their_time_has_come(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    asked = itertools.count()
+
+    def should_stop():
+        if next(asked) == 5:
+            raise Crash
+        now[0] += 40
+        return False
+
+    schedule = training.Schedule(1, 6, 5, checkpoint_minutes=1.0)
+    feed = training.resident_feed(lambda epoch: jnp.array(VISITED))
+    with pytest.raises(Crash):
+        fit(tmp_path, should_stop, schedule, feed=feed)
+    assert saved_steps(tmp_path) == [2, 4]  # at 80 s and at 160 s
+
+
 def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
-    with pytest.raises(finite.NonFinite, match="this: the loss is nan in epoch 2"):
+    told = (
+        r"this: the loss is nan in epoch 2, at step 3 of 6; .*\(the last, of step 2\)"
+    )
+    with pytest.raises(finite.NonFinite, match=told):
         fit(tmp_path, failing_step=2)
     assert read_log(tmp_path) == LOG[:1]
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]
+    assert saved_steps(tmp_path) == [2]
     assert fit(tmp_path)[0] == TRAINED
     assert read_log(tmp_path) == LOG
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_gradients_that_are_not_finite_are_told_and_not_saved(tmp_path, stop):
+    """Where no loss shows it yet: at an epoch's end, or when asked to save."""
+    told = "the gradients are not finite in epoch 2, at step "
+    step = 2 if stop else 3
+    should_stop = stop_after(3) if stop else stop_after(9)
+    with pytest.raises(finite.NonFinite, match=told + f"{step + 1} of 6"):
+        fit(tmp_path, should_stop, failing_gradient=step)
+    assert read_log(tmp_path) == LOG[:1]
+    assert saved_steps(tmp_path) == [2]
+    assert fit(tmp_path)[0] == TRAINED
+
+
+@pytest.mark.parametrize("trouble", ["failing_step", "failing_gradient"])
+@pytest.mark.parametrize("stopped", [None, 2, 3])
+def test_batches_can_be_skipped(tmp_path, trouble, stopped):
+    trouble, records = {trouble: 2}, []
+    if stopped:
+        with pytest.raises(training.Interrupted):
+            fit(tmp_path, stop_after(stopped), skip=True, **trouble)
+    w = fit(tmp_path, skip=True, records=records, **trouble)[0]
+    assert w == sum(x * 3 ** (4 - i) for i, x in enumerate([1, 2, 12, 21, 22]))
+    log = read_log(tmp_path)
+    assert log == [
+        LOG[0],
+        {"epoch": 2, "step": 4, "loss": 12.0, "skipped_steps": 1},
+        LOG[2],
+    ]
+    assert records[0]["skipped_steps"] == 1
+
+
+def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
+    records = []
+    assert fit(tmp_path, skip=True, records=records)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
+    assert "skipped_steps" not in records[0]
+
+
+def test_an_epoch_is_not_skipped_as_a_whole(tmp_path):
+    schedule = SCHEDULE._replace(steps_per_epoch=1, num_epochs=6)
+    feed = training.resident_feed(lambda epoch: jnp.array(VISITED)[epoch][None])
+    with pytest.raises(finite.NonFinite, match="no loss and gradient is finite in epo"):
+        fit(tmp_path, schedule=schedule, feed=feed, failing_step=2, skip=True)
+    assert saved_steps(tmp_path) == [1, 2]

@@ -19,7 +19,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from edp.data import sources, splits
-from edp.data.arrays import Dataset, Split, check_source, downsample
+from edp.data.arrays import (
+    Dataset,
+    Split,
+    check_source,
+    downsample,
+    read_arrays,
+)
 from edp.data.batches import (
     augment,
     bootstrap_samples,
@@ -29,12 +35,15 @@ from edp.data.batches import (
 )
 from edp.data.foreign import open_foreign
 from edp.data.records import RESIZES, Records
-from edp.data.splits import fixed_subset
+from edp.data.sources import SOURCES
+from edp.data.splits import HOLD_OUT, fixed_subset
 from edp.data.stream import EpochOrder, StepReader, read_steps
 from edp.errors import InputError
 
 __all__ = [
+    "HOLD_OUT",
     "RESIZES",
+    "SOURCES",
     "Dataset",
     "EpochOrder",
     "Records",
@@ -47,6 +56,7 @@ __all__ = [
     "epoch_order",
     "fixed_subset",
     "open_foreign",
+    "read_arrays",
     "read_steps",
     "take",
     "to_float",

@@ -98,8 +98,9 @@ def check_source(
       names ('0', '1', ... where it has none).
 
     Raises:
-      InputError: if a split is empty, or the images' shape or the number of
-        classes is not what the configuration says.
+      InputError: if a split is empty, a class has no training example or the name of
+        another, or the images' shape or the number of classes is not what the
+        configuration says.
     """
     parts = {"train": source.train, "test": source.test}
     if source.validation is not None:
@@ -129,6 +130,18 @@ def check_source(
                 f"0 to {num_classes - 1}"
             )
     names = source.class_names or tuple(str(label) for label in range(num_classes))
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            f"{source.origin}: two classes are called {twice[0]!r}; names must be "
+            "distinct"
+        )
+    empty = np.flatnonzero(np.bincount(source.train.labels, minlength=num_classes) == 0)
+    if empty.size:
+        raise InputError(
+            f"{source.origin}: class {names[empty[0]]!r} (label {empty[0]}) has no "
+            "training example; every class must have one"
+        )
     parts = {name: _contiguous(split) for name, split in parts.items()}
     return source._replace(class_names=names, **parts)
 
@@ -155,7 +168,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return dict(arrays)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (*failures, zipfile.BadZipFile, zlib.error) as error:
+    except (*failures, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read as an .npz of plain arrays: {error}"
         ) from error

@@ -164,11 +164,18 @@ def load_folder(
 def _directories(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         raise InputError(f"{path} is not a directory; it must hold one for each class")
-    found = [entry for entry in path.iterdir() if entry.is_dir()]
+    found = [entry for entry in _entries(path) if entry.is_dir()]
     found = [entry for entry in found if not entry.name.startswith(".")]
     if not found:
         raise InputError(f"{path} has no directories; it must hold one for each class")
     return sorted(found)
+
+
+def _entries(path: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return list(path.iterdir())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _folder_split(
@@ -186,7 +193,7 @@ def _folder_split(
             )
         found = [
             entry
-            for entry in sorted(directory.iterdir())
+            for entry in sorted(_entries(directory))
             if entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
         ]
         if not found:
@@ -237,7 +244,7 @@ _DIGITS_SIZES = {"train_size": 400, "validation_size": 200, "test_size": 1000}
 _TFDS_SETTINGS = ("name", "data_dir", "train_split", "test_split")
 _RECORDS_SETTINGS = ("image_shape", "resize")
 
-_SOURCES = {
+SOURCES = {
     "digits": Entry(load_digits, ("test_size",), _DIGITS_SIZES),
     "synthetic": Entry(
         load_synthetic, ("image_shape", "num_classes", "test_size"), _SYNTHETIC_SIZES
@@ -256,9 +263,9 @@ def get_source(name: Any) -> Entry:
     Raises:
       InputError: if there is none.
     """
-    if name not in _SOURCES:
+    if name not in SOURCES:
         raise InputError(
             f"data.source is {name!r}; it must be one of "
-            f"{', '.join(repr(known) for known in _SOURCES)}"
+            f"{', '.join(repr(known) for known in SOURCES)}"
         )
-    return _SOURCES[name]
+    return SOURCES[name]

@@ -99,7 +99,7 @@ def _last_indices(
     return np.arange(len(labels) - size, len(labels))
 
 
-_HOLD_OUT = {"stratified": stratified_indices, "last": _last_indices}
+HOLD_OUT = {"stratified": stratified_indices, "last": _last_indices}
 
 
 def plan_split(
@@ -116,8 +116,8 @@ def plan_split(
     Raises:
       InputError: if a size does not fit, or `validation` or `seed` is wrong.
     """
-    if validation not in _HOLD_OUT:
-        accepted = ", ".join(repr(name) for name in _HOLD_OUT)
+    if validation not in HOLD_OUT:
+        accepted = ", ".join(repr(name) for name in HOLD_OUT)
         raise InputError(
             f"data.validation is {validation!r}; it must be one of {accepted}"
         )
@@ -155,7 +155,7 @@ def draw_indices(plan: Plan) -> Indices:
     rng = np.random.default_rng(plan.seed)
     rest = np.arange(len(plan.train_labels))
     if plan.own_validation_labels is None:
-        hold_out = _HOLD_OUT[plan.validation]
+        hold_out = HOLD_OUT[plan.validation]
         validation = hold_out(rng, plan.train_labels, plan.validation_size)
         rest = np.setdiff1d(rest, validation, assume_unique=True)
     else:

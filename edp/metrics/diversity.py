@@ -1,8 +1,8 @@
 """How far the members of an ensemble differ, one value per example.
 
-Every function takes member probabilities, a NumPy or a JAX array (traced or not) of
-float32 or float64, and returns [N] of the same kind and precision; the caller
-reduces. Entropies and divergences are in nats. One member has no diversity: 0.
+Every function takes member probabilities, a NumPy or a JAX array (traced or not), and
+returns [N] of the same kind, in float32 or better; the caller reduces. Entropies and
+divergences are in nats. One member has no diversity: 0.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ def pairwise_kl(probs: Array) -> Array:
     Raises:
       InputError: `probs` is not [M, N, K]. So do all functions of this module.
     """
-    _check_members(probs)
+    probs = _members(probs)
     log_probs = probs.__array_namespace__().log(probs + _EPSILON)
     products = (probs - probs.mean(0)) * (log_probs - log_probs.mean(0))
     return products.sum((0, -1)) / max(len(probs) - 1, 1)
@@ -41,7 +41,7 @@ def disagreement_rate(probs: Array) -> Array:
     Args:
       probs: member probabilities [M, N, K].
     """
-    _check_members(probs)
+    probs = _members(probs)
     num_members = len(probs)
     predicted = probs.argmax(-1)
     differ = (predicted[:, None] != predicted[None]).sum((0, 1))
@@ -59,9 +59,8 @@ def predictive_entropy(probs: Array) -> Array:
         the probabilities of one predictor [N, K], which are taken as they are.
     """
     if probs.ndim == 2:
-        return _entropy(probs)
-    _check_members(probs)
-    return _entropy(probs.mean(0))
+        return _entropy(_wide(probs))
+    return _entropy(_members(probs).mean(0))
 
 
 def mutual_information(probs: Array) -> Array:
@@ -73,7 +72,7 @@ def mutual_information(probs: Array) -> Array:
     Args:
       probs: member probabilities [M, N, K].
     """
-    _check_members(probs)
+    probs = _members(probs)
     return _entropy(probs.mean(0)) - _entropy(probs).mean(0)
 
 
@@ -86,8 +85,7 @@ def variance(probs: Array) -> Array:
     Args:
       probs: member probabilities [M, N, K].
     """
-    _check_members(probs)
-    return probs.var(0).sum(-1)
+    return _members(probs).var(0).sum(-1)
 
 
 def _entropy(probs: Array) -> Array:
@@ -95,9 +93,17 @@ def _entropy(probs: Array) -> Array:
     return -(probs * probs.__array_namespace__().log(probs + _EPSILON)).sum(-1)
 
 
-def _check_members(probs: Array) -> None:
+def _members(probs: Array) -> Array:
+    """`_wide` probabilities [M, N, K]; InputError for another shape."""
     if probs.ndim != 3 or 0 in probs.shape:
         raise InputError(
             "member probabilities must be [M, N, K] with M, N, K >= 1, got"
             f" {tuple(probs.shape)}"
         )
+    return _wide(probs)
+
+
+def _wide(probs: Array) -> Array:
+    """In float32 at least: in float16, 1e-12 is 0."""
+    xp = probs.__array_namespace__()
+    return probs.astype(xp.result_type(probs.dtype, xp.float32), copy=False)

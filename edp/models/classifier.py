@@ -170,7 +170,7 @@ class Classifier(nn.Module):
         std = (*self.std, *[1.0] * self.extra_channels)
         mean, std = jnp.asarray((mean, std), jnp.float32)
         chex.assert_shape(x, (None, None, None, len(mean)))
-        members = {
+        members: dict[str, Any] = {
             "num_members": self.num_members,
             "factor_init": self.factor_init,
             "shared_bias": self.shared_bias,

@@ -48,14 +48,25 @@ def compare_with_plain(rows: Sequence[Row]) -> list[str]:
 
 
 def cautions(rows: Sequence[Row]) -> list[str]:
-    """Says which calibrated values are doubtful."""
+    """Says which calibrated values are doubtful, and where training left steps out."""
+    said = []
     bound = [str(row["model"]) for row in rows if row.get("temperature_at_bound")]
-    if not bound:
-        return []
-    return [
-        "The temperature was fitted at the bound of its search range, which makes the "
-        f"calibrated values doubtful, for {', '.join(bound)}."
-    ]
+    if bound:
+        said.append(
+            "The temperature was fitted at the bound of its search range, which makes "
+            f"the calibrated values doubtful, for {', '.join(bound)}."
+        )
+    skipped = [f"{r['skipped_steps']} of {r['model']}" for r in rows if _skipped(r)]
+    if skipped:
+        said.append(
+            "Training steps were skipped, as their loss or gradients were not finite: "
+            f"{', '.join(skipped)}."
+        )
+    return said
+
+
+def _skipped(row: Row) -> bool:
+    return bool(number(row, "skipped_steps"))
 
 
 def _compare(moved: Sequence[Row], plain: Sequence[Row]) -> str:

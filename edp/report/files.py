@@ -3,6 +3,7 @@
 import json
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,12 @@ import numpy as np
 
 from edp.errors import InputError
 from edp.report.rows import Row
+
+# What reading JSON or an .npz raises where bytes of it are missing or flipped.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
@@ -57,7 +64,7 @@ def read(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> tuple[Any, 
         return load(path), ""
     except FileNotFoundError:
         return None, f"there is no {path.name}"
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         return None, f"{path.name} cannot be read ({type(error).__name__})"
 
 

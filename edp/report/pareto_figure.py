@@ -83,10 +83,10 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
 def _ticks(
     points: Sequence[Point], place: Callable[[Point], float]
 ) -> tuple[list[float], list[str]]:
-    """At the costs of the ensembles, or of all where there are none."""
+    """At the costs of the ensembles, and at others that are not near one of them."""
     chosen: list[Point] = []
-    for point in [p for p in points if p.kind is None] or points:
-        if not chosen or place(point) - place(chosen[-1]) >= 44:
+    for point in sorted(points, key=lambda p: p.kind is not None):
+        if all(abs(place(point) - place(other)) >= 44 for other in chosen):
             chosen.append(point)
     return [place(p) for p in chosen], [f"{p.cost:.3g}" for p in chosen]
 

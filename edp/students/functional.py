@@ -24,7 +24,9 @@ class _Functions(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, z: jax.Array, train: bool) -> jax.Array:
         z = z * self.param("noise_scale", nn.initializers.ones, ())
-        x = jnp.concatenate([fold(x, len(z)), jnp.tile(z, (len(x), 1, 1, 1))], axis=-1)
+        x = jnp.concatenate(
+            [fold(x, len(z)), jnp.tile(z, (x.shape[0], 1, 1, 1))], axis=-1
+        )
         return unfold(self.network(x, train=train), len(z))
 
 

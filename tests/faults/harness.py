@@ -53,6 +53,8 @@ class Tally:
         wrong = list(differences(found, expected))
         if wrong:
             self.lost.append(f"{name}: {'; '.join(wrong)[:2000]}")
+        said = "LOST" if wrong else "as it should be"
+        print(f"{self.kind}, {name}: {said}", file=sys.stderr, flush=True)
 
     def __str__(self):
         seconds = time.monotonic() - self._started
@@ -97,11 +99,11 @@ class Harness:
     # --- Kinds of faults ---
 
     def kill(self, runs: int) -> Tally:
-        """SIGKILL at random times, one to four times each run."""
+        """SIGKILL at random times, two or three times each run."""
         tally = Tally("SIGKILL")
         for number in range(runs):
             workdir = self.root / f"kill{number}"
-            for _ in range(self.draw.randint(1, 4)):
+            for _ in range(self.draw.randint(2, 3)):
                 seconds = self.draw.uniform(0, self.seconds)
                 done = self.run("run", workdir, kill=(signal.SIGKILL, seconds))
                 tally.faults += done.code == -signal.SIGKILL

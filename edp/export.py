@@ -1,0 +1,208 @@
+"""A student, or the ensemble, as one program that needs nothing of this project."""
+
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from edp import __version__, data, loader, settings, stages, uncertainty, workdir
+from edp.errors import InputError
+from edp.experiment import Experiment
+
+FORMAT = 1
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROBS = "probs"
+
+_EPSILON = 1e-12  # As in metrics.apply_temperature.
+_MEANINGS = {
+    PROBS: "class probabilities: the members' mean at the temperature given here",
+    "max_probability": "1 - the largest probability, without the temperature",
+    "predictive_entropy": "entropy of the probabilities, without the temperature, in "
+    "nats: all uncertainty",
+    "expected_entropy": "the part of the entropy that is the data's",
+    "mutual_information": "the part of the entropy that members disagree about",
+    "pairwise_kl": "mean divergence of two members, in nats",
+}
+
+# (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
+_ProbsFn = Callable[[Any, jax.Array], jax.Array]
+# (variables, x) -> {name: scores [B]}.
+_UncertaintyFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
+
+
+def export(experiment: Experiment, name: str, directory: pathlib.Path) -> bool:
+    """Writes the artifact of one predictor, whole or not at all.
+
+    It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
+    it, with the weights inside), `metadata.json`, and `load.py`, which loads the two.
+    The temperature is that of the predictor's row in `results.json`, fitted on the
+    validation images.
+
+    Args:
+      experiment: an evaluated run; its images are not needed.
+      name: 'teachers' or a student.
+      directory: where the artifact shall be.
+
+    Returns:
+      Whether it was written; if not, the same is there already.
+
+    Raises:
+      InputError: for a predictor that is not there, or is not evaluated since it was
+        trained, or if anything else is at `directory`.
+    """
+    workdir.check_writable(directory, "out")
+    record = _record(experiment, name)
+    row = _row(experiment, name, record)
+    probs_fn, variables = stages.load_predictor(experiment, name)
+    if name == "teachers":
+        scores_fn = _scores_of_members(probs_fn)
+    else:
+        scores_fn = stages.create_student(experiment, name).uncertainty
+    program = create_program(probs_fn, scores_fn, variables, row["temperature"])
+    image_shape = experiment.example.shape[1:]
+    outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
+    metadata = _metadata(experiment, name, record, row, outputs)
+    if directory.exists() and any(directory.iterdir()):
+        path = directory / "metadata.json"
+        if path.exists() and workdir.read_json(path) == metadata:
+            return False
+        raise InputError(
+            f"out={str(directory)!r} holds something else already; accepted: a "
+            "directory that is empty or not there yet"
+        )
+    files = {
+        "model.jax": serialize(program, image_shape),
+        "metadata.json": json.dumps(metadata, indent=2, allow_nan=False).encode(),
+        "load.py": pathlib.Path(loader.__file__).read_bytes(),
+    }
+    _write_directory(directory, files)
+    return True
+
+
+def create_program(
+    probs_fn: _ProbsFn, scores_fn: _UncertaintyFn, variables: Any, temperature: float
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """The function to export.
+
+    Args:
+      probs_fn: (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
+      scores_fn: (variables, x) -> scores of uncertainty {name: [B]}.
+      variables: of the predictor; they become constants.
+      temperature: T.
+
+    Returns:
+      images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
+      members' mean p, and the scores, all float32.
+    """
+    constants = jax.tree.map(np.asarray, variables)
+
+    def program(images):
+        x = data.to_float(images)
+        mean = probs_fn(constants, x).astype(jnp.float32).mean(axis=0)
+        probs = jax.nn.softmax(jnp.log(mean + _EPSILON) / temperature, axis=-1)
+        return {PROBS: probs, **scores_fn(constants, x)}
+
+    return program
+
+
+def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
+    """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it."""
+    (size,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((size, *image_shape), np.uint8)
+    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
+
+
+def _scores_of_members(probs_fn: _ProbsFn) -> _UncertaintyFn:
+    return lambda variables, x: uncertainty.scores(probs_fn(variables, x))
+
+
+def _record(experiment: Experiment, name: str) -> dict[str, Any]:
+    """What the predictor's stage recorded."""
+    if name == "teachers":
+        return stages.teachers_record(experiment)
+    students = experiment.config.students
+    if name not in students:
+        raise InputError(
+            f"student={name!r} is none of this run; accepted: "
+            f"{', '.join(students)}, or teachers for the ensemble"
+        )
+    record = stages.student_stage(experiment, name).record
+    if record is None:
+        raise InputError(f"student={name!r} is not trained yet; run launch.distill")
+    return record
+
+
+def _row(
+    experiment: Experiment, name: str, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The predictor's row of results, made since it was trained."""
+    model = f"DE-{experiment.num_members}" if name == "teachers" else name
+    results = experiment.workdir / "results.json"
+    index = experiment.workdir / "predictions" / "made_from.json"
+    if results.exists() and index.exists():
+        made_from = workdir.read_json(index).get(name)
+        rows = [row for row in workdir.read_json(results) if row["model"] == model]
+        if rows and made_from == record["id"]:
+            return rows[0]
+    raise InputError(
+        f"{name} is not evaluated since it was trained; run launch.evaluate with the "
+        "run's --config and --workdir first"
+    )
+
+
+def _metadata(
+    experiment: Experiment,
+    name: str,
+    record: Mapping[str, Any],
+    row: dict[str, Any],
+    outputs: Mapping[str, jax.ShapeDtypeStruct],
+) -> dict[str, Any]:
+    config = experiment.config
+    own = {} if name == "teachers" else settings.student_settings(config, name)
+    crops = config.data.resize != "none"
+    return {
+        "format": FORMAT,
+        "name": name,
+        **{key: own[key] for key in ("student", "perturbation") if key in own},
+        "classes": list(experiment.dataset.class_names),
+        "input": {"shape": ["batch", *experiment.example.shape[1:]], "dtype": "uint8"},
+        # How image files become inputs: see edp/inference.py.
+        "preparation": {
+            "resize": "central_crop" if crops else "whole",
+            "downsample": config.data.downsample,
+        },
+        "outputs": {
+            key: {
+                "shape": ["batch", *output.shape[1:]],
+                "dtype": str(output.dtype),
+                "meaning": _MEANINGS[key],
+            }
+            for key, output in sorted(outputs.items(), key=lambda o: o[0] != PROBS)
+        },
+        "temperature": row["temperature"],
+        "metrics": row,
+        "platforms": list(PLATFORMS),
+        "versions": {"edp": __version__, "jax": jax.__version__},
+        "training": record["id"],
+        "config": json.loads(config.to_json()),
+    }
+
+
+def _write_directory(directory: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    directory = directory.absolute()
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    try:
+        for name, content in files.items():
+            workdir.write_bytes(temporary / name, content)
+        os.replace(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""Writes a student, or the ensemble, as one artifact that runs without this project.
+
+    python -m launch.export --workdir=runs/digits --student=single_conf_ods \\
+        --out=runs/deployed
+
+For the ensemble, --student=teachers. The run must be evaluated; its data and its
+configuration are not needed. The artifact's `load.py` shows how to use it.
+"""
+
+import os
+import pathlib
+
+from absl import app, flags
+
+from . import plain
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a program is written, none is run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+_STUDENT = flags.DEFINE_string("student", None, "Its name; teachers for the ensemble.")
+_OUT = flags.DEFINE_string("out", None, "Directory to make; nothing is overwritten.")
+
+
+def main(argv: list[str]) -> None:
+    with plain.bad_input_in_a_line():
+        plain.refuse_arguments(argv[1:])
+        plain.require(_WORKDIR, _STUDENT, _OUT)
+        from edp import export, reopened
+
+        directory = pathlib.Path(_OUT.value).expanduser()
+        run = pathlib.Path(_WORKDIR.value).expanduser()
+        experiment = reopened.open_experiment(run)
+        written = export.export(experiment, _STUDENT.value, directory)
+    size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
+    told = f"{size:.1f} MB" if written else "complete"
+    print(f"{_STUDENT.value}: {directory} ({told})")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,46 @@
+"""Classifies image files with an exported artifact.
+
+    python -m launch.predict --artifact=runs/deployed --out=predictions.csv \\
+        photo.jpg folder_of_images
+
+Files that cannot be read are named and left out; if none can, the exit code is 2.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+
+from . import plain
+
+_ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that export made.")
+_OUT = flags.DEFINE_string("out", "predictions.csv", "CSV to write; never overwritten.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at once.", 1)
+
+
+def main(argv: list[str]) -> None:
+    with plain.bad_input_in_a_line():
+        plain.require(_ARTIFACT)
+        from edp import inference
+        from edp.errors import InputError
+
+        skipped: list[str] = []
+        paths = inference.find_images(argv[1:])
+        out = pathlib.Path(_OUT.value).expanduser()
+        number = inference.predict_files(
+            pathlib.Path(_ARTIFACT.value).expanduser(),
+            paths,
+            out,
+            batch_size=_BATCH_SIZE.value,
+            skip=skipped.append,
+        )
+        for line in skipped:
+            print(f"skipped: {line}", file=sys.stderr)
+        if not number:
+            raise InputError(f"none of {len(paths)} images could be read")
+    left = f", {len(skipped)} skipped" if skipped else ""
+    print(f"{number} of {len(paths)} images classified{left}: {out}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,339 @@
+"""Exported programs: the same predictions, in a process without this project."""
+
+import csv
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+from edp import experiment as experiments
+from edp import (
+    export,
+    inference,
+    loader,
+    metrics,
+    predictions,
+    reopened,
+    results,
+    stages,
+    students,
+    uncertainty,
+    workdir,
+)
+from edp.errors import InputError
+from tests.configs import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+NAMES = tuple(f"class {k}" for k in range(10))
+TEMPERATURE = 0.7
+
+
+def draw(shapes):
+    """Variables of these shapes, without the time that initialising takes."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path, like):
+        values = rng.normal(0, 1, like.shape)
+        if path[-1].key == "kernel":
+            values *= 2 if "head" in jax.tree_util.keystr(path) else 1
+            values *= np.sqrt(2 * like.shape[-1] / like.size)
+        elif path[-1].key in ("bias", "mean"):
+            values *= 0.1
+        else:
+            values = 1 + 0.2 * np.abs(values)
+        return jnp.asarray(values, like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def create_run(directory, kinds, **teachers):
+    """An evaluated run of networks that are made up; none is trained."""
+    config = tiny.get_config()
+    config.data.test_size = 256
+    config.teachers.update(teachers)
+    config.model.dropout_rate = 0.2 if "kind" in teachers else None
+    default = config.students.single_none
+    config.students = ml_collections.ConfigDict()
+    for kind in kinds:
+        config.students[kind] = default.copy_and_resolve_references()
+        config.students[kind].student = kind
+    run = experiments.create_experiment(config, directory)
+
+    def complete(stage, shapes, num_networks):
+        stage.begin()
+        record = {"train_seconds": 1.0}
+        stages.complete(stage, draw(shapes), record, num_networks)
+
+    stage = workdir.Stage(run.teachers_dir, run.teacher_dependencies)
+    shapes = stages.teachers_like(run, run.build_model())
+    complete(stage, shapes, run.kind.num_kept(run.num_members))
+    for kind in kinds:
+        student = stages.create_student(run, kind)
+        init = functools.partial(student.init, run.key)
+        shapes = jax.eval_shape(
+            lambda x, s=student, i=init: s.finalise(i(x)), run.example
+        )
+        complete(stages.student_stage(run, kind), shapes, 1)
+    # What is fitted to networks that know nothing would make all classes as likely.
+    rows = [{**row, "temperature": TEMPERATURE} for row in results.collect_rows(run)]
+    workdir.write_json(directory / "results.json", rows)
+    np.savez(directory / "gallery.npz", class_names=np.array(NAMES))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return create_run(tmp_path_factory.mktemp("run"), students.STUDENTS)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """By predictor, its artifact, made from the workdir alone."""
+    root = tmp_path_factory.mktemp("exported")
+    opened = reopened.open_experiment(run.workdir)
+    names = ["teachers", *students.STUDENTS]
+    assert all(export.export(opened, name, root / name) for name in names)
+    return {name: root / name for name in names}
+
+
+def in_process(run, name):
+    """Members' probabilities of the test images, and the scores of uncertainty."""
+    path = run.workdir / f"predictions/{name}.npz"
+    probs = predictions.load_predictions(path).test_probs
+    if name != "dirichlet":
+        return probs, uncertainty.scores(probs.astype(np.float64))
+    student, variables = stages.load_student(run, name)
+    x = run.dataset.test.images.astype(np.float32) / 255
+    return probs, jax.jit(student.uncertainty)(variables, x)
+
+
+@pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
+def test_exported_predictions_are_those_of_the_evaluation(name, run, exported):
+    images = run.dataset.test.images
+    probs, scores = in_process(run, name)
+    wanted = metrics.apply_temperature(
+        probs.astype(np.float64).mean(axis=0), TEMPERATURE
+    )
+    assert np.ptp(wanted, axis=0).max() > 0.02  # networks that tell images apart
+    predict, metadata = loader.load(exported[name])
+    assert next(iter(metadata["outputs"])) == "probs"
+    for size in (1, 7, 256):
+        found = predict(images[:size])
+        assert found.keys() == metadata["outputs"].keys() == {"probs", *scores}
+        np.testing.assert_allclose(found["probs"], wanted[:size], rtol=0, atol=1e-5)
+        for key, values in scores.items():
+            assert found[key].shape == (size,)
+            np.testing.assert_allclose(
+                found[key], values[:size], rtol=1e-5, atol=1e-5, err_msg=key
+            )
+
+
+def test_the_metadata_say_what_it_is(run, exported):
+    metadata = json.loads((exported["hydra"] / "metadata.json").read_text())
+    assert metadata["classes"] == list(NAMES)
+    assert metadata["input"] == {"shape": ["batch", 8, 8, 1], "dtype": "uint8"}
+    assert metadata["preparation"] == {"resize": "whole", "downsample": 1}
+    assert metadata["outputs"]["probs"]["shape"] == ["batch", 10]
+    assert metadata["temperature"] == TEMPERATURE
+    rows = json.loads((run.workdir / "results.json").read_text())
+    assert [metadata["metrics"]] == [row for row in rows if row["model"] == "hydra"]
+    assert metadata["config"] == json.loads((run.workdir / "config.json").read_text())
+    assert metadata["student"] == "hydra" and metadata["platforms"][1] == "cuda"
+    teachers = json.loads((exported["teachers"] / "metadata.json").read_text())
+    assert teachers["metrics"]["model"] == "DE-2" and "student" not in teachers
+
+
+def test_the_loader_needs_nothing_of_this_project(run, exported):
+    source = (exported["single"] / "load.py").read_text()
+    assert len(source.splitlines()) < 20
+    program = (
+        "import sys\n"
+        "for name in ('edp', 'flax', 'optax', 'orbax', 'chex', 'ml_collections',"
+        " 'PIL', 'sklearn', 'absl'):\n"
+        "    sys.modules[name] = None\n"
+        "import load, numpy\n"
+        "predict, metadata = load.load()\n"
+        "found = predict(numpy.load(sys.argv[1]))\n"
+        "numpy.save(sys.argv[2], found['probs'])\n"
+    )
+    directory = exported["single"].parent
+    images = run.dataset.test.images[:7]
+    np.save(directory / "images.npy", images)
+    subprocess.run(
+        [sys.executable, "-c", program, "../images.npy", "../probs.npy"],
+        cwd=exported["single"],
+        check=True,
+    )
+    predict, _ = loader.load(exported["single"])
+    probs = np.load(directory / "probs.npy")
+    np.testing.assert_allclose(probs, predict(images)["probs"], atol=1e-5)
+
+
+def test_images_of_another_kind_are_refused(exported):
+    predict, _ = loader.load(exported["single"])
+    for images in (np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 8, 9, 1), "u1")):
+        with pytest.raises((ValueError, TypeError)):
+            predict(images)
+
+
+@pytest.mark.long
+def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
+    run = create_run(tmp_path / "run", ["single"], kind="dropout", num_members=3)
+    export.export(reopened.open_experiment(run.workdir), "teachers", tmp_path / "out")
+    predict, metadata = loader.load(tmp_path / "out")
+    images = run.dataset.test.images
+    probs, scores = in_process(run, "teachers")
+    assert metadata["metrics"]["model"] == "DE-3" and scores["pairwise_kl"].max() > 0.01
+    np.testing.assert_allclose(
+        predict(images)["probs"],
+        metrics.apply_temperature(probs.astype(np.float64).mean(0), TEMPERATURE),
+        atol=1e-5,
+    )
+
+
+def test_the_same_again_is_complete_and_nothing_is_overwritten(run, exported):
+    opened = reopened.open_experiment(run.workdir)
+    before = (exported["single"] / "model.jax").stat().st_mtime_ns
+    assert not export.export(opened, "single", exported["single"])
+    with pytest.raises(InputError, match=r"holds something else already; accepted: a"):
+        export.export(opened, "hydra", exported["single"])
+    assert (exported["single"] / "model.jax").stat().st_mtime_ns == before
+    assert sorted(p.name for p in exported["single"].iterdir()) == [
+        "load.py",
+        "metadata.json",
+        "model.jax",
+    ]
+    assert not list(exported["single"].parent.glob(".*"))
+
+
+def test_what_cannot_be_exported_is_told(run, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):
+        reopened.open_experiment(tmp_path)
+    opened = reopened.open_experiment(run.workdir)
+    with pytest.raises(InputError, match="student='sngle' is none of this run; acc"):
+        export.export(opened, "sngle", out)
+    index = run.workdir / "predictions/made_from.json"
+    made_from = workdir.read_json(index)
+    workdir.write_json(index, {**made_from, "hydra": "another training"})
+    with pytest.raises(InputError, match="hydra is not evaluated since it was trained"):
+        export.export(opened, "hydra", out)
+    workdir.write_json(index, made_from)
+    complete = run.workdir / "students/hydra/complete.json"
+    complete.rename(complete.with_suffix(".gone"))
+    with pytest.raises(InputError, match="student='hydra' is not trained yet"):
+        export.export(opened, "hydra", out)
+    complete.with_suffix(".gone").rename(complete)
+    assert not out.exists()
+
+
+# --- Image files ------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(run, tmp_path):
+    """Files of the run's first test images, among others."""
+    folder = tmp_path / "photos"
+    (folder / "b/.cache").mkdir(parents=True)
+    for i, image in enumerate(run.dataset.test.images[:5]):
+        Image.fromarray(image[..., 0]).save(folder / f"b/{i}.png")
+    Image.new("RGB", (20, 12), (200, 10, 10)).save(folder / "a.JPG")
+    (folder / "b/2b.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    (folder / "b/.cache/x.png").write_bytes(b"hidden")
+    return folder
+
+
+def read(out):
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_image_files_are_classified_as_arrays_are(run, exported, photos, tmp_path):
+    paths = inference.find_images([photos])
+    names = [str(path.relative_to(photos)) for path in paths]
+    assert names == ["a.JPG", "b/0.png", "b/1.png", "b/2.png", "b/2b.png"] + [
+        f"b/{i}.png" for i in (3, 4)
+    ]
+    skipped, out = [], tmp_path / "out.csv"
+    number = inference.predict_files(
+        exported["single"], paths, out, batch_size=3, skip=skipped.append
+    )
+    assert number == 6 and len(skipped) == 1 and str(paths[4]) in skipped[0]
+    rows = read(out)
+    assert [row["file"] for row in rows] == [str(p) for p in paths if p != paths[4]]
+    predict, _ = loader.load(exported["single"])
+    probs = np.asarray(predict(run.dataset.test.images[:5])["probs"], np.float64)
+    for row, p in zip(rows[1:], probs, strict=True):
+        assert row["class"] == NAMES[p.argmax()]
+        assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-5)
+        assert float(row["entropy"]) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
+    # Squeezed and made greyscale, as images of other sets are in the evaluation.
+    grey = Image.open(paths[0]).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
+    (p,) = np.asarray(predict(np.asarray(grey)[None, ..., None])["probs"])
+    assert float(rows[0]["probability"]) == pytest.approx(p.max(), abs=1e-5)
+
+
+def test_what_the_run_did_to_its_images_is_done(exported, tmp_path):
+    path = tmp_path / "image.png"
+    pixels = np.random.default_rng(0).integers(256, size=(48, 32), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    metadata = {
+        "input": {"shape": ["batch", 8, 8, 1]},
+        "preparation": {"resize": "central_crop", "downsample": 2},
+    }
+    (image,) = inference._Images([path], metadata)[0:1]
+    box = (2, 10, 30, 38)  # 224/256 of the shorter side, in the middle
+    cropped = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR, box)
+    squares = np.asarray(cropped, float).reshape(8, 2, 8, 2)
+    np.testing.assert_array_equal(image[..., 0], np.rint(squares.mean(axis=(1, 3))))
+
+
+def test_bad_input_of_predict_is_told(exported, photos, tmp_path):
+    out = tmp_path / "out.csv"
+    options = {"batch_size": 8, "skip": lambda line: None}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"there are no images in .*empty; acc"):
+        inference.find_images([empty])
+    number = inference.predict_files(
+        exported["single"], [photos / "b/2b.png", tmp_path / "gone.png"], out, **options
+    )
+    assert number == 0 and not out.exists()
+    with pytest.raises(InputError, match=r"artifact='.*photos' cannot be loaded"):
+        inference.predict_files(photos, [photos / "a.JPG"], out, **options)
+    out.write_text("mine")
+    with pytest.raises(InputError, match=r"out.csv' is there already"):
+        inference.predict_files(exported["single"], [photos / "a.JPG"], out, **options)
+    assert out.read_text() == "mine"
+
+
+def command(name, *flags):
+    return subprocess.run(
+        [sys.executable, "-m", f"launch.{name}", *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_commands(run, photos, tmp_path):
+    artifact, out = tmp_path / "artifact", tmp_path / "out.csv"
+    flags = [f"--workdir={run.workdir}", "--student=dirichlet", f"--out={artifact}"]
+    done = command("export", *flags)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout == f"dirichlet: {artifact} (0.0 MB)\n"
+    done = command("predict", f"--artifact={artifact}", f"--out={out}", photos)
+    assert done.returncode == 0, done
+    assert done.stdout == f"6 of 7 images classified, 1 skipped: {out}\n"
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"skipped: cannot read the image {photos}/b/2b.png")
+    assert len(read(out)) == 6
