@@ -4,7 +4,7 @@ VENV ?= .venv
 WORKDIR ?= runs/digits
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo install test test-long lint format clean
+.PHONY: demo install test test-long lint format docs docs-links clean
 
 demo: install
 	$(VENV)/bin/python -m launch.run --config=configs/digits.py --workdir=$(WORKDIR)
@@ -28,6 +28,15 @@ lint: $(VENV)/.installed-test
 format: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+# Warnings are errors; nothing is fetched but packages.
+docs: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx -b html -W --keep-going -n -q docs build/docs
+	@echo "build/docs/index.html"
+
+# The links that lead elsewhere, of the README too; needs the network.
+docs-links: $(VENV)/.installed-docs
+	$(VENV)/bin/python -m sphinx -b linkcheck -t links -q docs build/links
 
 clean:
 	rm -rf $(VENV) build *.egg-info
@@ -54,4 +63,8 @@ $(VENV)/.installed: setup.py | $(VENV)/bin/python
 
 $(VENV)/.installed-test: setup.py | $(VENV)/bin/python
 	$(PIP) -e ".[test]"
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: setup.py | $(VENV)/bin/python
+	$(PIP) -e ".[docs]"
 	@touch $@ $(VENV)/.installed

@@ -58,6 +58,7 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",
             "mypy>=1.18,<3",

@@ -7,7 +7,10 @@ import shlex
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_FOLDERS = ("docs", "examples")
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(p for f in _FOLDERS for p in (ROOT / f).rglob("*.md"))]
+)
 # On a page whose Python takes more than seconds, and is left to `make test-long`.
 LONG = "<!-- long -->"
 
