@@ -80,8 +80,13 @@ def links(page: pathlib.Path) -> list[str]:
 
 
 def anchors(page: pathlib.Path) -> set[str]:
-    """The anchors of its headings, as GitHub and MyST make them."""
-    text = _FENCE.sub("", page.read_text("utf-8"))
+    """The anchors of its headings and of pages it includes, as MyST makes them."""
+    pages = [page]
+    for target in re.findall(
+        r"^```{include} (\S+)", page.read_text("utf-8"), re.MULTILINE
+    ):
+        pages.append((page.parent / target).resolve())
+    text = "\n".join(_FENCE.sub("", page.read_text("utf-8")) for page in pages)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     slugs = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {slug.strip().replace(" ", "-") for slug in slugs}

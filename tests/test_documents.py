@@ -60,6 +60,8 @@ def test_commands_take_the_flags_shown():
         for words in documents.commands(page):
             if words[:2] == ["python", "-m"] and page != CONTRIBUTING:
                 commands.append(words[2:])
+            elif words[0] == "edp":
+                commands.append([f"launch.{words[1]}", *words[2:]])
             elif words[0] == "make":
                 targets += [word for word in words[1:] if "=" not in word]
     assert commands and targets
