@@ -56,6 +56,8 @@ setuptools.setup(
         # Workdirs at gs://.
         "gcs": ["gcsfs>=2024.6"],
         "tensorboard": ["tensorboardX>=2.6.2"],
+        # Export as ONNX, and what it is checked with.
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",

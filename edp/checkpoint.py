@@ -76,7 +76,9 @@ class Checkpoints:
         with self._blocking(), self._one_error():
             if step in self._manager.all_steps():
                 return
-            if not self._directory.is_dir():
+            # A store of objects has no directories.
+            remote = paths.is_remote(self._directory)
+            if not remote and not self._directory.is_dir():
                 raise SaveFailed(f"{self._directory} is gone; nothing can be saved")
             args = ocp.args.Composite(
                 tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
@@ -149,15 +151,19 @@ class Checkpoints:
         """The step of the newest checkpoint on disk, as process 0 finds it, or None."""
         steps = []
         if processes.is_first() and self._directory.is_dir():
-            names = [path.name for path in self._directory.iterdir()]
-            steps = [int(name) for name in names if name.isdigit()]
+            written = [p for p in self._directory.iterdir() if p.name.isdigit()]
+            if paths.is_remote(self._directory):  # nothing is renamed to be whole
+                written = [p for p in written if (p / "commit_success.txt").exists()]
+            steps = [int(path.name) for path in written]
         return processes.from_first(max(steps, default=None))
 
     def _set_aside(self, step: int, what: str) -> None:
         """Moves a damaged checkpoint to where none is looked for."""
         path = self._directory / str(step)
         aside = self._directory.with_name("damaged") / path.name
-        if processes.is_first():
+        if processes.is_first() and paths.is_remote(path):
+            path.rmtree()  # what it holds cannot be moved, and is lost already
+        elif processes.is_first():
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)

@@ -13,7 +13,16 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from edp import __version__, data, loader, settings, stages, uncertainty, workdir
+from edp import (
+    __version__,
+    data,
+    loader,
+    onnx_export,
+    settings,
+    stages,
+    uncertainty,
+    workdir,
+)
 from edp.errors import InputError
 from edp.experiment import Experiment
 
@@ -38,7 +47,9 @@ _ProbsFn = Callable[[Any, jax.Array], jax.Array]
 _UncertaintyFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
 
 
-def export(experiment: Experiment, name: str, directory: pathlib.Path) -> bool:
+def export(
+    experiment: Experiment, name: str, directory: pathlib.Path, *, onnx: bool = False
+) -> bool:
     """Writes the artifact of one predictor, whole or not at all.
 
     It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
@@ -50,13 +61,14 @@ def export(experiment: Experiment, name: str, directory: pathlib.Path) -> bool:
       experiment: an evaluated run; its images are not needed.
       name: 'teachers' or a student.
       directory: where the artifact shall be.
+      onnx: whether to add the same program as `model.onnx`.
 
     Returns:
       Whether it was written; if not, the same is there already.
 
     Raises:
       InputError: for a predictor that is not there, or is not evaluated since it was
-        trained, or if anything else is at `directory`.
+        trained, if anything else is at `directory`, or for `onnx` that cannot be made.
     """
     workdir.check_writable(directory, "out")
     record = _record(experiment, name)
@@ -69,7 +81,7 @@ def export(experiment: Experiment, name: str, directory: pathlib.Path) -> bool:
     program = create_program(probs_fn, scores_fn, variables, row["temperature"])
     image_shape = experiment.example.shape[1:]
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
-    metadata = _metadata(experiment, name, record, row, outputs)
+    metadata = _metadata(experiment, name, record, row, outputs) | {"onnx": onnx}
     if directory.exists() and any(directory.iterdir()):
         path = directory / "metadata.json"
         if path.exists() and workdir.read_json(path) == metadata:
@@ -83,6 +95,9 @@ def export(experiment: Experiment, name: str, directory: pathlib.Path) -> bool:
         "metadata.json": json.dumps(metadata, indent=2, allow_nan=False).encode(),
         "load.py": pathlib.Path(loader.__file__).read_bytes(),
     }
+    if onnx:
+        names = list(metadata["outputs"])
+        files["model.onnx"] = onnx_export.convert(program, image_shape, names)
     _write_directory(directory, files)
     return True
 

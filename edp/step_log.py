@@ -50,7 +50,7 @@ def truncate(path: pathlib.Path, step: int) -> None:
     """
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+    lines = path.read_bytes().decode(errors="replace").splitlines(True)
     workdir.write_text(path, "".join(line for line in lines if _is_by(line, step)))
 
 

@@ -37,13 +37,23 @@ def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
     # Opened by name: `tempfile` makes files that no other user may read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as file:
+        with _naming(path), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: pathlib.Path) -> Iterator[None]:
+    """Has errors tell the file where, as of a full disk, the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
@@ -75,7 +85,8 @@ def read_mapping(path: pathlib.Path) -> dict[str, Any]:
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file that may not be there yet."""
     if processes.is_first():
-        paths.append(path, line + "\n")
+        with _naming(path):
+            paths.append(path, line + "\n")
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:

@@ -23,9 +23,15 @@ _CONFIGS = f"{__package__.removesuffix('launch')}configs"
 
 def define_flag(name: str) -> flags.FlagHolder:
     """Defines `--name=FILE` and `--name.section.key=VALUE`."""
-    holder = config_flags.DEFINE_config_file(
-        name, None, "A shipped configuration, such as digits, or a file of your own."
-    )
+    try:
+        holder = config_flags.DEFINE_config_file(
+            name,
+            None,
+            "A shipped configuration, such as digits, or a file of your own.",
+        )
+    except flags.Error as error:  # of a --flagfile, which it reads already
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
     flags.FLAGS[name].parser = _Parser(name)
     return holder
 

@@ -18,6 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a program is written, none is r
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _STUDENT = flags.DEFINE_string("student", None, "Its name; teachers for the ensemble.")
+_ONNX = flags.DEFINE_bool("onnx", False, "Add model.onnx; needs the extra onnx.")
 _OUT = flags.DEFINE_string("out", None, "Directory to make; nothing is overwritten.")
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> None:
         directory = pathlib.Path(_OUT.value).expanduser()
         run = pathlib.Path(_WORKDIR.value).expanduser()
         experiment = reopened.open_experiment(run)
-        written = export.export(experiment, _STUDENT.value, directory)
+        written = export.export(experiment, _STUDENT.value, directory, onnx=_ONNX.value)
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     told = f"{size:.1f} MB" if written else "complete"
     print(f"{_STUDENT.value}: {directory} ({told})")

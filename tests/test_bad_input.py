@@ -25,7 +25,7 @@ FILES = {
     "    return config\n",
     "student_names.py": "from tests.configs import tiny\n\ndef get_config():\n"
     "    config = tiny.get_config()\n    students = config.students\n"
-    "    students['../up'] = students['teachers'] = students.single_none\n"
+    "    students['a b'] = students['teachers'] = students.single_none\n"
     "    return config\n",
     "a_file": "",
 }
@@ -360,7 +360,7 @@ BAD = {
     "no students": (["--config={no_students}"], ["students is empty"]),
     "names of students": (
         ["--config={student_names}"],
-        ["students.../up: a name is of letters", "students.teachers: a name"],
+        ["students.a b: a name is of letters", "students.teachers: a name"],
     ),
     "debug flag": (["--debug=maybe"], ["--debug=maybe"]),
     "flag file": (["--flagfile={root}/none"], ["{root}/none"]),
@@ -398,7 +398,11 @@ DATA = {
 for name, words in DATA.items():
     source = "npz" if name.endswith(".npz") else "folder"
     path = f"{{root}}/{name}"
-    BAD[f"data: {name}"] = (settings(data__source=source, data__path=path), words)
+    flags = settings(data__source=source, data__path=path)
+    if source == "folder":  # of an image of each class
+        sizes = {"train_size": 8, "validation_size": 2, "test_size": 10}
+        flags += [f"--config.data.{key}={size}" for key, size in sizes.items()]
+    BAD[f"data: {name}"] = (flags, words)
 
 # Of other commands: the command, its flags, and words.
 OTHERS = {
@@ -419,13 +423,8 @@ OTHERS = {
         ["out='{a_file}' cannot be used"],
     ),
     "benchmark of an unknown case": ("benchmark", ["--cases=none"], ["none"]),
-    "benchmark of no rounds": ("benchmark", ["--rounds=0"], ["--rounds=0"]),
+    "benchmark of an argument": ("benchmark", ["quick"], ["'quick'"]),
     "report without results": ("report", [], ["results.json"]),
-    "report of a broken table": (
-        "report",
-        ["--workdir={bad_split}"],
-        ["{bad_split}/results.json"],
-    ),
     "distillation without teachers": ("distill", [], ["launch.train_teachers first"]),
     "import of no members": ("import_teachers", [], ["--members is required"]),
     "import of too few": (
@@ -530,6 +529,13 @@ def test_damaged_files_are_named(copied, server):
     (copied / "students/single_none/complete.json").write_text("{")
     done = server.run("run", *tiny(copied))
     assert done.code == 2 and "complete.json is not valid JSON" in done.stderr
+    weights = next((copied / "teachers/variables/ocdbt.process_0/d").iterdir())
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = server.run("distill", *tiny(copied, "single_gaussian"))
+    assert done.code == 2 and done.stderr.count("\n") == 1
+    assert f"teachers/variables is damaged: ocdbt.process_0/d/{weights.name} has" in (
+        done.stderr
+    )
     # As the first message says: from the last checkpoint, nothing is trained again.
     (copied / "students/single_none/complete.json").unlink()
     done = succeed(server.run("run", *tiny(copied)))

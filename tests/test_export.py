@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -182,6 +183,56 @@ def test_images_of_another_kind_are_refused(exported):
     for images in (np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 8, 9, 1), "u1")):
         with pytest.raises((ValueError, TypeError)):
             predict(images)
+
+
+def test_the_readmes_use_of_an_artifact(run, exported, monkeypatch):
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    (block,) = [block for block in blocks if "from load import load" in block]
+    monkeypatch.syspath_prepend(exported["single"])
+    names = {"images": run.dataset.test.images[:7]}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["probs"].shape == (7, 10) and names["entropy"].shape == (7,)
+
+
+def test_without_a_converter_onnx_is_told_what_it_needs(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    opened = reopened.open_experiment(run.workdir)
+    with pytest.raises(InputError, match=r"pip install 'edp\[onnx\]'"):
+        export.export(opened, "single", tmp_path / "out", onnx=True)
+    assert not list(tmp_path.iterdir())
+
+
+# ONNX Runtime has no random numbers that could be drawn again.
+DRAWS = "functional"
+
+
+@pytest.mark.long
+def test_what_draws_is_not_converted_to_onnx(run, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    opened = reopened.open_experiment(run.workdir)
+    with pytest.raises(InputError, match="cannot be converted to ONNX"):
+        export.export(opened, DRAWS, tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
+def test_onnx_predicts_the_same(name, run, exported, tmp_path):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    opened = reopened.open_experiment(run.workdir)
+    export.export(opened, name, tmp_path / "out", onnx=True)
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    predict, metadata = loader.load(exported[name])
+    for size in (1, 7, 256):
+        images = run.dataset.test.images[:size]
+        found = session.run(None, {"images": images})
+        for key, values in zip(metadata["outputs"], found, strict=True):
+            np.testing.assert_allclose(values, predict(images)[key], atol=1e-4)
 
 
 @pytest.mark.long

@@ -20,6 +20,7 @@ import pytest
 from digit_files import digits_by_class, write_folder, write_npz
 from launching import finish, num_lines, snapshot, succeed, tiny, wait_for
 
+from edp import lock
 from launch import signals
 
 STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
@@ -541,9 +542,45 @@ def test_a_loss_that_is_not_finite_ends_the_run(server, tmp_path):
     done = server.run("train_teachers", *flags, "--config.teachers.schedule=constant")
     assert done.code == 1
     last = done.stderr.splitlines()[-1]
-    assert re.match(r"failed: teachers: the loss is (nan|inf) in epoch 1", last)
+    assert re.match(r"failed: teachers: the loss is (nan|inf) in epoch 1, at st", last)
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run/teachers/complete.json").exists()
+
+
+def test_a_second_run_is_refused_where_the_first_one_writes(copied, server):
+    more = ",".join([*STUDENTS, "single_gaussian"])
+    before = snapshot(copied)
+    for command, flags, place in (
+        ("run", [], copied / "students/single_gaussian"),
+        ("distill", ["--only=single_gaussian"], copied / "students/single_gaussian"),
+        ("evaluate", [], copied),
+        ("report", [], copied),
+    ):
+        with lock.held(place):
+            done = server.run(command, *tiny(copied, more), *flags)
+        assert done.code == 2 and done.stderr.count("\n") == 1, done
+        told = f"error: {place} is being written by process {os.getpid()} on "
+        assert done.stderr.startswith(told)
+    (copied / "students/single_gaussian").rmdir()
+    after = snapshot(copied)
+    assert after.pop("config.json") != before.pop("config.json")  # of one more student
+    assert after == before
+    # What nobody writes can be made meanwhile.
+    with lock.held(copied / "students/single_gaussian"):
+        done = succeed(server.run("distill", *tiny(copied), "--only=single_none"))
+    assert done.stdout == "single_none: complete\n"
+
+
+def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
+    """Of programs that are compiled already: these are files, too."""
+    workdir = tmp_path / "run"
+    for limit, place in ((8000, "teachers/checkpoints"), (2000, "config.json")):
+        done = server.run("run", *tiny(workdir), max_file_bytes=limit)
+        last = done.stderr.splitlines()[-1]
+        assert done.code == (1 if limit == 8000 else 2) and "File too large" in last
+        assert str(workdir / place) in last
+        assert "Traceback" not in done.stderr
+    assert not (workdir / "teachers/complete.json").exists()
 
 
 # --- Other teachers, other data, several devices ----------------------------
