@@ -22,6 +22,8 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 # Backticks of docstrings are code.
 default_role = "code"
+# Links to files of the repository that are no pages; the tests check that all exist.
+suppress_warnings = ["myst.xref_missing"]
 
 autodoc_default_options = {
     "members": True,
