@@ -526,6 +526,7 @@ def run_command(*arguments):
     )
 
 
+@pytest.mark.long
 def test_command_writes_rows_and_a_table(tmp_path):
     done = run_command(
         "--cases=tiny",
@@ -579,6 +580,7 @@ def test_largest_batch_by_hand(limit, batch):
     assert len(asked) < 9
 
 
+@pytest.mark.long
 def test_saving_memory_lets_more_fit():
     step = cases.STEPS["distill/single/disagreement"]
     case = cases.CASES["tiny"]._replace(num_members=4, batch_size=64)

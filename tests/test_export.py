@@ -185,17 +185,6 @@ def test_images_of_another_kind_are_refused(exported):
             predict(images)
 
 
-def test_the_readmes_use_of_an_artifact(run, exported, monkeypatch):
-    blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
-    )
-    (block,) = [block for block in blocks if "from load import load" in block]
-    monkeypatch.syspath_prepend(exported["single"])
-    names = {"images": run.dataset.test.images[:7]}
-    exec(compile(block, "README.md", "exec"), names)
-    assert names["probs"].shape == (7, 10) and names["entropy"].shape == (7,)
-
-
 def test_without_a_converter_onnx_is_told_what_it_needs(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -93,7 +93,9 @@ def tiny_config(**teachers):
     return config
 
 
-@pytest.mark.parametrize("kind", ["snapshot", "dropout"])
+@pytest.mark.parametrize(
+    "kind", ["snapshot", pytest.param("dropout", marks=pytest.mark.long)]
+)
 def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     config = tiny_config(kind=kind)
     if kind == "dropout":

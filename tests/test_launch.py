@@ -231,6 +231,7 @@ def test_other_sets_and_corruptions_are_evaluated(finished):
     assert ">noise</h3>" in report and "accuracy, % by severity" in report
 
 
+@pytest.mark.long
 def test_analysis_is_made_again_for_what_it_depends_on(copied, server):
     before = snapshot(copied)
     steps = "--config.evaluation.step_sizes=(0.04,)"
@@ -353,6 +354,7 @@ def test_single_commands_make_what_run_makes(finished, server, tmp_path):
     assert_same_run(workdir, finished)
 
 
+@pytest.mark.long
 def test_the_best_epochs_are_kept(server, tmp_path):
     workdir = tmp_path / "run"
     flags = [*tiny(workdir, "be_disagreement"), "--config.model.batchnorm_groups=2"]

@@ -41,8 +41,13 @@ def run_on_eight_devices(member, data, strategy, cases):
     ("member", "data", "strategy", "cases"),
     [
         (4, 2, "unroll", ["single:disagreement", "batch_ensemble:conf_ods"]),
-        (2, 4, "vmap", ["batch_ensemble:disagreement:one_at_once"]),
-        (1, 8, "vmap", ["single:conf_ods:spread"]),
+        pytest.param(
+            *(2, 4, "vmap", ["batch_ensemble:disagreement:one_at_once"]),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(1, 8, "vmap", ["single:conf_ods:spread"]), marks=pytest.mark.long
+        ),
     ],
 )
 def test_results_are_the_same_and_only_what_must_be_is_sent(

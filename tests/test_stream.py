@@ -315,6 +315,7 @@ def test_neither_streaming_nor_dispatching_changes_a_result(
     assert "tensorflow" not in sys.modules
 
 
+@pytest.mark.long
 def test_a_run_on_photos_of_any_size(tfds_dir, tmp_path):
     workdir = tmp_path / "run"
     settings = {
