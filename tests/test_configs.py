@@ -21,12 +21,16 @@ from launch import config_file
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
-# The others take a while to compile; `make test-long` runs them.
-QUICK = {"compare", "digits"}
-MARKED = [
-    pytest.param(name, marks=[] if name in QUICK else [pytest.mark.long])
-    for name in NAMES
-]
+# Of networks that take a while to trace or to compile; `make test-long` runs them.
+LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
+QUICK_RUNS = {"compare", "digits"}
+
+
+def marked(long):
+    return [
+        pytest.param(name, marks=[pytest.mark.long] if name in long else [])
+        for name in NAMES
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +42,7 @@ def load(name, *variant):
     return config_file.load(ROOT / f"configs/{name}.py")(*variant)
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", marked(set(NAMES) - QUICK_RUNS))
 def test_debug_variant_runs_the_whole_pipeline(name, commands, tmp_path):
     done = commands.run(
         "run", f"--config=configs/{name}.py:debug", f"--workdir={tmp_path}"
@@ -127,7 +131,7 @@ def batches(config, teacher_batch, student_batch, make):
     return batch(config.teachers.num_members, teacher_batch), batch(student_batch)
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", marked(LARGE))
 def test_steps_fit_together_at_the_full_batch(name):
     config = load(name)
     config.data.image_shape = (

@@ -4,7 +4,6 @@ import csv
 import functools
 import json
 import pathlib
-import re
 import subprocess
 import sys
 
