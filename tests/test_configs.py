@@ -70,6 +70,8 @@ def test_the_search_sees_no_test_image():
 
 def create_steps(config):
     """The teachers' and a student's step with their states, not yet computed."""
+    if config.data.source == "folder":
+        config.data.path = "given with the command"
     settings.check(config)
     num_members = config.teachers.num_members
 

@@ -781,7 +781,9 @@ def test_settings_that_do_not_fit_are_refused(npz):
         refused_with(f"seed is {seed!r}", "0 or more", seed=seed)
     one = numbered(1)
     path = pathlib.Path(npz.path)
-    config = write_npz(path, train_images=one[0], train_labels=one[1])
+    arrays = {"train_images": one[0], "train_labels": one[1]}
+    config = write_npz(path, **arrays, test_labels=np.zeros(9, int))
+    config.num_classes = 1
     refused(config, "one training example")
 
 

@@ -81,7 +81,7 @@ def test_run_leaves_its_files(finished):
     expected |= {"ood.json", "corruptions.json"}
     expected |= {f"{at}/{name}" for at in STAGES for name in stage}
     expected |= {f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)}
-    figures = ["cnll", "risk_coverage"]
+    figures = ["cnll", "pareto", "risk_coverage"]
     figures += [f"reliability_{name}" for name in ("DE-2", *STUDENTS)]
     for name in ("pairwise_kl", "disagreement_rate", "variance", "error"):
         figures.append(f"diversity_{name}")
@@ -621,7 +621,7 @@ def test_seeds_are_summarised(finished, server, tmp_path):
     done = succeed(server.run("summarize", workdirs, f"--out={out}"))
     assert snapshot(finished) == before
     assert "DE-2" in done.stdout and f"Summary: {out}/summary.md" in done.stdout
-    files = {"cnll.svg", "argument.svg", "summary.json", "summary.md"}
+    files = {"cnll.svg", "argument.svg", "pareto.svg", "summary.json", "summary.md"}
     assert {path.name for path in out.iterdir()} == files
     found = json.loads((out / "summary.json").read_text())
     only = [f"{name} is in the runs of these seeds only: 0." for name in STUDENTS[:2]]

@@ -97,9 +97,8 @@ def check_source(
       names ('0', '1', ... where it has none).
 
     Raises:
-      InputError: if a split is empty, a class has no training example or the name of
-        another, or the images' shape or the number of classes is not what the
-        configuration says.
+      InputError: if a split is empty, two classes have one name, or the images' shape
+        or the number of classes is not what the configuration says.
     """
     parts = {"train": source.train, "test": source.test}
     if source.validation is not None:
@@ -134,12 +133,6 @@ def check_source(
         raise InputError(
             f"{source.origin}: two classes are called {twice[0]!r}; names must be "
             "distinct"
-        )
-    empty = np.flatnonzero(np.bincount(source.train.labels, minlength=num_classes) == 0)
-    if empty.size:
-        raise InputError(
-            f"{source.origin}: class {names[empty[0]]!r} (label {empty[0]}) has no "
-            "training example; every class must have one"
         )
     parts = {name: _contiguous(split) for name, split in parts.items()}
     return source._replace(class_names=names, **parts)

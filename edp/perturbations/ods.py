@@ -62,6 +62,7 @@ def conf_ods(
     section 3.3). Arguments and result are those of `ods`.
     """
     direction, confidence = _direction(key, logits_fn, x, temperature)
+    confidence = jnp.nan_to_num(confidence)  # logits that overflowed: no move
     length = geometry.radius(x, step_size) * geometry.per_example(confidence, x)
     return geometry.settle(x + length * direction, x, clip)
 
