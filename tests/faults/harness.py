@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from launching import Commands, Done, Server, tiny
+from launching import Commands, Done, Server, snapshot, tiny
 
 from edp import checkpoint, manifest
 
@@ -119,13 +119,15 @@ class Harness:
             workdir = self.root / f"terminate{tally.faults}"
             while tally.faults < times:
                 seconds = self.draw.uniform(0, self.seconds)
+                before = snapshot(workdir)
                 done = self.run("run", workdir, kill=(signal.SIGTERM, seconds))
                 if done.code == 0:
                     break
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
                 told = last.endswith("run the command again to go on")
-                early = done.code == -signal.SIGTERM and not workdir.exists()
+                ended = done.code == -signal.SIGTERM  # before it could be told
+                early = ended and snapshot(workdir) == before
                 if not (early or (done.code == 75 and told)):
                     tally.lost.append(f"after {seconds:.2f} s: {done}")
             self._finish(tally, workdir, f"run {tally.runs}")
