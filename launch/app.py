@@ -1,6 +1,7 @@
 """What all commands share: flags, exit codes, signals and errors in one line."""
 
 import io
+import logging as standard_logging
 import os
 import pathlib
 import sys
@@ -15,8 +16,6 @@ from edp.errors import InputError
 from . import cluster, config_file, signals
 
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
-# Of an event loop, where an uncaught error of our own never begins.
-_CALLED_BACK = {"call_soon_threadsafe"}
 
 _CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -75,7 +74,8 @@ def _guarded(stages: Callable, check: Callable) -> None:
         # Orbax, the one user of this logger, warns where no more than a disk is slow,
         # and logs the traceback of every error that it then raises.
         logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
-    sys.excepthook = _show_own
+        standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
+    sys.unraisablehook = _show_own
     signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
@@ -96,15 +96,10 @@ def _guarded(stages: Callable, check: Callable) -> None:
         _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
 
 
-def _show_own(kind, error, where) -> None:
-    """Not what else TensorStore prints, from threads of its own, when a disk is full.
-
-    They also call back an event loop that the first error has closed.
-    """
-    is_own = threading.current_thread() is threading.main_thread()
-    called_back = where is not None and where.tb_frame.f_code.co_name in _CALLED_BACK
-    if (is_own and not called_back) or _DEBUG.value:
-        sys.__excepthook__(kind, error, where)
+def _show_own(unraisable) -> None:
+    """Not what else TensorStore's threads print when a disk is full."""
+    if threading.current_thread() is threading.main_thread() or _DEBUG.value:
+        sys.__unraisablehook__(unraisable)
 
 
 def _use_compilation_cache() -> None:
