@@ -97,8 +97,9 @@ def _guarded(stages: Callable, check: Callable) -> None:
 
 
 def _show_own(unraisable) -> None:
-    """Not what else TensorStore's threads print when a disk is full."""
-    if threading.current_thread() is threading.main_thread() or _DEBUG.value:
+    """Not what else TensorStore's threads print, of no object, when a disk is full."""
+    is_own = threading.current_thread() is threading.main_thread()
+    if is_own or unraisable.object is not None or _DEBUG.value:
         sys.__unraisablehook__(unraisable)
 
 
