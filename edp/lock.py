@@ -58,9 +58,10 @@ def _acquire(path: pathlib.Path) -> tuple[int | None, str | None]:
                 _tell_holder(file)
                 return file, None
         except OSError as error:
-            refusal = _refusal(file, path, error)
-            os.close(file)
-            return None, refusal
+            try:
+                return None, _refusal(file, path, error)
+            finally:
+                os.close(file)
         os.close(file)
 
 
@@ -91,6 +92,7 @@ def _refusal(file: int, path: pathlib.Path, error: OSError) -> str | None:
             "it, and run the command again"
         )
     if error.errno not in _UNSUPPORTED:
+        error.filename = error.filename or str(path)  # as where the disk is full
         raise error
     processes.warn(
         f"{path.parent} cannot be locked ({error.strerror}): take care that no other "

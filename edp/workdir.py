@@ -156,9 +156,12 @@ class Stage:
         self.path = path
         # Through JSON, so that tuples compare equal to what is read back.
         self.settings = json.loads(json.dumps(settings))
+        self._refuse_others()
+
+    def _refuse_others(self) -> None:
         if self._settings_path.exists():
             stored = read_mapping(self._settings_path)
-            refuse_other_settings(path, stored, self.settings)
+            refuse_other_settings(self.path, stored, self.settings)
 
     def begin(self) -> None:
         """Records the settings; from now on no others are accepted."""
@@ -192,13 +195,13 @@ class Stage:
         """While open, no other run makes this stage; whether it is still to be made.
 
         Raises:
-          InputError: if another run is making it.
+          InputError: if another run is making it, or has begun it just now with other
+            settings.
         """
-        if self.record is not None:
-            yield False
-            return
-        with lock.held(self.path):
-            yield self.record is None  # another may have made it just now
+        with contextlib.nullcontext() if self.record else lock.held(self.path):
+            # Another run may have begun, or made, it just now.
+            self._refuse_others()
+            yield self.record is None
 
     def complete(self, record: Mapping[str, Any]) -> None:
         """Marks the stage complete; nothing of it is run again.

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import subprocess
@@ -336,6 +337,30 @@ def test_all_processes_hear_of_a_refusal(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="it is another's"), lock.held(tmp_path):
         raise AssertionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_written_is_named_and_let_go(tmp_path):
+    words = re.escape(str(tmp_path / lock.NAME))
+    with (
+        file_limit(0),
+        pytest.raises(OSError, match=f"File too large: '{words}'"),
+        lock.held(tmp_path),
+    ):
+        raise AssertionError
+    with lock.held(tmp_path):
+        pass
+
+
+def test_a_stage_that_another_has_begun_meanwhile_is_refused(tmp_path):
+    mine, other = (workdir.Stage(tmp_path / "s", {"seed": seed}) for seed in (0, 1))
+    with other.making():
+        other.begin()
+    words = "s was made with other settings .seed was 1 and is now 0"
+    with pytest.raises(InputError, match=words), mine.making():
+        raise AssertionError
+    other.complete({"num_params": 1, "train_seconds": 2.0})
+    with pytest.raises(InputError, match=words), mine.making():
+        raise AssertionError
 
 
 def test_a_stage_is_made_by_one(tmp_path):
