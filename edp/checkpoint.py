@@ -243,11 +243,20 @@ def load_variables(directory: pathlib.Path, like: Any) -> Any:
     Raises:
       InputError: if a file is not as it was written; names it.
     """
+    check_variables(directory)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(paths.absolute(directory), _abstract(like))
+
+
+def check_variables(directory: pathlib.Path) -> None:
+    """Compares the files that `save_variables` wrote with their sums.
+
+    Raises:
+      InputError: if one is not as it was written; names it.
+    """
     what = manifest.damage(directory)
     if what is not None:
         raise InputError(f"{directory} is damaged: {what}")
-    with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(paths.absolute(directory), _abstract(like))
 
 
 def _reason(error: BaseException) -> str:

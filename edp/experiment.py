@@ -45,6 +45,7 @@ class Experiment(NamedTuple):
       teachers_dir: where the teachers are; inside `workdir` unless they are
         those of another run.
       teacher_dependencies: all that they depend on.
+      drawn_split: the bytes of `split.npz`, where one was drawn.
     """
 
     config: ml_collections.ConfigDict
@@ -57,6 +58,7 @@ class Experiment(NamedTuple):
     key: jax.Array
     teachers_dir: pathlib.Path
     teacher_dependencies: dict[str, Any]
+    drawn_split: bytes | None = None
 
     @property
     def example(self) -> np.ndarray:
@@ -80,15 +82,14 @@ class Experiment(NamedTuple):
 def create_experiment(
     config: ml_collections.ConfigDict, directory: pathlib.Path
 ) -> Experiment:
-    """Reads the data and records what the run is, once nothing is at fault.
+    """Reads the data, and tells what is at fault; `record` writes.
 
     Args:
       config: one that `settings.check` accepts.
       directory: the workdir.
 
     Raises:
-      InputError: for a workdir, settings or data at fault, before anything is
-        written.
+      InputError: for a workdir, settings or data at fault; names them.
     """
     workdir.check_writable(directory)
     workdir.check_version(directory)
@@ -123,7 +124,9 @@ def create_experiment(
         }
         _check_sizes(config, mesh, len(dataset.train.labels), num_members)
         _check_students(config, build_model, num_members)
-        _record(config, directory, drawn)
+        split = drawn.read_bytes() if drawn.exists() else None
+        if jax.process_count() > 1:  # the others need not draw it from all the data
+            _write_split(directory, split)
     return Experiment(
         config=config,
         workdir=directory,
@@ -135,6 +138,7 @@ def create_experiment(
         key=jax.random.key(config.seed),
         teachers_dir=source / "teachers",
         teacher_dependencies=dependencies,
+        drawn_split=split,
     )
 
 
@@ -233,21 +237,33 @@ def _check_students(
             raise InputError(f"students.{name}.{error}") from error
 
 
-def _record(
-    config: ml_collections.ConfigDict, directory: pathlib.Path, split: pathlib.Path
-) -> None:
-    """Writes what the run is; `split` is a file if one was drawn."""
+def record(experiment: Experiment) -> None:
+    """Writes what the run is: `config.json`, and where missing the other two.
+
+    For who is about to write what comes of it, and holds the lock of that: one who is
+    refused leaves the files of the run as they are.
+
+    Raises:
+      InputError: if they cannot be written.
+    """
+    directory = experiment.workdir
+    text = experiment.config.to_json(indent=2) + "\n"
     try:
-        if split.exists():
-            workdir.write_bytes(directory / "split.npz", split.read_bytes())
-        workdir.write_text(directory / "config.json", config.to_json(indent=2) + "\n")
-        # Of the process that began the run: a report may be drawn anywhere.
+        _write_split(directory, experiment.drawn_split)
+        workdir.write_text(directory / "config.json", text)
+        # Of the process that began the run: results may be made anywhere.
         if not (directory / "run.json").exists():
             workdir.write_json(directory / "run.json", workdir.run_facts())
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"
         ) from error
+
+
+def _write_split(directory: pathlib.Path, split: bytes | None) -> None:
+    path = directory / "split.npz"
+    if split is not None and not path.exists():
+        workdir.write_bytes(path, split)
 
 
 def schedule(

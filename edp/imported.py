@@ -9,6 +9,7 @@ import jax
 from edp import checkpoint, ensemble, stages, workdir
 from edp.errors import InputError
 from edp.experiment import Experiment
+from edp.experiment import record as record_run
 
 # Of the leaves of a member that are not as they should be, how many are told.
 _MAX_FAULTS = 3
@@ -47,6 +48,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     if stage.record is not None or stage.checkpoints.exists():
         done = stage.record or {}
         if done.get("imported_from") == record["imported_from"]:
+            stages.check_complete(stage.path)
             print("teachers: complete")
             return
         raise InputError(f"{stage.path} has other teachers; give another workdir")
@@ -57,7 +59,10 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     for m, path in enumerate(paths):
         check_member(f"member {m} ({path})", path, like)
     variables = ensemble.stack([checkpoint.load_variables(p, like) for p in paths])
-    with stage.making():
+    with stage.making() as needed:
+        if not needed:
+            raise InputError(f"{stage.path} has other teachers; give another workdir")
+        record_run(experiment)
         stage.begin()
         stages.complete(
             stage, stages.put_teachers(experiment, variables), record, wanted

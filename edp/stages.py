@@ -1,8 +1,9 @@
 """The stages of a run: where each lives, and what a finished one gives."""
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -230,14 +231,31 @@ def load_predictor(
     return teacher_probs(experiment, model), variables
 
 
+def check_complete(directory: pathlib.Path) -> None:
+    """Checks that the variables of a completed stage are as they were written.
+
+    Raises:
+      InputError: if not; names the file, and tells what to do.
+    """
+    with _of_complete(directory / "variables") as path:
+        checkpoint.check_variables(path)
+
+
 def _load_variables(path: pathlib.Path, like: Any) -> Any:
+    with _of_complete(path):
+        return checkpoint.load_variables(path, like)
+
+
+@contextlib.contextmanager
+def _of_complete(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Has errors about the variables of a completed stage tell what to do."""
     if not path.exists():
         raise InputError(
             f"{path} is missing, though its stage is complete; put it back, or remove "
             f"{path.with_name('complete.json')} to have it made again"
         )
     try:
-        return checkpoint.load_variables(path, like)
+        yield path
     except InputError as error:
         raise InputError(
             f"{error}, though its stage is complete; put it back, or remove it and "

@@ -30,6 +30,7 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
         if needed:
             _distill(experiment, name, stage)
         else:
+            stages.check_complete(stage.path)
             print(f"{name}: complete")
 
 
@@ -46,6 +47,7 @@ def _distill(
     state = distill.create_state(student, tx, init_key, experiment.example)
     shard_optimizer = experiment.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
+    experiments.record(experiment)
 
     def step(state, resources, inputs):
         train, teacher_variables = resources

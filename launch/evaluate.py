@@ -1,7 +1,7 @@
 """Evaluates the ensemble and every completed student, side by side."""
 
 from edp import detection, disagreements, lock, results, robustness, workdir
-from edp.experiment import Experiment
+from edp.experiment import Experiment, record
 
 from . import app
 
@@ -13,6 +13,7 @@ def evaluate(experiment: Experiment) -> None:
     """
     with lock.held(experiment.workdir):
         rows = results.collect_rows(experiment)
+        record(experiment)
         workdir.write_json(experiment.workdir / "results.json", rows)
         disagreements.write_analysis(experiment)
         detection.write_detection(experiment)

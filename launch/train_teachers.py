@@ -20,6 +20,7 @@ from . import app, signals
 def train_teachers(experiment: experiments.Experiment) -> None:
     """Trains the teachers, unless they are trained already."""
     if experiment.config.teachers_workdir is not None:
+        stages.check_complete(experiment.teachers_dir)
         print(f"teachers: those of {experiment.teachers_dir}")
         return
     stage = workdir.Stage(experiment.teachers_dir, experiment.teacher_dependencies)
@@ -27,6 +28,7 @@ def train_teachers(experiment: experiments.Experiment) -> None:
         if needed:
             _train(experiment, stage)
         else:
+            stages.check_complete(stage.path)
             print("teachers: complete")
 
 
@@ -41,6 +43,7 @@ def _train(experiment: experiments.Experiment, stage: workdir.Stage) -> None:
     init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
     state = ensemble.create_state(model, tx, init_keys, experiment.example)
     state = ensemble.place(state, mesh)
+    experiments.record(experiment)
 
     def step(state, train, inputs):
         batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)

@@ -470,7 +470,7 @@ def test_other_commands_refuse_too(case, places, server, tmp_path):
     elif not any(flag.startswith("--out=") for flag in flags):
         out = "out" if command == "summarize" else "output"
         flags.append(f"--{out}={tmp_path}/run")
-    roots = [places["root"], places["finished"]]
+    roots = [tmp_path, places["root"], places["finished"]]
     before = [snapshot(root) for root in roots]
     assert_refused(server.run(command, *flags), words, places)
     assert [snapshot(root) for root in roots] == before
@@ -516,6 +516,7 @@ def test_commands_say_which_is_to_be_run_first(server, tmp_path):
         assert "run launch.train_teachers first" in done.stderr
     done = server.run("report", *tiny(tmp_path / "run"))
     assert done.code == 2 and "results.json" in done.stderr
+    assert snapshot(tmp_path) == {}
     assert not (tmp_path / "run/teachers").exists()
 
 
@@ -530,7 +531,9 @@ def test_damaged_files_are_named(copied, server):
     weights = next((copied / "teachers/variables/ocdbt.process_0/d").iterdir())
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
+    before = snapshot(copied)
     done = server.run("distill", *tiny(copied, "single_gaussian"))
+    assert snapshot(copied) == before  # `config.json` too, which has other students
     assert done.code == 2 and done.stderr.count("\n") == 1
     assert f"teachers/variables is damaged: ocdbt.process_0/d/{weights.name} has" in (
         done.stderr

@@ -66,6 +66,7 @@ def create_run(directory, kinds, **teachers):
         config.students[kind] = default.copy_and_resolve_references()
         config.students[kind].student = kind
     run = experiments.create_experiment(config, directory)
+    experiments.record(run)
 
     def complete(stage, shapes, num_networks):
         stage.begin()

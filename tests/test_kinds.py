@@ -135,6 +135,7 @@ def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path
     config = tiny_config(kind="dropout")
     config.model.dropout_rate = 0.3
     run = experiment.create_experiment(config, tmp_path / "a")
+    experiment.record(run)
     model = run.build_model()
     variables = ensemble.init(model, jax.random.split(run.key, 1), run.example)
     stage_settings = tmp_path / "a" / "teachers"

@@ -564,13 +564,46 @@ def test_a_second_run_is_refused_where_the_first_one_writes(copied, server):
         told = f"error: {place} is being written by process {os.getpid()} on "
         assert done.stderr.startswith(told)
     (copied / "students/single_gaussian").rmdir()
-    after = snapshot(copied)
-    assert after.pop("config.json") != before.pop("config.json")  # of one more student
-    assert after == before
+    # Not even `config.json`, whose settings would be those of another run.
+    assert snapshot(copied) == before
     # What nobody writes can be made meanwhile.
     with lock.held(copied / "students/single_gaussian"):
         done = succeed(server.run("distill", *tiny(copied), "--only=single_none"))
     assert done.stdout == "single_none: complete\n"
+
+
+def test_a_second_run_in_a_new_workdir_writes_nothing(server, tmp_path):
+    with lock.held(tmp_path / "teachers"):
+        before = snapshot(tmp_path)
+        done = server.run("run", *tiny(tmp_path), "--config.seed=1")
+        assert snapshot(tmp_path) == before  # no split of another seed, above all
+    assert done.code == 2
+    assert f"{tmp_path}/teachers is being written by process" in done.stderr
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_finished_run_looks_at_the_sums_of_what_it_rests_on(stage, copied, server):
+    name = "_CHECKPOINT_METADATA"
+    path = copied / stage / "variables" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    before = snapshot(copied)
+    done = server.run("run", *tiny(copied), "--config.evaluation.max_subsets=1")
+    assert done.code == 2 and done.stderr.count("\n") == 1, done
+    told = f"error: {copied / stage}/variables is damaged: {name} has changed since"
+    assert done.stderr.startswith(told)
+    assert snapshot(copied) == before
+
+
+def test_damaged_teachers_of_another_run_are_refused(copied, server, tmp_path):
+    name = "_CHECKPOINT_METADATA"
+    (copied / "teachers/variables" / name).unlink()
+    flags = [*tiny(tmp_path / "run"), f"--config.teachers_workdir={copied}"]
+    done = server.run("run", *flags)
+    assert done.code == 2
+    assert f"{copied}/teachers/variables is damaged: {name} is missing" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
