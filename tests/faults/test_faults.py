@@ -1,4 +1,4 @@
-"""The fault harness, in its long form and, of the quickest faults, in a short one."""
+"""The fault harness, in its long form."""
 
 import argparse
 
