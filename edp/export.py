@@ -45,17 +45,17 @@ _MEANINGS = {
 _ProbsFn = Callable[[Any, jax.Array], jax.Array]
 # (variables, x) -> {name: scores [B]}.
 _UncertaintyFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
+# images uint8 [B, H, W, C] -> {name: [B, ...]}.
+_Program = Callable[[jax.Array], dict[str, jax.Array]]
 
 
 def export(
     experiment: Experiment, name: str, directory: pathlib.Path, *, onnx: bool = False
 ) -> bool:
-    """Writes the artifact of one predictor, whole or not at all.
+    """Writes the artifact of one predictor of a run; see `write_artifact`.
 
-    It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
-    it, with the weights inside), `metadata.json`, and `load.py`, which loads the two.
     The temperature is that of the predictor's row in `results.json`, fitted on the
-    validation images.
+    validation images. The metadata have the row and the run's configuration too.
 
     Args:
       experiment: an evaluated run; its images are not needed.
@@ -68,9 +68,8 @@ def export(
 
     Raises:
       InputError: for a predictor that is not there, or is not evaluated since it was
-        trained, if anything else is at `directory`, or for `onnx` that cannot be made.
+        trained, and as `write_artifact`.
     """
-    workdir.check_writable(directory, "out")
     record = _record(experiment, name)
     row = _row(experiment, name, record)
     probs_fn, variables = stages.load_predictor(experiment, name)
@@ -78,10 +77,56 @@ def export(
         scores_fn = _scores_of_members(probs_fn)
     else:
         scores_fn = stages.create_student(experiment, name).uncertainty
-    program = create_program(probs_fn, scores_fn, variables, row["temperature"])
-    image_shape = experiment.example.shape[1:]
+    return write_artifact(
+        create_program(probs_fn, scores_fn, variables, row["temperature"]),
+        experiment.example.shape[1:],
+        directory,
+        classes=experiment.dataset.class_names,
+        details=_details(experiment, name, record, row),
+        onnx=onnx,
+    )
+
+
+def write_artifact(
+    program: _Program,
+    image_shape: Sequence[int],
+    directory: pathlib.Path,
+    *,
+    classes: Sequence[str],
+    details: Mapping[str, Any] | None = None,
+    onnx: bool = False,
+) -> bool:
+    """Writes a program as an artifact, whole or not at all.
+
+    It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
+    it, with the weights inside), `metadata.json`, and `load.py`, which loads the two.
+
+    Args:
+      program: of `create_program`.
+      image_shape: (H, W, C).
+      directory: where the artifact shall be.
+      classes: their K names.
+      details: what else the metadata shall have, as JSON takes it. `preparation`
+        there tells how image files become inputs; if not given, all of an image is
+        resized.
+      onnx: whether to add the same program as `model.onnx`.
+
+    Returns:
+      Whether it was written; if not, the same is there already.
+
+    Raises:
+      InputError: if anything else is at `directory`, for other than K names, or for
+        `onnx` that cannot be made.
+    """
+    workdir.check_writable(directory, "out")
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
-    metadata = _metadata(experiment, name, record, row, outputs) | {"onnx": onnx}
+    if len(classes) != outputs[PROBS].shape[-1]:
+        raise InputError(
+            f"classes has {len(classes)} names; accepted: "
+            f"{outputs[PROBS].shape[-1]}, as many as the program has probabilities"
+        )
+    metadata = _metadata(image_shape, outputs, classes) | dict(details or {})
+    metadata["onnx"] = onnx
     if directory.exists() and any(directory.iterdir()):
         path = directory / "metadata.json"
         if path.exists() and workdir.read_json(path) == metadata:
@@ -104,7 +149,7 @@ def export(
 
 def create_program(
     probs_fn: _ProbsFn, scores_fn: _UncertaintyFn, variables: Any, temperature: float
-) -> Callable[[jax.Array], dict[str, jax.Array]]:
+) -> _Program:
     """The function to export.
 
     Args:
@@ -129,10 +174,21 @@ def create_program(
 
 
 def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
-    """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it."""
+    """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it.
+
+    Raises:
+      InputError: for one that is not of batches of any size.
+    """
     (size,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((size, *image_shape), np.uint8)
-    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    try:
+        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images)
+    except Exception as error:  # Whatever a network makes of a size that has no number.
+        raise InputError(
+            f"the program cannot take batches of any size: {error}; accepted: "
+            "functions that take the size from x.shape[0], not len(x), and do not "
+            "depend on it otherwise"
+        ) from error
     return bytes(exported.serialize())
 
 
@@ -175,38 +231,46 @@ def _row(
 
 
 def _metadata(
-    experiment: Experiment,
-    name: str,
-    record: Mapping[str, Any],
-    row: dict[str, Any],
+    image_shape: Sequence[int],
     outputs: Mapping[str, jax.ShapeDtypeStruct],
+    classes: Sequence[str],
 ) -> dict[str, Any]:
-    config = experiment.config
-    own = {} if name == "teachers" else settings.student_settings(config, name)
-    crops = config.data.resize != "none"
+    """What is known of any program."""
     return {
         "format": FORMAT,
-        "name": name,
-        **{key: own[key] for key in ("student", "perturbation") if key in own},
-        "classes": list(experiment.dataset.class_names),
-        "input": {"shape": ["batch", *experiment.example.shape[1:]], "dtype": "uint8"},
+        "classes": list(map(str, classes)),
+        "input": {"shape": ["batch", *image_shape], "dtype": "uint8"},
         # How image files become inputs: see edp/inference.py.
-        "preparation": {
-            "resize": "central_crop" if crops else "whole",
-            "downsample": config.data.downsample,
-        },
+        "preparation": {"resize": "whole", "downsample": 1},
         "outputs": {
             key: {
                 "shape": ["batch", *output.shape[1:]],
                 "dtype": str(output.dtype),
-                "meaning": _MEANINGS[key],
+                "meaning": _MEANINGS.get(key, ""),
             }
             for key, output in sorted(outputs.items(), key=lambda o: o[0] != PROBS)
         },
-        "temperature": row["temperature"],
-        "metrics": row,
         "platforms": list(PLATFORMS),
         "versions": {"edp": __version__, "jax": jax.__version__},
+    }
+
+
+def _details(
+    experiment: Experiment, name: str, record: Mapping[str, Any], row: dict[str, Any]
+) -> dict[str, Any]:
+    """What is known of the predictor of a run."""
+    config = experiment.config
+    own = {} if name == "teachers" else settings.student_settings(config, name)
+    crops = config.data.resize != "none"
+    return {
+        "name": name,
+        **{key: own[key] for key in ("student", "perturbation") if key in own},
+        "preparation": {
+            "resize": "central_crop" if crops else "whole",
+            "downsample": config.data.downsample,
+        },
+        "temperature": row["temperature"],
+        "metrics": row,
         "training": record["id"],
         "config": json.loads(config.to_json()),
     }

@@ -17,6 +17,8 @@ from edp.errors import InputError
 
 FIELDS = ("file", "class", "probability", "entropy")
 
+# Of the metadata.
+_NEEDED = ("classes", "input", "preparation")
 _RESIZES = {"whole": records.WHOLE, "central_crop": "random_crop"}
 
 
@@ -107,7 +109,11 @@ def predict_files(
 
 def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
-        return loader.load(artifact)
+        call, metadata = loader.load(artifact)
+        missing = [key for key in _NEEDED if key not in metadata]
+        if missing:
+            raise InputError(f"metadata.json does not have {', '.join(missing)}")
+        return call, metadata
     except Exception as error:  # A damaged program can fail in any layer.
         raise InputError(
             f"artifact={str(artifact)!r} cannot be loaded: {error}; accepted: a "

@@ -1,14 +1,13 @@
 """Writes a student, or the ensemble, as one artifact that runs without this project.
 
-    python -m launch.export --workdir=runs/digits --student=single_conf_ods \\
-        --out=runs/deployed
+    python -m launch.export --workdir=runs/digits --student=single_conf_ods
 
-For the ensemble, --student=teachers. The run must be evaluated; its data and its
-configuration are not needed. The artifact's `load.py` shows how to use it.
+writes runs/digits/exported/single_conf_ods, or the directory that --out names. For the
+ensemble, --student=teachers. The run must be evaluated; its data and its configuration
+are not needed. The artifact's `load.py` shows how to use it.
 """
 
 import os
-import pathlib
 
 from absl import app, flags
 
@@ -19,17 +18,29 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a program is written, none is r
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _STUDENT = flags.DEFINE_string("student", None, "Its name; teachers for the ensemble.")
 _ONNX = flags.DEFINE_bool("onnx", False, "Add model.onnx; needs the extra onnx.")
-_OUT = flags.DEFINE_string("out", None, "Directory to make; nothing is overwritten.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Directory to make; nothing is overwritten. If not given, exported/STUDENT in "
+    "the workdir.",
+)
 
 
 def main(argv: list[str]) -> None:
     with plain.bad_input_in_a_line():
         plain.refuse_arguments(argv[1:])
-        plain.require(_WORKDIR, _STUDENT, _OUT)
-        from edp import export, reopened
+        plain.require(_WORKDIR, _STUDENT)
+        from edp import export, paths, reopened
+        from edp.errors import InputError
 
-        directory = pathlib.Path(_OUT.value).expanduser()
-        run = pathlib.Path(_WORKDIR.value).expanduser()
+        run = paths.as_path(_WORKDIR.value)
+        directory = run / "exported" / _STUDENT.value
+        if _OUT.value:
+            directory = paths.as_path(_OUT.value)
+        if paths.is_remote(directory):
+            raise InputError(
+                f"out={str(directory)!r} must be on this machine; give --out"
+            )
         experiment = reopened.open_experiment(run)
         written = export.export(experiment, _STUDENT.value, directory, onnx=_ONNX.value)
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6

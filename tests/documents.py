@@ -14,6 +14,8 @@ PAGES = sorted(
 # On a page whose Python takes more than seconds, and is left to `make test-long`.
 LONG = "<!-- long -->"
 
+# A block that is a file begins with its name.
+_FILE = re.compile(r"# (\S+\.py)\n")
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -46,10 +48,21 @@ def blocks(page: pathlib.Path, *languages: str) -> list[Block]:
     return [block for block in found if block.language in languages]
 
 
+def files(page: pathlib.Path) -> dict[str, str]:
+    """By name, the blocks that are files."""
+    found = [block.text for block in blocks(page, "python")]
+    return {match[1]: text for text in found if (match := _FILE.match(text))}
+
+
 def run_python(page: pathlib.Path) -> dict:
-    """Runs the Python blocks of a page one after the other; returns their names."""
+    """Runs the Python blocks of a page one after the other; returns their names.
+
+    Those that are files are left out.
+    """
     names = {"__name__": "__page__"}
     for block in blocks(page, "python"):
+        if _FILE.match(block.text):
+            continue
         source = "\n" * (block.line - 1) + block.text  # so that errors name the line
         exec(compile(source, name(page), "exec"), names)
     return names

@@ -4,9 +4,11 @@ import csv
 import functools
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import documents
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -34,6 +36,13 @@ from tests.configs import tiny
 ROOT = pathlib.Path(__file__).parents[1]
 NAMES = tuple(f"class {k}" for k in range(10))
 TEMPERATURE = 0.7
+# The beginning of a program that shall do with jax, numpy, flatbuffers and Pillow.
+WITHOUT_EDP = (
+    "import sys\n"
+    "for name in ('edp', 'flax', 'optax', 'orbax', 'chex', 'ml_collections',"
+    " 'sklearn', 'absl'):\n"
+    "    sys.modules[name] = None\n"
+)
 
 
 def draw(shapes):
@@ -156,10 +165,7 @@ def test_the_loader_needs_nothing_of_this_project(run, exported):
     source = (exported["single"] / "load.py").read_text()
     assert len(source.splitlines()) < 20
     program = (
-        "import sys\n"
-        "for name in ('edp', 'flax', 'optax', 'orbax', 'chex', 'ml_collections',"
-        " 'PIL', 'sklearn', 'absl'):\n"
-        "    sys.modules[name] = None\n"
+        f"{WITHOUT_EDP}sys.modules['PIL'] = None\n"
         "import load, numpy\n"
         "predict, metadata = load.load()\n"
         "found = predict(numpy.load(sys.argv[1]))\n"
@@ -254,6 +260,49 @@ def test_the_same_again_is_complete_and_nothing_is_overwritten(run, exported):
     assert not list(exported["single"].parent.glob(".*"))
 
 
+def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+    def probs_fn(variables, x):
+        return jax.nn.softmax(x.reshape(x.shape[0], -1) @ variables)[None]
+
+    program = export.create_program(
+        probs_fn, lambda w, x: {"own": x.mean((1, 2, 3))}, weights, 1.0
+    )
+    write = functools.partial(export.write_artifact, program, (8, 8, 1))
+    with pytest.raises(InputError, match="classes has 2 names; accepted: 3, as many"):
+        write(tmp_path / "own", classes=["a", "b"])
+    assert not (tmp_path / "own").exists()
+    assert write(tmp_path / "own", classes=["a", "b", "c"])
+    assert not write(tmp_path / "own", classes=["a", "b", "c"])
+    with pytest.raises(InputError, match="holds something else already"):
+        write(tmp_path / "own", classes=["a", "b", "d"])
+    # And classifies image files, as one of a run does.
+    paths, out = [photos / f"b/{i}.png" for i in (0, 1)], tmp_path / "out.csv"
+    options = {"batch_size": 2, "skip": pytest.fail}
+    assert inference.predict_files(tmp_path / "own", paths, out, **options) == 2
+    x = np.stack([np.asarray(Image.open(path), np.float32) / 255 for path in paths])
+    wanted = np.asarray(probs_fn(weights, x)[0])
+    assert [row["class"] for row in read(out)] == ["abc"[p.argmax()] for p in wanted]
+    metadata = workdir.read_json(tmp_path / "own/metadata.json")
+    del metadata["preparation"]
+    workdir.write_json(tmp_path / "own/metadata.json", metadata)
+    with pytest.raises(InputError, match=r"metadata.json does not have preparation"):
+        inference.predict_files(tmp_path / "own", paths, tmp_path / "2.csv", **options)
+
+
+def test_a_program_of_one_batch_size_is_told(tmp_path):
+    program = export.create_program(
+        lambda w, x: jax.nn.softmax(x.reshape(len(x), -1) @ w)[None],
+        lambda w, x: {},
+        np.zeros((64, 3), np.float32),
+        1.0,
+    )
+    with pytest.raises(InputError, match=r"batches of any size.*x\.shape\[0\], not"):
+        export.write_artifact(program, (8, 8, 1), tmp_path / "own", classes="abc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_exported_is_told(run, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):
@@ -322,6 +371,50 @@ def test_image_files_are_classified_as_arrays_are(run, exported, photos, tmp_pat
     assert float(rows[0]["probability"]) == pytest.approx(p.max(), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        None,
+        {"resize": "whole", "downsample": 2},
+        {"resize": "central_crop", "downsample": 1},
+        {"resize": "central_crop", "downsample": 2},
+    ],
+)
+def test_the_program_that_the_docs_show_says_the_same(
+    preparation, exported, photos, tmp_path
+):
+    """Without this project, of image files of several sizes."""
+    artifact = tmp_path / "artifact"
+    shutil.copytree(exported["single"], artifact)
+    if preparation is not None:
+        metadata = workdir.read_json(artifact / "metadata.json")
+        metadata["preparation"] = preparation
+        workdir.write_json(artifact / "metadata.json", metadata)
+    pixels = np.random.default_rng(0).integers(256, size=(37, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "c.png")
+    paths = [photos / "a.JPG", photos / "b/0.png", photos / "c.png"]
+    out = tmp_path / "out.csv"
+    inference.predict_files(artifact, paths, out, batch_size=3, skip=pytest.fail)
+    (text,) = documents.files(ROOT / "docs/deploying.md").values()
+    (artifact / "classify.py").write_text(f"{WITHOUT_EDP}{text}")
+    done = subprocess.run(
+        [sys.executable, artifact / "classify.py", *paths],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = [
+        [row["file"], *row["class"].split(), row["probability"]] for row in read(out)
+    ]
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert [words[:-1] for words in said] == [words[:-1] for words in wanted]
+    np.testing.assert_allclose(
+        [float(words[-1]) for words in said],
+        [float(words[-1]) for words in wanted],
+        atol=1e-4,
+    )
+
+
 def test_what_the_run_did_to_its_images_is_done(exported, tmp_path):
     path = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(256, size=(48, 32), dtype=np.uint8)
@@ -377,3 +470,12 @@ def test_the_commands(run, photos, tmp_path):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"skipped: cannot read the image {photos}/b/2b.png")
     assert len(read(out)) == 6
+
+
+def test_an_artifact_without_a_place_of_its_own_is_in_the_workdir(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.workdir, copy)
+    done = command("export", f"--workdir={copy}", "--student=single")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.startswith(f"single: {copy}/exported/single (")
+    assert (copy / "exported/single/model.jax").exists()
