@@ -5,6 +5,8 @@ import pathlib
 import runpy
 import sys
 
+from . import endings
+
 _GUARD = 'if __name__ == "__main__":'
 
 
@@ -35,8 +37,7 @@ def main() -> None:
         print("\nedp COMMAND --help tells more of one; --helpfull all of its flags.")
     else:
         accepted = ", ".join(commands)
-        print(f"error: no command {name!r}; accepted: {accepted}", file=sys.stderr)
-        sys.exit(2)
+        endings.bad_input(LookupError(f"no command {name!r}; accepted: {accepted}"))
 
 
 if __name__ == "__main__":

@@ -6,16 +6,13 @@ import os
 import pathlib
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 
 from absl import app, flags, logging
 
 from edp.errors import InputError
 
-from . import cluster, config_file, signals
-
-EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
+from . import cluster, config_file, endings, signals
 
 _CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -47,7 +44,7 @@ def plan(work: Callable) -> None:
             settings.check(_CONFIG.value)
             code = work(_CONFIG.value, paths.as_path(_WORKDIR.value))
         except InputError as error:
-            _end_bad_input(error, debug=_DEBUG.value)
+            endings.bad_input(error, debug=_DEBUG.value)
         sys.exit(code)
 
     app.run(guarded, flags_parser=_parse)
@@ -62,7 +59,7 @@ def _parse(argv: list[str]) -> list[str]:
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")
     except (flags.Error, LookupError, AttributeError, TypeError, ValueError) as error:
-        _end_bad_input(error, debug="--debug" in argv)
+        endings.bad_input(error, debug="--debug" in argv)
     return rest
 
 
@@ -88,12 +85,13 @@ def _guarded(stages: Callable, check: Callable) -> None:
         directory = paths.as_path(_WORKDIR.value)
         stages(experiment.create_experiment(_CONFIG.value, directory))
     except InputError as error:
-        _end_bad_input(error, debug=_DEBUG.value)
+        endings.bad_input(error, debug=_DEBUG.value)
     except (finite.NonFinite, OSError) as error:
-        _end_failure(error, debug=_DEBUG.value)
+        endings.failure(error, debug=_DEBUG.value)
     except (training.Interrupted, KeyboardInterrupt) as error:
         what = str(error) or "what is complete is kept"
-        _end(EXIT_INTERRUPTED, f"interrupted: {what}; run the command again to go on")
+        line = f"interrupted: {what}; run the command again to go on"
+        endings.end(endings.EXIT_INTERRUPTED, line)
 
 
 def _show_own(unraisable) -> None:
@@ -112,24 +110,3 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", f"{cache}/edp/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def _end_bad_input(error: Exception, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    _end(EXIT_BAD_INPUT, f"error: {' '.join(str(error).split())}")
-
-
-def _end_failure(error: Exception, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-    what = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        place = "".join(f"{name}: " for name in (error.filename,) if name)
-        what = f"{place}{error.strerror}; what was written before is kept"
-    _end(EXIT_FAILURE, f"failed: {' '.join(what.split())}")
-
-
-def _end(code: int, line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-    sys.exit(code)

@@ -16,6 +16,8 @@ import sys
 
 from absl import app, flags
 
+from . import plain
+
 # The peer needs memory of the device too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # Its waiting threads shall not spin for long, lest they keep others from running.
@@ -51,16 +53,11 @@ _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to
 
 
 def main(argv: list[str]) -> None:
-    from edp.benchmark import capacity, plan, suite
-    from edp.errors import InputError
+    with plain.bad_input_in_a_line():
+        plain.refuse_arguments(argv[1:])
+        from edp.benchmark import capacity, plan, suite
 
-    try:
-        if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}; flags begin with --")
         groups, settings = plan.create_plan({o.name: o.value for o in _OPTIONS})
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     say, directory = functools.partial(print, flush=True), pathlib.Path(_OUTPUT.value)
     if _CAPACITY.value:
         capacity.write(directory, groups, _CAPACITY.value * 2**30, say)

@@ -17,9 +17,11 @@ import sys
 
 from absl import app, flags
 
+from edp.cloud_tpu import commands, following
+from edp.cloud_tpu import machine as machines
 from edp.errors import InputError
 
-from . import tpu_commands, tpu_run
+from . import plain
 
 _TEXTS = {
     "name": "Of the TPU VM.",
@@ -45,7 +47,7 @@ _VERBS = ("create", "setup", "run", "logs", "delete")
 
 def main(argv: list[str]) -> None:
     given = {name: flag.value for name, flag in _FLAGS.items()}
-    try:
+    with plain.bad_input_in_a_line():
         verbs, own = argv[1:2], argv[2:]
         if not set(verbs) <= set(_VERBS) or not verbs:
             raise InputError(f"the first argument must be one of {', '.join(_VERBS)}")
@@ -56,32 +58,32 @@ def main(argv: list[str]) -> None:
                 raise InputError(f"{flag} must stand before --")
         if missing := [n for n in ("name", "zone", "type") if not given[n]]:
             raise InputError(f"--{missing[0]} is required")
-        code = _do(verbs[0], given, own)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
+        sys.exit(_do(verbs[0], given, own))
 
 
 def _do(verb: str, given: dict, run_flags: list[str]) -> int:
-    machine = tpu_commands.Machine(
+    machine = machines.Machine(
         given["name"],
         given["zone"],
         given["type"],
         *(given[n] for n in ("version", "project", "spot", "preemptible")),
     )
-    tpu_commands.check(machine)
+    machines.check(machine)
     root = pathlib.Path(__file__).parents[1]
-    runner = tpu_run.Runner(root, dry=given["dry_run"], seconds=_SECONDS.value)
+    if verb in ("setup", "run") and not (root / ".git").exists():
+        raise InputError(
+            f"{verb} must be given in a git checkout of edp; {root} is none"
+        )
+    runner = following.Runner(root, dry=given["dry_run"], seconds=_SECONDS.value)
     if verb == "run":
-        tpu_commands.check_run(machine, run_flags)
+        machines.check_run(machine, run_flags)
         return runner.follow(machine, run_flags, given["delete_when_done"])
     return runner.all(
         {
-            "create": lambda: [tpu_commands.create(machine)],
-            "setup": lambda: tpu_commands.setup(machine),
-            "logs": lambda: [tpu_commands.logs(machine, given["worker"] or "0")],
-            "delete": lambda: [tpu_commands.delete(machine)],
+            "create": lambda: [commands.create(machine)],
+            "setup": lambda: commands.setup(machine),
+            "logs": lambda: [commands.logs(machine, given["worker"] or "0")],
+            "delete": lambda: [commands.delete(machine)],
         }[verb]()
     )
 

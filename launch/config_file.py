@@ -16,6 +16,8 @@ from ml_collections import config_flags
 
 from edp.errors import InputError
 
+from . import endings
+
 # The shipped configurations lie beside this package, in a checkout (`launch`,
 # `configs`) as where a wheel puts them (`edp.launch`, `edp.configs`).
 _CONFIGS = f"{__package__.removesuffix('launch')}configs"
@@ -30,8 +32,7 @@ def define_flag(name: str) -> flags.FlagHolder:
             "A shipped configuration, such as digits, or a file of your own.",
         )
     except flags.Error as error:  # of a --flagfile, which it reads already
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        endings.bad_input(error)
     flags.FLAGS[name].parser = _Parser(name)
     return holder
 

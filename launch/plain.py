@@ -1,12 +1,11 @@
 """What commands share that are given no configuration: bad input told in a line."""
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 
 from absl import flags, logging
 
-EXIT_BAD_INPUT = 2
+from . import endings
 
 
 @contextlib.contextmanager
@@ -19,8 +18,7 @@ def bad_input_in_a_line() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        endings.bad_input(error)
 
 
 def require(*given: flags.FlagHolder) -> None:

@@ -1,11 +1,9 @@
 """Prints the table of results and draws the report of a workdir."""
 
-import shutil
-
 from edp import lock, processes, report, workdir
 from edp.experiment import Experiment
 
-from . import app
+from . import app, terminal
 
 
 def write_report(experiment: Experiment) -> None:
@@ -16,8 +14,7 @@ def write_report(experiment: Experiment) -> None:
         path = report.write_report(experiment.workdir)
     rows = workdir.read_json(experiment.workdir / "results.json")
     print()
-    width = shutil.get_terminal_size(fallback=(120, 24)).columns
-    print(report.format_table(rows, width=max(width, 80)))
+    print(report.format_table(rows, width=terminal.width()))
     print()
     for sentence in report.compare_with_plain(rows):
         print(sentence)

@@ -7,10 +7,10 @@ Trains nothing and reads no data set. Writes `summary.json`, `summary.md` and fi
 """
 
 import os
-import shutil
-import sys
 
 from absl import app, flags
+
+from . import plain, terminal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
 
@@ -25,23 +25,17 @@ _BASELINE = flags.DEFINE_list(
 
 
 def main(argv: list[str]) -> None:
-    from edp import paths, runs, summary, workdir
-    from edp.errors import InputError
-    from edp.report import seeds
+    with plain.bad_input_in_a_line():
+        plain.refuse_arguments(argv[1:])
+        from edp import paths, runs, summary, workdir
+        from edp.report import seeds
 
-    try:
         directory = paths.as_path(_OUT.value)
-        if len(argv) > 1:
-            raise InputError(f"unexpected argument {argv[1]!r}; flags begin with --")
         workdir.check_writable(directory, "out")
         found = runs.read_runs(_WORKDIRS.value)
         result = summary.summarize(found, _BASELINE.value)
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
     files = seeds.write_summary(result, directory)
-    width = shutil.get_terminal_size(fallback=(120, 24)).columns
-    print(seeds.format_terminal(result, max(width, 80)))
+    print(seeds.format_terminal(result, terminal.width()))
     for note in result["notes"]:
         print(note)
     print(f"\nSummary: {directory / 'summary.md'} (beside it {', '.join(files[:-1])})")

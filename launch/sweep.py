@@ -10,7 +10,6 @@ that do not change them.
 
 import os
 import pathlib
-import shutil
 import sys
 
 from absl import flags
@@ -18,14 +17,14 @@ from absl import flags
 _ENVIRONMENT = dict(os.environ)  # of the runs
 os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the devices to them
 
-from . import app, children  # noqa: E402
+from . import app, children, endings, terminal  # noqa: E402
 
 _SEEDS = flags.DEFINE_string("seeds", "0:3", "START:END, or seeds joined by commas.")
 _GRID = flags.DEFINE_multi_string(
     "grid", [], "KEY=VALUE,VALUE,...; of several, all combinations."
 )
 _OWN = ("seeds", "grid", "workdir")
-_ENDING = (app.EXIT_BAD_INPUT, app.EXIT_INTERRUPTED)
+_ENDING = (endings.EXIT_BAD_INPUT, endings.EXIT_INTERRUPTED)
 
 
 def sweep(config, directory: pathlib.Path) -> int:
@@ -43,26 +42,25 @@ def sweep(config, directory: pathlib.Path) -> int:
         print(f"{where}: complete" if is_done else where, flush=True)
         code = 0 if is_done else _run(runner, directory, point)
         if runner.stopped or code in _ENDING:
-            if code == app.EXIT_BAD_INPUT:  # the run has said of what
+            if code == endings.EXIT_BAD_INPUT:  # the run has said of what
                 return code
             print(
                 f"interrupted: {i - 1} of {len(points)} runs are done; run the "
                 "command again to go on",
                 file=sys.stderr,
             )
-            return app.EXIT_INTERRUPTED
+            return endings.EXIT_INTERRUPTED
         if code:
             print(f"failed: {where} (exit code {code})", file=sys.stderr)
             failed += 1
     if failed == len(points):
-        return app.EXIT_FAILURE
+        return endings.EXIT_FAILURE
     result = swept.summarize(directory, points)
     files = sweeps.write_sweep(result, directory)
-    width = shutil.get_terminal_size(fallback=(120, 24)).columns
-    print(f"\n{sweeps.format_terminal(result, max(width, 80))}\n")
+    print(f"\n{sweeps.format_terminal(result, terminal.width())}\n")
     print("\n".join(result["notes"]))
     print(f"Sweep: {directory / 'sweep.md'} (beside it {', '.join(files[:-1])})")
-    return app.EXIT_FAILURE if failed else 0
+    return endings.EXIT_FAILURE if failed else 0
 
 
 def _run(runner: children.Children, directory: pathlib.Path, point) -> int:

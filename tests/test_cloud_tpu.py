@@ -10,14 +10,14 @@ import textwrap
 
 import pytest
 
+from edp.cloud_tpu import commands as tpu
+from edp.cloud_tpu import following, machine
 from edp.errors import InputError
-from launch import tpu_commands as tpu
-from launch import tpu_run
 
 ROOT = pathlib.Path(__file__).parents[1]
 RUN = ["--config=configs/digits.py", "--workdir=gs://b/run", "--config.data.flip=False"]
-SINGLE = tpu.Machine("edp", "us-west4-a", "v5litepod-8")
-SLICE = tpu.Machine("edp", "us-west4-a", "v5litepod-16", project="ours")
+SINGLE = machine.Machine("edp", "us-west4-a", "v5litepod-8")
+SLICE = machine.Machine("edp", "us-west4-a", "v5litepod-16", project="ours")
 SPOT = SINGLE._replace(spot=True)
 
 # Answers as `gcloud` does, a state or an exit code after another, and writes down what
@@ -57,7 +57,7 @@ def cloud(tmp_path, monkeypatch):
         for name, text in locals().items():
             if isinstance(text, str):
                 (tmp_path / name).write_text(f"{text}\n")
-        return tpu_run.Runner(ROOT, dry=False, seconds=0)
+        return following.Runner(ROOT, dry=False, seconds=0)
 
     prepare.calls = lambda: [
         line.split("\x1f")[:-1]
@@ -75,7 +75,7 @@ def verbs(calls):
 
 
 def shown(capsys, commands):
-    assert tpu_run.Runner(ROOT, dry=True, seconds=0).all(commands) == 0
+    assert following.Runner(ROOT, dry=True, seconds=0).all(commands) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -167,7 +167,7 @@ def test_a_slice_and_a_spot_machine_dry():
     ],
 )
 def test_how_many_hosts_there_are(kind, hosts):
-    assert tpu.num_hosts(SINGLE._replace(accelerator_type=kind)) == hosts
+    assert machine.num_hosts(SINGLE._replace(accelerator_type=kind)) == hosts
 
 
 def test_a_flag_of_the_run_is_one_word_whatever_is_in_it():
@@ -268,7 +268,7 @@ def test_a_machine_of_ones_own_is_not_made_again(cloud, capsys):
 
 
 @pytest.mark.parametrize(
-    ("machine", "words"),
+    ("asked_for", "words"),
     [
         (SINGLE._replace(name="Edp_1"), "--name='Edp_1' must be of lower-case"),
         (SINGLE._replace(zone="us-west4"), "--zone='us-west4' must be a zone"),
@@ -277,20 +277,20 @@ def test_a_machine_of_ones_own_is_not_made_again(cloud, capsys):
         (SPOT._replace(preemptible=True), "one of them"),
     ],
 )
-def test_machines_that_cannot_be_asked_for(machine, words):
+def test_machines_that_cannot_be_asked_for(asked_for, words):
     with pytest.raises(InputError, match=words):
-        tpu.check(machine)
+        machine.check(asked_for)
 
 
 def test_a_run_that_could_not_go_on_is_refused():
     local = ["--config=configs/digits.py", "--workdir=runs/x"]
-    tpu.check_run(SINGLE, local)
-    for machine, why in ((SPOT, "goes with the machine"), (SLICE, "that of each host")):
-        tpu.check_run(machine, RUN)
+    machine.check_run(SINGLE, local)
+    for one, why in ((SPOT, "goes with the machine"), (SLICE, "that of each host")):
+        machine.check_run(one, RUN)
         with pytest.raises(InputError, match=f"runs/x .*{why}.*gs://BUCKET"):
-            tpu.check_run(machine, local)
+            machine.check_run(one, local)
     with pytest.raises(InputError, match="--config= must be given, after --"):
-        tpu.check_run(SINGLE, RUN[1:])
+        machine.check_run(SINGLE, RUN[1:])
 
 
 @pytest.mark.parametrize(

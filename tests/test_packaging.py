@@ -158,6 +158,15 @@ def test_the_installed_command_names_what_is_shipped(installed, tmp_path):
     assert ", ".join(SHIPPED) in done.stderr
 
 
+def test_what_needs_a_checkout_says_so(installed, tmp_path):
+    flags = ["--name=edp", "--zone=us-west4-a", "--type=v4-8", "--dry_run"]
+    done = edp(installed, tmp_path, "cloud_tpu", "setup", *flags)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "setup must be given in a git checkout of edp" in done.stderr
+    done = edp(installed, tmp_path, "cloud_tpu", "delete", *flags)
+    assert done.returncode == 0 and done.stdout.startswith("gcloud ")
+
+
 @pytest.mark.long
 def test_the_installed_package_runs(installed, tmp_path):
     done = edp(installed, tmp_path, "run", "--config=digits:debug", "--workdir=run")

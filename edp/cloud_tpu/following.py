@@ -1,4 +1,4 @@
-"""Doing what `tpu_commands` plans: commands run, a machine watched."""
+"""Commands run or shown, a machine watched to the end of its run."""
 
 import pathlib
 import shlex
@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from edp.cloud_tpu import commands as tpu
+from edp.cloud_tpu import states
+from edp.cloud_tpu.commands import Command
+from edp.cloud_tpu.machine import Machine
 from edp.errors import InputError
-
-from . import tpu_commands as tpu
-from .tpu_commands import Command, Machine
 
 _EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 75
 # In a row: of a machine that is there, and of questions about one.
@@ -66,32 +67,32 @@ class Runner:
         return code
 
     def _follow(self, machine: Machine, flags: Sequence[str]) -> int:
-        known, last = tpu.NOT_STARTED, None
+        known, last = states.NOT_STARTED, None
         failures = dict.fromkeys(_MOST_FAILURES, 0)
         while True:
             state = self._state(machine)
-            failures["ask"] = failures["ask"] + 1 if state == tpu.UNKNOWN else 0
-            if state == "READY" and known == tpu.RUNNING:
+            failures["ask"] = failures["ask"] + 1 if state == states.UNKNOWN else 0
+            if state == "READY" and known == states.RUNNING:
                 known = self._poll(machine)
-            elif state in (*tpu.GONE, tpu.MISSING):
-                known = tpu.NOT_SET_UP
+            elif state in (*states.GONE, states.MISSING):
+                known = states.NOT_SET_UP
             if (state, known) != last:
                 last = state, known
                 print(f"# {machine.name} is {state}; the run: {known}", flush=True)
-            action = tpu.next_action(machine, state, known)
+            action = states.next_action(machine, state, known)
             if action == "end" or self._too_many(failures):
                 return self._code(machine, state, known)
             if action == "wait":
                 self._sleep(self._seconds)
             elif self.all(tpu.commands(machine, action, flags)) == 0:
-                known, failures["setup"] = tpu.RUNNING, 0
+                known, failures["setup"] = states.RUNNING, 0
                 self._sleep(self._seconds)
             elif not machine.may_go:
                 return _EXIT_FAILURE
             else:
                 # No capacity, or gone again meanwhile: as its state will tell.
                 failures["setup"] += action in ("setup", "start")
-                known = tpu.NOT_SET_UP
+                known = states.NOT_SET_UP
                 self._sleep(self._seconds)
 
     def _show(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
@@ -103,7 +104,7 @@ class Runner:
         if machine.may_go:
             print("# where there is no machine")
             self.all(tpu.commands(machine, "create", flags))
-            print(f"# when it is {' or '.join(tpu.GONE)}")
+            print(f"# when it is {' or '.join(states.GONE)}")
             self.all(tpu.commands(machine, "recreate", flags))
         if delete:
             print("# when the run has ended with exit code 0")
@@ -113,13 +114,13 @@ class Runner:
     def _state(self, machine: Machine) -> str:
         asked = self._call(tpu.describe(machine), capture_output=True)
         if asked.returncode == 0:
-            return asked.stdout.strip() or tpu.UNKNOWN
-        return tpu.MISSING if "NOT_FOUND" in asked.stderr else tpu.UNKNOWN
+            return asked.stdout.strip() or states.UNKNOWN
+        return states.MISSING if "NOT_FOUND" in asked.stderr else states.UNKNOWN
 
     def _poll(self, machine: Machine) -> str:
         asked = self._call(tpu.poll(machine), capture_output=True)
         lines = asked.stdout.split()
-        return lines[-1] if asked.returncode == 0 and lines else tpu.RUNNING
+        return lines[-1] if asked.returncode == 0 and lines else states.RUNNING
 
     def _code(self, machine: Machine, state: str, known: str) -> int:
         if state == "READY" and known.isdecimal():

@@ -1,0 +1,35 @@
+"""How commands end: with a code, and with what went wrong in a line."""
+
+import sys
+import traceback
+from typing import NoReturn
+
+EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
+
+
+def bad_input(error: Exception, *, debug: bool = False) -> NoReturn:
+    """Ends the command for input that somebody can mend."""
+    if debug:
+        traceback.print_exception(error)
+    end(EXIT_BAD_INPUT, f"error: {_in_a_line(str(error))}")
+
+
+def failure(error: Exception, *, debug: bool = False) -> NoReturn:
+    """Ends the command for what is no fault of the input."""
+    if debug:
+        traceback.print_exception(error)
+    what = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        place = "".join(f"{name}: " for name in (error.filename,) if name)
+        what = f"{place}{error.strerror}; what was written before is kept"
+    end(EXIT_FAILURE, f"failed: {_in_a_line(what)}")
+
+
+def end(code: int, line: str) -> NoReturn:
+    """Ends the command with a code, and a line on stderr."""
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split())
