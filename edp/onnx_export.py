@@ -37,7 +37,8 @@ def convert(
         from jax2onnx import to_onnx
     except ImportError as error:
         raise InputError(
-            f"ONNX needs further packages ({error}); accepted: pip install 'edp[onnx]'"
+            f"ONNX needs further packages ({error}); accepted: pip install "
+            "jax2onnx onnxruntime"
         ) from error
 
     def outputs(images):

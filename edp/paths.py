@@ -57,7 +57,7 @@ def check_reachable(path: Path, setting: str) -> None:
         path.exists()
     except ImportError as error:
         raise InputError(
-            f"{setting}={str(path)!r} needs gcsfs (s3://: s3fs): pip install 'edp[gcs]'"
+            f"{setting}={str(path)!r} needs gcsfs: pip install gcsfs (s3://: s3fs)"
         ) from error
     except Exception as error:  # Of credentials, of the network, of its own kind.
         why = f"{type(error).__name__}: {error}"

@@ -74,10 +74,10 @@ class _WandB:
         self._run.finish()
 
 
-# By setting: the package, how it is installed, and what writes to it.
+# By setting: the package, and what writes to it.
 _TRACKERS = {
-    "tensorboard": ("tensorboardX", "edp[tensorboard]", _TensorBoard),
-    "wandb_project": ("wandb", "wandb", _WandB),
+    "tensorboard": ("tensorboardX", _TensorBoard),
+    "wandb_project": ("wandb", _WandB),
 }
 
 
@@ -106,7 +106,7 @@ def open_trackers(
                 return
             if not trackers:
                 for name, value in chosen.items():
-                    create = _TRACKERS[name][2]
+                    create = _TRACKERS[name][1]
                     trackers.append(create(packages[name], value, stage, row))
                     opened.callback(trackers[-1].close)
             for tracker in trackers:
@@ -116,12 +116,12 @@ def open_trackers(
 
 
 def _import(name: str, value: Any) -> Any:
-    package, installed_as, _ = _TRACKERS[name]
+    package, _ = _TRACKERS[name]
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise InputError(
-            f"{name}={value!r} needs {package}: pip install '{installed_as}'"
+            f"{name}={value!r} needs {package}: pip install {package}"
         ) from error
 
 

@@ -108,7 +108,7 @@ def test_wandb_gets_the_rows_and_goes_on_with_the_same_run(tmp_path, monkeypatch
     [
         (
             {"tensorboard": True},
-            r"needs tensorboardX: pip install 'edp\[tensorboard\]'",
+            r"needs tensorboardX: pip install tensorboardX",
         ),
         ({"wandb_project": "x"}, "wandb_project='x' needs wandb: pip install"),
     ],
