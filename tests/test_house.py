@@ -58,6 +58,12 @@ def test_imports_point_down_and_leaves_import_no_other():
     assert wrong == []
 
 
+def test_files_are_short():
+    paths = [p for f in ("edp", "launch", "configs") for p in (ROOT / f).rglob("*.py")]
+    lines = {path: len(path.read_text("utf-8").splitlines()) for path in paths}
+    assert not {path: number for path, number in lines.items() if number > 350}
+
+
 @pytest.mark.parametrize(
     "text",
     [
