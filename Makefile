@@ -46,7 +46,7 @@ $(VENV)/bin/python:
 	  echo "edp needs Python 3.11 or later; $(PYTHON) is older." \
 	    "Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 ifdef UV
-	$(UV) venv --python $(PYTHON) $(VENV)
+	$(UV) venv --seed --python $(PYTHON) $(VENV)
 else
 	$(PYTHON) -m venv $(VENV)
 endif
