@@ -1,5 +1,6 @@
 """The notebook runs from top to bottom, without Jupyter."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,6 +23,23 @@ def test_it_is_kept_without_outputs():
     assert len(cells("code")) > 5 and len(cells("markdown")) > 5
     for cell in cells("code"):
         assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+def test_it_installs_what_is_there(tmp_path, monkeypatch):
+    """The folder above in a checkout, an uploaded wheel elsewhere; else says so."""
+    install = "".join(cells("code")[0]["source"])
+    calls = []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda words, check: calls.append(words[-1]))
+    monkeypatch.chdir(ROOT / "docs")
+    exec(install, {})
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+    with pytest.raises(FileNotFoundError, match=r"no edp-\*.whl is here"):
+        exec(install, {})
+    (tmp_path / "content/edp-0.1.0-py3-none-any.whl").touch()
+    exec(install, {})
+    assert calls == ["..", "edp-0.1.0-py3-none-any.whl"]
 
 
 @pytest.mark.long
