@@ -16,7 +16,7 @@ from PIL import Image
 
 from edp import metrics, report
 from edp.errors import InputError
-from edp.report import diversity, figures, gallery, risk, sections, table
+from edp.report import diversity, figures, gallery, line_ends, risk, sections, table
 from edp.report.svg import standalone
 
 NUM_MEMBERS, NUM_CLASSES = 4, 3
@@ -556,15 +556,15 @@ def test_import_is_light():
 
 def test_spread_by_hand():
     # Two at the same place move half a gap each; the third is far enough away.
-    assert figures.spread([5.0, 0.0, 5.0], 1.0, -9, 9) == [4.5, 0.0, 5.5]
+    assert line_ends.spread([5.0, 0.0, 5.0], 1.0, -9, 9) == [4.5, 0.0, 5.5]
     # Near the edge they are pushed inwards.
-    assert figures.spread([0.0, 0.1], 1.0, 0.0, 9.0) == pytest.approx([0.0, 1.0])
-    assert figures.spread([9.0, 8.9], 1.0, 0.0, 9.0) == pytest.approx([9.0, 8.0])
+    assert line_ends.spread([0.0, 0.1], 1.0, 0.0, 9.0) == pytest.approx([0.0, 1.0])
+    assert line_ends.spread([9.0, 8.9], 1.0, 0.0, 9.0) == pytest.approx([9.0, 8.0])
 
 
 def test_spread_keeps_order_and_gap():
     values = np.random.default_rng(1).normal(size=12)
-    places = np.array(figures.spread(values, 0.3, -2.0, 2.0))
+    places = np.array(line_ends.spread(values, 0.3, -2.0, 2.0))
     assert (np.argsort(places) == np.argsort(values)).all()
     assert np.diff(np.sort(places)).min() >= 0.3 - 1e-9
     assert places.min() >= -2 - 1e-9 and places.max() <= 2 + 1e-9

@@ -6,10 +6,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 import matplotlib
-from matplotlib.ticker import MaxNLocator
 
-from edp.report.figures import label_ends, labelled_axes
 from edp.report.files import read_evaluated
+from edp.report.line_ends import label_ends, labelled_axes
 from edp.report.markup import Section, absent, figure, paragraph, shorten
 from edp.report.rows import Row, is_plain, number, series_by_student
 from edp.report.svg import INK, MUTED, STYLE, series, to_svg
@@ -107,7 +106,7 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
       An `<svg>` element.
     """
     labels = [f"{line.points[-1][1]:.3g} {line.name}" for line in lines]
-    drawing, axes = labelled_axes(labels, title, "severity", (200, 280))
+    drawing, axes = labelled_axes(labels, title, "severity", (200, 280), whole=True)
     for line in lines:
         style = (0, (4, 2.5)) if line.dashed else "-"
         axes.plot(
@@ -116,7 +115,6 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
             linewidth=2.2 if line.colour == INK else 1.6,
         )  # fmt: skip
     axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ends = [line.points[-1][1] for line in lines]
     label_ends(axes, labels, ends, [line.colour for line in lines])
     said = (

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
-from matplotlib.ticker import MaxNLocator
 
-from edp.report.figures import label_ends, labelled_axes
+from edp.report.line_ends import label_ends, labelled_axes
 from edp.report.svg import INK, MUTED, STYLE, series, to_svg
 
 
@@ -40,7 +39,9 @@ def by_step_size(
     scale = 100 if percent else 1
     labels = [*levels, *(curve.name for curve in curves)]
     heading = f"{title}, %" if percent else title
-    figure, axes = labelled_axes(labels, heading, "step size η, in 1/255", (220, 260))
+    figure, axes = labelled_axes(
+        labels, heading, "step size η, in 1/255", (220, 260), whole=True
+    )
     said, ends = [], []
     for i, (name, value) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
@@ -60,6 +61,5 @@ def by_step_size(
         )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     label_ends(axes, labels, *zip(*ends, strict=True))
     return to_svg(figure, f"steps-{title}", f"{title} by step size: {'; '.join(said)}")

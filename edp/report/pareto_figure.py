@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from edp.report import pareto_layout as layout
-from edp.report.figures import spread
+from edp.report.line_ends import spread
 from edp.report.markup import shorten
 from edp.report.pareto_layout import Point
 from edp.report.svg import INK, MUTED, PAPER, STYLE, new_figure, series, to_svg

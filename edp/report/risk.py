@@ -6,12 +6,11 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from edp import metrics
 from edp.errors import InputError
-from edp.report.figures import label_ends, labelled_axes
 from edp.report.files import read_test_predictions
+from edp.report.line_ends import label_ends, labelled_axes
 from edp.report.markup import Section, absent, figure, shorten
 from edp.report.rows import Row, is_plain, largest_ensemble, series_by_student
 from edp.report.svg import INK, MUTED, STYLE, series, to_svg
@@ -120,7 +119,6 @@ def risk_coverage(curves: Sequence[Curve]) -> str:
         highest = max(highest, *risk[coverage >= 20], risk[-1])
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.05 * highest or 1.0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     label_ends(axes, labels, [100 * curve.risk[-1] for curve in curves], colours)
     said = [f"{c.name} {c.risk.mean():.4f}" for c in curves]
     return to_svg(

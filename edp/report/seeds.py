@@ -6,11 +6,11 @@ from typing import Any
 
 from edp.report import ranking
 from edp.report.markup import escape_markdown
+from edp.report.quantities import DASH, mean_text, p_text
 from edp.report.rows import CLEAN_INPUTS, Row, inputs_name
 from edp.report.table import Column, markdown_table, plain_table
 from edp.workdir import write_json, write_text
 
-_DASH = "–"
 _MODEL = Column("model", "model", "model")
 _RESULTS = (
     _MODEL,
@@ -153,7 +153,7 @@ def _comparisons(summary: Mapping[str, Any]) -> list[str]:
         lines += ["", f"### Against {escape_markdown(baseline)}", ""]
         best = summary.get("best_plain", {})
         if best.get("model") == baseline:
-            cnll = _mean(best["validation_cnll"], 1, 4)
+            cnll = mean_text(best["validation_cnll"], 1, 4)
             lines += [
                 f"{escape_markdown(baseline)} is the best plain student, chosen by its "
                 f"mean cNLL on the validation images ({cnll}).",
@@ -179,16 +179,10 @@ def _differences(rows: Sequence[Row]) -> str:
         for metric, scale, digits in (("cnll", 1, 4), ("accuracy", 100, 2)):
             found = row[metric]
             low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
-            p = _p_value(found.get("p"))
-            line += [_mean(found, scale, digits, "+"), p, f"[{low}, {high}]"]
+            p = escape_markdown(p_text(found.get("p")))
+            line += [mean_text(found, scale, digits, "+"), p, f"[{low}, {high}]"]
         cells.append(line)
     return markdown_table(columns, cells)
-
-
-def _p_value(p: float | None) -> str:
-    if p is None:
-        return _DASH
-    return f"{p:.3f}" if p >= 0.001 else "&lt;0.001"
 
 
 def _matches(rows: Sequence[Row]) -> list[str]:
@@ -254,7 +248,7 @@ def _pivot(
     cells = []
     for model in dict.fromkeys(row["model"] for row in rows):
         found = {row[by]: row for row in rows if row["model"] == model}
-        texts = (_mean(found.get(v, {}).get(key), scale, digits) for v in values)
+        texts = (mean_text(found.get(v, {}).get(key), scale, digits) for v in values)
         cells.append([escape_markdown(model), *texts])
     return markdown_table(columns, cells)
 
@@ -268,7 +262,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
         if not column.better:
             continue
         shown = {i: _text(column, rows[i]).partition(" ")[0] for i in students}
-        means = {i: float(mean) for i, mean in shown.items() if mean != _DASH}
+        means = {i: float(mean) for i, mean in shown.items() if mean != DASH}
         if len({*means.values()}) < 2:
             continue
         best = max(column.better * mean for mean in means.values())
@@ -281,14 +275,4 @@ def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 def _text(column: Column, row: Row) -> str:
     if column.scale is None:
         return column.text(row)
-    return _mean(row.get(column.key), column.scale, column.digits)
-
-
-def _mean(value: Any, scale: float, digits: int, sign: str = "") -> str:
-    """A quantity as mean ± standard error; a number; or a dash for None."""
-    if value is None:
-        return _DASH
-    if not isinstance(value, Mapping):
-        return f"{scale * value:{sign}.{digits}f}"
-    error = f" ± {scale * value['se']:.{digits}f}" if "se" in value else ""
-    return f"{scale * value['mean']:{sign}.{digits}f}{error}"
+    return mean_text(row.get(column.key), column.scale, column.digits)

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-from matplotlib.ticker import MaxNLocator
 
 from edp.report import seed_figures
-from edp.report.figures import label_ends, labelled_axes
+from edp.report.line_ends import label_ends, labelled_axes
 from edp.report.markup import shorten
 from edp.report.rows import Row
 from edp.report.svg import INK, MUTED, STYLE, series, to_svg
@@ -94,7 +93,5 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         said.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
     if min(numbers.values()) > 0 and max(numbers.values()) > 20 * min(numbers.values()):
         axes.set_xscale("log")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     label_ends(axes, labels, *zip(*ends, strict=True))
     return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(said)}")

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edp.report.markup import escape_markdown
+from edp.report.quantities import DASH, mean_text, p_text
 from edp.report.rows import Row
 from edp.report.table import Column, markdown_table, plain_table
 from edp.workdir import write_json, write_text
 
-_DASH = "–"
 _TEXTS = (Column("setting", "setting", "setting"), Column("model", "model", "model"))
 _RESULTS = (
     Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4),
@@ -72,7 +72,7 @@ def format_markdown(result: Mapping[str, Any]) -> str:
     seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
     columns, cells = _table(result["rows"])
     for line, row in zip(cells, result["rows"], strict=True):
-        line[:2] = map(escape_markdown, line[:2])
+        line[:] = map(escape_markdown, line)
         if row.get("best"):
             line[:3] = [f"**{text}**" for text in line[:3]]
     facts = [
@@ -91,7 +91,7 @@ def _said(result: Mapping[str, Any]) -> list[str]:
     if best is None:
         return []
     where = f" at {best['setting']}" if best["setting"] else ""
-    cnll = _text(best["validation_cnll"], 1, 4)
+    cnll = mean_text(best["validation_cnll"], 1, 4)
     return [f"Best on validation: {best['model']}{where}, cNLL {cnll} there"]
 
 
@@ -111,21 +111,12 @@ def _table(rows: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
 
 def _cell(row: Row, column: Column) -> str:
     if column in _TEXTS:
-        return str(row.get(column.key) or _DASH)
+        return str(row.get(column.key) or DASH)
     if column is _SEEDS:
         return str(len(row["seeds"]))
     difference = row.get("difference", {})
     if column is _P:
-        p = difference.get("cnll", {}).get("p")
-        return _DASH if p is None else f"{p:.3f}" if p >= 0.001 else "<0.001"
+        return p_text(difference.get("cnll", {}).get("p"))
     if column in _DIFFERENCES:
-        return _text(difference.get(column.key), column.scale, column.digits, "+")
-    return _text(row.get(column.key), column.scale, column.digits)
-
-
-def _text(value: Mapping | None, scale: float, digits: int, sign: str = "") -> str:
-    """A quantity as mean ± standard error."""
-    if value is None:
-        return _DASH
-    error = f" ± {scale * value['se']:.{digits}f}" if "se" in value else ""
-    return f"{scale * value['mean']:{sign}.{digits}f}{error}"
+        return mean_text(difference.get(column.key), column.scale, column.digits, "+")
+    return mean_text(row.get(column.key), column.scale, column.digits)

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from edp.report.markup import escape_markdown, paragraph, shorten, unbroken
+from edp.report.quantities import DASH
 from edp.report.rows import Row, number
 
-_DASH = "–"
 # Characters of a name that are enough to know it by.
 _NAME = 12
 
@@ -38,9 +38,9 @@ class Column(NamedTuple):
         """The cell's text, unescaped; a dash where there is no value."""
         value = row.get(self.key)
         if self.scale is None:
-            return _DASH if value in (None, "") else " ".join(str(value).split())
+            return DASH if value in (None, "") else " ".join(str(value).split())
         value = number(row, self.key)
-        return _DASH if value is None else f"{self.scale * value:.{self.digits}f}"
+        return DASH if value is None else f"{self.scale * value:.{self.digits}f}"
 
 
 COLUMNS = (
@@ -186,7 +186,7 @@ def _html_line(row: Row, columns: Sequence[Column], best: Mapping[str, str]) -> 
         text = column.text(row)
         tag, attributes = ("td", "") if i else ("th", ' scope="row"')
         attributes += f' title="{html.escape(text)}"' if is_text else ' class="number"'
-        if text != _DASH:
+        if text != DASH:
             sortable = text if is_text else repr(row[column.key])
             attributes += f' data-value="{html.escape(sortable)}"'
         shown = html.escape(shorten(text, 32))
@@ -208,7 +208,7 @@ def _shown(rows: Sequence[Row]) -> list[Column]:
         column
         for column in COLUMNS
         if (column.key != "student" or len(kinds) > 1)
-        and (not column.spare or any(column.text(row) != _DASH for row in rows))
+        and (not column.spare or any(column.text(row) != DASH for row in rows))
     ]
 
 
@@ -217,7 +217,7 @@ def _best(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, str]:
     students = [row for row in rows if row.get("kind") == "student"]
     best = {}
     for column in columns:
-        texts = {column.text(row) for row in students} - {_DASH}
+        texts = {column.text(row) for row in students} - {DASH}
         if column.better and len(texts) > 1:
             best[column.key] = max(texts, key=lambda text: column.better * float(text))
     return best
