@@ -18,7 +18,7 @@ from launch import config_file
 ROOT = pathlib.Path(__file__).parents[1]
 SHIPPED = sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py"))
 COMMANDS = {"run", "train_teachers", "distill", "evaluate", "report", "summarize"}
-COMMANDS |= {"benchmark", "import_teachers", "export", "predict"}
+COMMANDS |= {"benchmark", "import_teachers", "export", "predict", "sweep", "cloud_tpu"}
 
 
 def run(*arguments, cwd=ROOT, path=None):
