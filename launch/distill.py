@@ -5,18 +5,8 @@ from collections.abc import Callable
 import ml_collections
 from absl import flags
 
-from edp import (
-    distill,
-    feeds,
-    rng,
-    settings,
-    stages,
-    steps,
-    trackers,
-    training,
-    workdir,
-)
 from edp import experiment as experiments
+from edp import fitting, settings, stages
 
 from . import app, signals
 
@@ -28,54 +18,10 @@ def distill_student(experiment: experiments.Experiment, name: str) -> None:
     stage = stages.student_stage(experiment, name)
     with stage.making() as needed:
         if needed:
-            _distill(experiment, name, stage)
+            fitting.fit_student(experiment, name, stage, signals.stop_requests)
         else:
             stages.check_complete(stage.path)
             print(f"{name}: complete")
-
-
-def _distill(
-    experiment: experiments.Experiment, name: str, stage: workdir.Stage
-) -> None:
-    config = settings.student_settings(experiment.config, name)
-    # Not of the name: students differ in nothing but their settings.
-    key = rng.stream(experiment.key, "student")
-    mesh = experiment.mesh
-    _, teacher_variables = stages.load_teachers(experiment)
-    student, tx, distill_step = steps.create_distillation(experiment, name)
-    init_key = rng.stream(key, "init")
-    state = distill.create_state(student, tx, init_key, experiment.example)
-    shard_optimizer = experiment.config.mesh.shard_optimizer
-    state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
-    experiments.record(experiment)
-
-    def step(state, resources, inputs):
-        train, teacher_variables = resources
-        batch, step_key = feeds.draw_batch(experiment, key, state.step, train, inputs)
-        return distill_step(state, batch, step_key, teacher_variables)
-
-    def probs_fn(variables, x):
-        return student.predict(student.finalise(variables), x)
-
-    seen_as = trackers.Stage(experiment.workdir, name, stage.settings)
-    with (
-        signals.stop_requests() as should_stop,
-        trackers.open_trackers(experiment.config, seen_as) as track,
-    ):
-        variables, record = training.fit(
-            step,
-            state,
-            (experiment.train, teacher_variables),
-            feeds.create_feed(experiment, key, config["batch_size"], None),
-            experiments.schedule(experiment, config, config["batch_size"]),
-            stage,
-            label=name,
-            should_stop=should_stop,
-            select=stages.create_selection(experiment, config, probs_fn, of_each=False),
-            skip_nonfinite=experiment.config.nonfinite == "skip",
-            track=track,
-        )
-    stages.complete(stage, student.finalise(variables), record, num_networks=1)
 
 
 def check_only(config: ml_collections.ConfigDict) -> None:
