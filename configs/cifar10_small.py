@@ -117,6 +117,8 @@ def _search(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         add("gaussian", step=step)
     add("mixup+conf_ods", step=8)
     add("gaussian+disagreement", step=12)
+    variance = {"quantity": "variance", "random_members": 4}
+    add("gaussian+disagreement", "variance", step=12, **variance)
     add("disagreement", "two_steps", step=16, num_steps=2)
     add("disagreement", "all", step=16, random_members=4)
     add("disagreement", "one_pass", step=16, clean_pass=False)

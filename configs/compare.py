@@ -15,7 +15,9 @@ What is complete is not run again. RESULTS.md has the results.
 
 Students are named by their kind, their perturbation and, where it is not 1, their
 temperature. The best perturbation of those that RESULTS.md compares is mixup; students
-that match tempered probabilities have it at τ = 4.
+that match tempered probabilities have it at τ = 4. The best form of disagreement in
+more than one step is one step after a random one, `gaussian+disagreement`; with that
+start the variance over all members serves as well as a projection of two.
 """
 
 import ml_collections
@@ -32,7 +34,10 @@ PERTURBATIONS = (
     "disagreement",
     "tdiv_sdiv",
     "mixup+disagreement",
+    "gaussian+disagreement",
 )
+# Of the step size: where two moves are made, each is shorter.
+STEP_SHARES = {"mixup+disagreement": 1 / 2, "gaussian+disagreement": 3 / 4}
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -58,8 +63,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             add(name, student=student, perturbation=perturbation)
             if perturbation == "tdiv_sdiv":  # as published
                 config.students[name].clean_pass = False
-            if perturbation == "mixup+disagreement":
-                config.students[name].step_size = config.distill.step_size / 2
+            if perturbation in STEP_SHARES:
+                share = STEP_SHARES[perturbation]
+                config.students[name].step_size = share * config.distill.step_size
+    add(
+        "single_gaussian_variance",
+        perturbation="gaussian+disagreement",
+        step_size=STEP_SHARES["gaussian+disagreement"] * config.distill.step_size,
+        quantity="variance",
+        random_members=config.teachers.num_members,
+    )
     for perturbation in ("none", "mixup"):
         tempered = {"perturbation": perturbation, "temperature": 4.0}
         add(f"single_{perturbation}_tau4", **tempered)
