@@ -259,6 +259,16 @@ def test_members_equal_up_to_rounding_leave_x_exactly(quantity):
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
+def test_equal_members_far_from_zero_and_tempered_leave_x_exactly(quantity):
+    """Dividing -1e4 by 2.5 rounds by much more than the differences between classes."""
+    logits = jnp.full((3, 4, 5), -1e4)
+    cotangent = jax.jit(perturbations.QUANTITIES[quantity], static_argnums=2)
+    assert not cotangent(jax.random.key(0), logits, 2.5).any()
+    traced = jax.jit(perturbations.QUANTITIES[quantity])
+    assert not traced(jax.random.key(0), logits, 2.5).any()
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
 @pytest.mark.parametrize("margin", [10.0, 20.0, 40.0, 1e4])
 def test_saturated_members_still_move(margin, quantity):
     logits_fn, x = mlp_members(4, margin=margin), inputs(batch=64)

@@ -41,6 +41,8 @@ class _Members(NamedTuple):
 def _members(logits: jax.Array, temperature: float) -> _Members:
     chex.assert_rank(logits, 3)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    # First, so that what rounding τ leaves is no more than log-probabilities leave.
+    logits = logits - logits.max(axis=-1, keepdims=True)
     log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
     highest = log_probs.max(axis=0, keepdims=True)
     deviation = log_probs - highest
@@ -96,7 +98,8 @@ def mutual_information(
     """H(mean_m p_m) - mean_m H(p_m), the mean KL from each member to the mean."""
     del key
     members = _members(logits, temperature)
-    mean = jnp.log(jnp.exp(members.deviation).mean(axis=0, keepdims=True))
+    # Not the logarithm of a mean of ones, which need not be 1 to rounding.
+    mean = jnp.log1p(jnp.expm1(members.deviation).mean(axis=0, keepdims=True))
     return _scaled(_through_softmax(members, members.deviation - mean))
 
 
@@ -140,7 +143,9 @@ def difference_of_two(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
       logits: [2, B, K].
 
     Returns:
-      d [B, K] and c [B, 1] with p_0 − p_1 = d exp(c).
+      d [B, K], of magnitude up to 2 (K − 1), and c [B, 1] with p_0 − p_1 = d exp(c).
+      Log-probabilities that are the same to rounding (of the largest in the example)
+      count as equal.
     """
     members = _members(logits, 1.0)
     return 2 * _from_mean(members)[0], members.shift[0]
