@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
 # Of networks that take a while to trace or to compile; `make test-long` runs them.
 LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
-QUICK_RUNS = {"compare", "digits"}
+QUICK_RUNS = {"digits"}
 
 
 def marked(long):
