@@ -374,6 +374,8 @@ def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
 
 def main(arguments: Any) -> int:
     """Injects the faults that were asked for, and prints what came of them."""
+    if arguments.dir is not None:
+        pathlib.Path(arguments.dir).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:
         harness = Harness(pathlib.Path(root), arguments.seed)
         print(f"a run takes {harness.seconds:.1f} s", flush=True)
