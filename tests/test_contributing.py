@@ -31,8 +31,9 @@ def add_lines(root, diff):
     path.write_text("\n".join(old) + "\n")
 
 
-@pytest.mark.long
-def test_the_worked_examples_run(tmp_path):
+@pytest.fixture
+def extended(tmp_path):
+    """A copy of the project with all that the page adds."""
     for name in ("edp", "launch", "configs"):
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
@@ -41,14 +42,34 @@ def test_the_worked_examples_run(tmp_path):
         add_file(tmp_path, block.text)
     for block in documents.blocks(PAGE, "diff"):
         add_lines(tmp_path, block.text)
-    (command,) = [words for words in documents.commands(PAGE) if words[0] == "python"]
+    return tmp_path
+
+
+def run(root, *words):
     done = subprocess.run(
-        [sys.executable, *command[1:]],
-        cwd=tmp_path,
-        env=documents.environment() | {"PYTHONPATH": str(tmp_path)},
+        [sys.executable, *words],
+        cwd=root,
+        env=documents.environment() | {"PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    rows = (tmp_path / "runs/stripes/results.md").read_text()
+    return done.stdout
+
+
+def test_the_worked_examples_are_registered(extended):
+    program = (
+        "from edp import perturbations, students\n"
+        "from edp.data import sources\n"
+        "print('tint' in perturbations.PERTURBATIONS,"
+        " 'geometric' in students.STUDENTS, 'stripes' in sources.SOURCES)"
+    )
+    assert run(extended, "-c", program).split() == ["True"] * 3
+
+
+@pytest.mark.long
+def test_the_worked_examples_run(extended):
+    (command,) = [words for words in documents.commands(PAGE) if words[0] == "python"]
+    run(extended, *command[1:])
+    rows = (extended / "runs/stripes/results.md").read_text()
     assert "geometric" in rows and "tint" in rows
