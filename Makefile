@@ -17,7 +17,7 @@ install: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" tests
 
-test-long: $(VENV)/.installed-test
+test-long: $(VENV)/.installed-long
 	$(VENV)/bin/python -m pytest -n 2 tests
 
 lint: $(VENV)/.installed-test
@@ -64,6 +64,11 @@ $(VENV)/.installed: setup.py | $(VENV)/bin/python
 $(VENV)/.installed-test: setup.py | $(VENV)/bin/python
 	$(PIP) -e ".[test]"
 	@touch $@ $(VENV)/.installed
+
+# With the converter to ONNX, whose tests are skipped without it.
+$(VENV)/.installed-long: setup.py | $(VENV)/bin/python
+	$(PIP) -e ".[test,onnx]"
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
 
 $(VENV)/.installed-docs: setup.py | $(VENV)/bin/python
 	$(PIP) -e ".[docs]"

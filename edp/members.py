@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from edp import sharding
 from edp.errors import InputError
@@ -115,7 +116,8 @@ def stack(members: Sequence[Any]) -> Any:
     """
     if not members:
         raise InputError("cannot stack an empty list of members")
-    shapes = [jax.tree.map(jnp.shape, member) for member in members]
+    # Not jnp.shape, for which converters of programs put one that gives an array.
+    shapes = [jax.tree.map(np.shape, member) for member in members]
     for m, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise InputError(
