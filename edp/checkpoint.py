@@ -135,7 +135,8 @@ class Checkpoints:
         while (step := self.newest()) is not None:
             directory, why = self._directory / str(step), None
             try:
-                restored = self._manager.restore(step, args=args)
+                with _interrupts():
+                    restored = self._manager.restore(step, args=args)
             except Exception as error:  # Damage can show in any layer under it.
                 why = _reason(error)
             if not processes.any_of(why is not None):
@@ -212,7 +213,8 @@ class Checkpoints:
     def _one_error(self) -> Iterator[None]:
         """Whatever fails in writing is a `SaveFailed`, after which none is awaited."""
         try:
-            yield
+            with _interrupts():
+                yield
         except SaveFailed:
             raise
         except Exception as error:
@@ -230,7 +232,7 @@ def save_variables(directory: pathlib.Path, variables: Any) -> None:
       SaveFailed: if they cannot be written.
     """
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _interrupts(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(paths.absolute(directory), variables, force=True)
         manifest.write(directory)
     except Exception as error:
@@ -244,7 +246,7 @@ def load_variables(directory: pathlib.Path, like: Any) -> Any:
       InputError: if a file is not as it was written; names it.
     """
     check_variables(directory)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _interrupts(), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(paths.absolute(directory), _abstract(like))
 
 
@@ -257,6 +259,20 @@ def check_variables(directory: pathlib.Path) -> None:
     what = manifest.damage(directory)
     if what is not None:
         raise InputError(f"{directory} is damaged: {what}")
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Lets a KeyboardInterrupt through of which the library made another error."""
+    try:
+        yield
+    except Exception as error:
+        inner: BaseException | None = error
+        while inner is not None:
+            if isinstance(inner, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
+            inner = inner.__cause__ or inner.__context__
+        raise
 
 
 def _reason(error: BaseException) -> str:
@@ -289,7 +305,7 @@ def read_shapes(directory: pathlib.Path) -> dict[str, tuple[int, ...]] | None:
 def load_arrays(directory: pathlib.Path) -> Any:
     """Reads what `save_variables` wrote as NumPy arrays, with no use of a device."""
     to_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
-    with ocp.PyTreeCheckpointer() as checkpointer:
+    with _interrupts(), ocp.PyTreeCheckpointer() as checkpointer:
         args = jax.tree.map(lambda _: to_numpy, _metadata(directory))
         return checkpointer.restore(paths.absolute(directory), restore_args=args)
 

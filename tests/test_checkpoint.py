@@ -373,3 +373,26 @@ def test_a_stage_is_made_by_one(tmp_path):
         stage.complete({"num_params": 1, "train_seconds": 2.0})
     with stage.making() as needed:
         assert not needed
+
+
+def test_an_interruption_while_reading_is_none_of_damage(copied, monkeypatch):
+    """The library wraps what a signal raises inside it in an error of its own."""
+
+    def interrupted(*args, **kwargs):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise Exception("Encountered error while reading array") from error
+
+    before = sorted(copied.rglob("*"))
+    with monkeypatch.context() as patch:
+        for name in ("CheckpointManager", "StandardCheckpointer", "PyTreeCheckpointer"):
+            patch.setattr(getattr(checkpoint.ocp, name), "restore", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            restore(copied / "checkpoints")
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.load_variables(copied / "variables", tree(0.0))
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.load_arrays(copied / "variables")
+    assert sorted(copied.rglob("*")) == before
+    assert restore(copied / "checkpoints") == 8
