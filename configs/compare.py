@@ -15,9 +15,9 @@ What is complete is not run again. RESULTS.md has the results.
 
 Students are named by their kind, their perturbation and, where it is not 1, their
 temperature. The best perturbation of those that RESULTS.md compares is mixup; students
-that match tempered probabilities have it at τ = 4. The best form of disagreement in
-more than one step is one step after a random one, `gaussian+disagreement`; with that
-start the variance over all members serves as well as a projection of two.
+that match tempered probabilities have it at τ = 4. The best form found of disagreement
+in more than one step is one step after a random one, `gaussian+disagreement`, at the
+cost of one; from there the plain gradient of the variance, too, leads somewhere.
 """
 
 import ml_collections
