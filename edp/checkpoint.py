@@ -175,7 +175,8 @@ class Checkpoints:
     def _refuse_other_structure(self, step: int, like: Any) -> None:
         """Raises an InputError if a checkpoint says itself to be of another tree."""
         try:
-            found = shapes(self._manager.item_metadata(step).tree.tree)
+            with _interrupts():
+                found = shapes(self._manager.item_metadata(step).tree.tree)
         except Exception:  # As above.
             return
         wanted = shapes(like)
@@ -313,7 +314,7 @@ def load_arrays(directory: pathlib.Path) -> Any:
 def _metadata(directory: pathlib.Path) -> Any:
     if not (directory / "_CHECKPOINT_METADATA").exists():
         return None
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _interrupts(), ocp.StandardCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(paths.absolute(directory))
     found = metadata.item_metadata
     return None if found is None else found.tree

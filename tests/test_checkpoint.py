@@ -394,5 +394,8 @@ def test_an_interruption_while_reading_is_none_of_damage(copied, monkeypatch):
             checkpoint.load_variables(copied / "variables", tree(0.0))
         with pytest.raises(KeyboardInterrupt):
             checkpoint.load_arrays(copied / "variables")
+        patch.setattr(checkpoint.ocp.StandardCheckpointer, "metadata", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.read_shapes(copied / "variables")
     assert sorted(copied.rglob("*")) == before
     assert restore(copied / "checkpoints") == 8
