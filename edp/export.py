@@ -177,13 +177,19 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
     """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it.
 
     Raises:
-      InputError: for one that is not of batches of any size.
+      InputError: for one that is of batches of some sizes only.
+      Exception: what the program itself raises for a batch of two.
     """
-    (size,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((size, *image_shape), np.uint8)
+    export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
+
+    def export_for(size):
+        return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
+
+    (any_size,) = jax.export.symbolic_shape("batch")
     try:
-        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(images)
+        exported = export_for(any_size)
     except Exception as error:  # Whatever a network makes of a size that has no number.
+        export_for(2)  # Raises what is not for want of a number.
         raise InputError(
             f"the program cannot take batches of any size: {error}; accepted: "
             "functions that take the size from x.shape[0], not len(x), and do not "

@@ -1,10 +1,11 @@
 """How commands end: with a code, and with what went wrong in a line."""
 
+import os
 import sys
 import traceback
 from typing import NoReturn
 
-EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 75
+EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, os.EX_TEMPFAIL
 
 
 def bad_input(error: Exception, *, debug: bool = False) -> NoReturn:

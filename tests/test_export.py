@@ -303,6 +303,14 @@ def test_a_program_of_one_batch_size_is_told(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_the_program_is_not_laid_to_the_batch_size():
+    def program(images):
+        raise KeyError("no such layer")
+
+    with pytest.raises(KeyError, match="no such layer"):
+        export.serialize(program, (8, 8, 1))
+
+
 def test_what_cannot_be_exported_is_told(run, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):

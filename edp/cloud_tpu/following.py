@@ -1,5 +1,6 @@
 """Commands run or shown, a machine watched to the end of its run."""
 
+import os
 import pathlib
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from edp.cloud_tpu.commands import Command
 from edp.cloud_tpu.machine import Machine
 from edp.errors import InputError
 
-_EXIT_FAILURE, _EXIT_INTERRUPTED = 1, 75
+_EXIT_FAILURE = 1
 # In a row: of a machine that is there, and of questions about one.
 _MOST_FAILURES = {"setup": 3, "ask": 30}
 
@@ -61,7 +62,7 @@ class Runner:
                 "watches it again, delete ends it and the machine",
                 file=sys.stderr,
             )
-            return _EXIT_INTERRUPTED
+            return os.EX_TEMPFAIL
         if code == 0 and delete:
             return self.all([tpu.delete(machine)])
         return code

@@ -4,6 +4,8 @@ The states of a machine are those of a node
 (https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes#state).
 """
 
+import os
+
 from edp.cloud_tpu.machine import Machine
 
 # What a machine that is gone is told by: to be deleted and made again.
@@ -16,7 +18,7 @@ _PASSING += ("STOPPING", UNKNOWN)
 
 # What is known of a run, besides its exit code.
 NOT_SET_UP, NOT_STARTED, RUNNING = "not set up", "not started", "running"
-EXIT_INTERRUPTED = "75"  # to be run again
+EXIT_INTERRUPTED = str(os.EX_TEMPFAIL)  # to be run again
 
 
 def next_action(machine: Machine, state: str, known: str) -> str:
