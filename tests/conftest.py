@@ -14,8 +14,21 @@ os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_backend_optimization_level=0".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
+# Whose asserts shall say their values, as those of the tests do.
+pytest.register_assert_rewrite(
+    "finished_runs",
+    "launching",
+    "property_checks",
+    "property_losses",
+    "property_metrics",
+    "property_perturbations",
+    "report_pages",
+    "small_data",
+)
+
 # Only now: they import JAX.
 from launching import Commands, Server, locked, tiny  # noqa: E402
+from small_data import write_npz  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +62,12 @@ def finished(shared, commands):
     done = json.loads((shared / "finished.json").read_text())
     assert done[0] == 0, done
     return workdir
+
+
+@pytest.fixture
+def npz(tmp_path):
+    """The data section of a small .npz file."""
+    return write_npz(tmp_path / "set.npz")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import browser
 import pytest
-from test_report import make_run
+from report_pages import make_run
 
 from edp import report
 

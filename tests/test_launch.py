@@ -1,77 +1,35 @@
 """Tests of the commands, run as users run them: as processes, on small runs."""
 
-import itertools
 import json
 import math
 import os
 import pty
-import random
 import re
 import shutil
-import signal
 import subprocess
 import termios
-import time
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
-from digit_files import digits_by_class, write_folder, write_npz
-from launching import finish, num_lines, snapshot, succeed, tiny, wait_for
+from finished_runs import (
+    STAGES,
+    STUDENTS,
+    assert_same_run,
+    read_log,
+    read_rows,
+    steps_compiled,
+    variables,
+)
+from launching import finish, snapshot, succeed, tiny
 
-from edp import lock
-from launch import signals
-
-STUDENTS = ["be_disagreement", "single_conf_ods", "single_none"]  # in their order
-STAGES = ["teachers", *(f"students/{name}" for name in STUDENTS)]
 SCORES = ("accuracy", "nll", "brier", "ece", "aurc", "cnll", "cbrier", "cece")
 SCORES += ("temperature",)
 DIVERSITY = ("pairwise_kl", "disagreement_rate", "mutual_information")
-LOG_COMPILES = {"JAX_LOG_COMPILES": "1"}
 
 
 def output(finished):
     """What the finished run wrote: (stdout, stderr)."""
     return json.loads(finished.with_name("finished.json").read_text())[1:]
-
-
-def read_rows(workdir):
-    return json.loads((workdir / "results.json").read_text())
-
-
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k != "train_seconds"} for row in rows]
-
-
-def variables(stage):
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore((stage / "variables").absolute())
-    return {
-        jax.tree_util.keystr(path): (x.dtype, x.shape, np.asarray(x).tobytes())
-        for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def read_log(stage):
-    return [json.loads(line) for line in (stage / "metrics.jsonl").open()]
-
-
-def assert_same_run(workdir, finished):
-    """Bit for bit what the uninterrupted run made, each epoch logged once."""
-    for stage in STAGES:
-        assert variables(workdir / stage) == variables(finished / stage), stage
-        log = read_log(workdir / stage)
-        assert [row["epoch"] for row in log] == [1, 2, 3]
-        assert log == read_log(finished / stage)
-    assert without_times(read_rows(workdir)) == without_times(read_rows(finished))
-
-
-def steps_compiled(done):
-    return len(re.findall(r"Compiling (?:jit\()?step\b", done.stderr))
-
-
-# --- A whole run ------------------------------------------------------------
 
 
 def test_run_leaves_its_files(finished):
@@ -285,9 +243,6 @@ def test_progress_is_a_bar_on_a_terminal(commands, finished, tmp_path):
     assert "epoch" not in shown
 
 
-# --- Run again --------------------------------------------------------------
-
-
 def test_running_again_trains_predicts_and_analyses_nothing(copied, server):
     before = snapshot(copied)
     done = succeed(server.run("run", *tiny(copied)))
@@ -423,349 +378,3 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
         stages = [workdir / "students" / name for workdir in (first, again)]
         assert variables(stages[0]) == variables(stages[1])
         assert read_log(stages[0]) == read_log(stages[1])
-
-
-# --- Interruptions ----------------------------------------------------------
-
-
-def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
-    workdir = tmp_path / "run"
-    student = workdir / "students" / STUDENTS[0]
-    moments = {
-        "after a checkpoint of the teachers": (
-            workdir / "teachers/checkpoints/4"
-        ).is_dir,
-        "between stages": (workdir / "teachers/complete.json").exists,
-        "before a step of the student": (student / "settings.json").exists,
-        "between log and checkpoint": lambda: num_lines(student / "metrics.jsonl") >= 1,
-    }
-    complete = {}
-    for condition in moments.values():
-        process = commands.start("run", *tiny(workdir))
-        wait_for(condition, process)
-        process.kill()
-        assert finish(process).code == -signal.SIGKILL
-        assert complete.items() <= completed_stages(workdir).items()
-        complete = completed_stages(workdir)
-    assert "teachers" in complete and "students/single_none" not in complete
-    done = succeed(commands.run("run", *tiny(workdir)))
-    assert "teachers: complete" in done.stdout
-    assert complete.items() <= completed_stages(workdir).items()
-    assert_same_run(workdir, finished)
-
-
-def completed_stages(workdir):
-    """What each completed stage holds, by its name."""
-    return {
-        stage: snapshot(workdir / stage)
-        for stage in STAGES
-        if (workdir / stage / "complete.json").exists()
-    }
-
-
-def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
-    workdir = tmp_path / "run"
-    teachers, student = workdir / "teachers", workdir / "students/be_disagreement"
-    moments = [
-        (signal.SIGTERM, (workdir / "config.json").exists),
-        (signal.SIGTERM, lambda: num_lines(teachers / "metrics.jsonl") >= 1),
-        (signal.SIGINT, lambda: num_lines(student / "metrics.jsonl") >= 1),
-    ]
-    for number, condition in moments:
-        process = commands.start("run", *tiny(workdir), env=LOG_COMPILES)
-        wait_for(condition, process)
-        process.send_signal(number)
-        done = finish(process)
-        assert done.code == 75
-        assert "Traceback" not in done.stderr
-        last = done.stderr.splitlines()[-1]
-        assert re.fullmatch("interrupted: .+; run the command again to go on", last)
-        if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
-            stage = teachers.with_name(found[1])
-            stage = stage if stage == teachers else student.with_name(found[1])
-            assert (stage / "checkpoints" / found[2]).is_dir()
-            assert not (stage / "complete.json").exists()
-    # The last one went on with the teachers, if they were left, and began a student.
-    assert 1 <= steps_compiled(done) <= 2
-    succeed(commands.run("run", *tiny(workdir)))
-    assert_same_run(workdir, finished)
-
-
-@pytest.mark.long
-def test_a_run_killed_at_random_goes_on_to_the_same_end(finished, commands, tmp_path):
-    draw = random.Random(0)
-    workdir = tmp_path / "run"
-    started = workdir / "config.json"
-    for kills in itertools.count():
-        before = started.stat().st_mtime_ns if started.exists() else 0
-        process = commands.start("run", *tiny(workdir))
-        wait_for(
-            lambda before=before: (
-                started.exists() and started.stat().st_mtime_ns > before
-            ),
-            process,
-        )
-        try:
-            # More and more, so that it comes to an end on any machine.
-            process.wait(timeout=draw.uniform(0, 2 + 0.1 * kills))
-            break
-        except subprocess.TimeoutExpired:
-            if kills % 3 == 0:  # as a cluster does it: asked first, killed soon after
-                process.terminate()
-                time.sleep(draw.uniform(0, 0.3))
-            process.kill()
-            finish(process)
-    succeed(finish(process))
-    assert kills > 3
-    assert_same_run(workdir, finished)
-
-
-def test_signals_are_asked_for_only_while_training():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(KeyboardInterrupt), signals.stop_requests() as should_stop:
-        assert not should_stop()
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert should_stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("the second one ends it at once")
-    survived = False
-    with pytest.raises(KeyboardInterrupt), signals.stop_requests():
-        os.kill(os.getpid(), signal.SIGINT)
-        survived = True
-    assert survived  # until it left, for nobody had asked
-    with signals.stop_requests():
-        pass
-    after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    assert after == before
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(server, tmp_path):
-    flags = [*tiny(tmp_path / "run"), "--config.teachers.learning_rate=1e30"]
-    done = server.run("train_teachers", *flags, "--config.teachers.schedule=constant")
-    assert done.code == 1
-    last = done.stderr.splitlines()[-1]
-    assert re.match(r"failed: teachers: the loss is (nan|inf) in epoch 1, at st", last)
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "run/teachers/complete.json").exists()
-
-
-def test_a_second_run_is_refused_where_the_first_one_writes(copied, server):
-    more = ",".join([*STUDENTS, "single_gaussian"])
-    before = snapshot(copied)
-    for command, flags, place in (
-        ("run", [], copied / "students/single_gaussian"),
-        ("distill", ["--only=single_gaussian"], copied / "students/single_gaussian"),
-        ("evaluate", [], copied),
-        ("report", [], copied),
-    ):
-        with lock.held(place):
-            done = server.run(command, *tiny(copied, more), *flags)
-        assert done.code == 2 and done.stderr.count("\n") == 1, done
-        told = f"error: {place} is being written by process {os.getpid()} on "
-        assert done.stderr.startswith(told)
-    (copied / "students/single_gaussian").rmdir()
-    # Not even `config.json`, whose settings would be those of another run.
-    assert snapshot(copied) == before
-    # What nobody writes can be made meanwhile.
-    with lock.held(copied / "students/single_gaussian"):
-        done = succeed(server.run("distill", *tiny(copied), "--only=single_none"))
-    assert done.stdout == "single_none: complete\n"
-
-
-def test_a_second_run_in_a_new_workdir_writes_nothing(server, tmp_path):
-    with lock.held(tmp_path / "teachers"):
-        before = snapshot(tmp_path)
-        done = server.run("run", *tiny(tmp_path), "--config.seed=1")
-        assert snapshot(tmp_path) == before  # no split of another seed, above all
-    assert done.code == 2
-    assert f"{tmp_path}/teachers is being written by process" in done.stderr
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_finished_run_looks_at_the_sums_of_what_it_rests_on(stage, copied, server):
-    name = "_CHECKPOINT_METADATA"
-    path = copied / stage / "variables" / name
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    before = snapshot(copied)
-    done = server.run("run", *tiny(copied), "--config.evaluation.max_subsets=1")
-    assert done.code == 2 and done.stderr.count("\n") == 1, done
-    told = f"error: {copied / stage}/variables is damaged: {name} has changed since"
-    assert done.stderr.startswith(told)
-    assert snapshot(copied) == before
-
-
-def test_damaged_teachers_of_another_run_are_refused(copied, server, tmp_path):
-    name = "_CHECKPOINT_METADATA"
-    (copied / "teachers/variables" / name).unlink()
-    flags = [*tiny(tmp_path / "run"), f"--config.teachers_workdir={copied}"]
-    done = server.run("run", *flags)
-    assert done.code == 2
-    assert f"{copied}/teachers/variables is damaged: {name} is missing" in done.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
-    """Of programs that are compiled already: these are files, too."""
-    workdir = tmp_path / "run"
-    for limit, place in ((8000, "teachers/checkpoints"), (2000, "config.json")):
-        done = server.run("run", *tiny(workdir), max_file_bytes=limit)
-        last = done.stderr.splitlines()[-1]
-        assert done.code == (1 if limit == 8000 else 2) and "File too large" in last
-        assert str(workdir / place) in last
-        assert "Traceback" not in done.stderr
-    assert not (workdir / "teachers/complete.json").exists()
-
-
-# --- Other teachers, other data, several devices ----------------------------
-
-
-def test_students_of_another_runs_teachers(finished, server, tmp_path):
-    workdir = tmp_path / "run"
-    before = snapshot(finished)
-    flags = [*tiny(workdir, "single_none"), "--config.seed=1"]
-    flags.append(f"--config.teachers_workdir={finished}")
-    # Not read: these are the settings of teachers that are there already.
-    flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
-    done = succeed(server.run("run", *flags))
-    assert f"teachers: those of {finished / 'teachers'}" in done.stdout
-    assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
-    assert snapshot(finished) == before
-    assert not (workdir / "teachers").exists()
-    assert not (workdir / "split.npz").exists()
-    for name in ("teachers", "single_none"):
-        with (
-            np.load(workdir / "predictions" / f"{name}.npz") as ours,
-            np.load(finished / "predictions" / f"{name}.npz") as theirs,
-        ):
-            for part in ("validation_labels", "test_labels"):
-                np.testing.assert_array_equal(ours[part], theirs[part])
-            same = np.array_equal(ours["test_probs"], theirs["test_probs"])
-            assert same == (name == "teachers")
-    ensemble, student = read_rows(workdir)[:2], read_rows(workdir)[2]
-    assert without_times(ensemble) == without_times(read_rows(finished)[:2])
-    assert student["seed"] == 1 and ensemble[0]["seed"] == 0
-
-
-def test_seeds_are_summarised(finished, server, tmp_path):
-    workdir, out = tmp_path / "run", tmp_path / "out"
-    succeed(server.run("run", *tiny(workdir, "single_none"), "--config.seed=1"))
-    workdirs = f"--workdirs={workdir},{finished}"
-    before = snapshot(finished)
-    done = succeed(server.run("summarize", workdirs, f"--out={out}"))
-    assert snapshot(finished) == before
-    assert "DE-2" in done.stdout and f"Summary: {out}/summary.md" in done.stdout
-    files = {"cnll.svg", "argument.svg", "pareto.svg", "summary.json", "summary.md"}
-    assert {path.name for path in out.iterdir()} == files
-    found = json.loads((out / "summary.json").read_text())
-    only = [f"{name} is in the runs of these seeds only: 0." for name in STUDENTS[:2]]
-    assert found["notes"][:2] == only
-    runs = [{row["model"]: row for row in read_rows(w)} for w in (finished, workdir)]
-    for model in found["models"]:
-        rows = [run[model["model"]] for run in runs if model["model"] in run]
-        for name in ("accuracy", "cnll", "brier", "train_seconds"):
-            values = [row[name] for row in rows]
-            assert model[name]["mean"] == pytest.approx(np.mean(values))
-            if len(values) == 2:
-                spread = abs(values[0] - values[1]) / 2
-                assert model[name]["se"] == pytest.approx(spread)
-    for row in found["comparisons"]:
-        assert row["baseline"] == "single_none" and row["seeds"] == [0]
-        theirs = runs[0][row["model"]]["cnll"] - runs[0]["single_none"]["cnll"]
-        assert row["cnll"]["mean"] == pytest.approx(theirs, abs=1e-9)
-    assert [row["model"] for row in found["comparisons"]] == STUDENTS[:2]
-    for flags, said in (
-        ([workdirs, "--baseline=kd"], "baseline=kd is no student of these runs"),
-        ([], "workdirs is empty"),
-        ([workdirs, "runs/other"], "unexpected argument 'runs/other'"),
-    ):
-        done = server.run("summarize", *flags, f"--out={out}/new")
-        assert done.code == 2 and done.stderr.startswith(f"error: {said}"), done
-        assert not (out / "new").exists()
-
-
-def write_tfds(root, parts):
-    import tensorflow_datasets as tfds
-
-    from edp import data
-
-    class EdpDigits(tfds.core.GeneratorBasedBuilder):
-        """The digits, kept in their order."""
-
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self):
-            features = {
-                "image": tfds.features.Image(shape=(8, 8, 1)),
-                "label": tfds.features.ClassLabel(num_classes=10),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict(features),
-                supervised_keys=("image", "label"),
-                disable_shuffling=True,
-            )
-
-        def _split_generators(self, dl_manager):
-            del dl_manager
-            return {part: self._generate_examples(*parts[part]) for part in parts}
-
-        def _generate_examples(self, images, labels):
-            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield i, {"image": image, "label": label}
-
-    config = {"source": "tfds", "name": "edp_digits", "data_dir": str(root)}
-    config |= {"image_shape": (8, 8, 1), "num_classes": 10, "validation_size": 40}
-    data.create_dataset(config, seed=0)  # prepares the set
-    return [
-        f"--config.data.{key}={config[key]}" for key in ("source", "name", "data_dir")
-    ]
-
-
-def test_every_source_of_data_without_tensorflow(commands, tmp_path):
-    """The same digits by three ways give the same networks, bit for bit."""
-    code = (
-        "import runpy, sys\n"
-        "sys.argv[0] = 'launch.run'\n"
-        "try:\n"
-        "    runpy.run_module('launch.run', run_name='__main__', alter_sys=True)\n"
-        "finally:\n"
-        "    names = 'tensorflow', 'tensorflow_datasets'\n"
-        "    print('imported:', *(name for name in names if name in sys.modules))\n"
-    )
-    parts = digits_by_class()
-    found = {}
-    for write in (write_npz, write_folder, write_tfds):
-        workdir = tmp_path / write.__name__
-        flags = [*tiny(workdir, "single_conf_ods"), *write(tmp_path, parts)]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        done = succeed(finish(commands.popen(["-c", code, *flags], **streams)))
-        imported = done.stdout.splitlines()[-1]
-        expected = "imported:" + " tensorflow_datasets" * (write is write_tfds)
-        assert imported.strip() == expected
-        assert done.stderr.count("epoch") == 6
-        found[write.__name__] = (
-            variables(workdir / "teachers"),
-            variables(workdir / "students/single_conf_ods"),
-            without_times(read_rows(workdir)),
-        )
-    assert found["write_npz"] == found["write_folder"] == found["write_tfds"]
-    accuracies = [row["accuracy"] for row in found["write_npz"][-1]]
-    assert len(accuracies) == 3
-
-
-def test_a_mesh_compiles_the_step_once_and_changes_little(finished, commands, tmp_path):
-    devices = "--xla_force_host_platform_device_count=2"
-    flags = f"--xla_backend_optimization_level=0 {devices}"
-    done = commands.run(
-        "train_teachers",
-        *tiny(tmp_path / "run"),
-        "--config.mesh.member=2",
-        env=LOG_COMPILES | {"XLA_FLAGS": flags},
-    )
-    assert steps_compiled(succeed(done)) == 1
-    ours, theirs = read_log(tmp_path / "run/teachers"), read_log(finished / "teachers")
-    for one, other in zip(ours, theirs, strict=True):
-        for name in one:
-            np.testing.assert_allclose(one[name], other[name], rtol=1e-3)

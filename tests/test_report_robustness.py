@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from test_report import Page, make_run, points, read_page, student
+from report_pages import Page, make_run, points, read_page, student
 
 from edp import report
 from edp.report import corrupted, unseen

@@ -7,7 +7,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 import pytest
-from test_report import HOSTILE, make_run, read_page
+from report_pages import HOSTILE, make_run, read_page
 
 from edp import predictions, report
 from edp.data.arrays import read_arrays

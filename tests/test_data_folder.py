@@ -1,0 +1,103 @@
+"""Tests of images in a directory for each class."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_data import check_form, create, make_config, make_npz_like, numbers, refused
+
+
+def write_image(path, value, size=(5, 4), mode="L", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, value).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes, 6 training and 2 test images each, written out of order."""
+    root = tmp_path / "images"
+    for label, name in enumerate(["bird", "ape"]):
+        for index in reversed(range(6)):
+            write_image(root / "train" / name / f"{index}.png", 10 * label + index)
+        write_image(root / "test" / name / "a.PNG", 100 + label)
+        write_image(root / "test" / name / "b.jpeg", 200 + label, quality=100)
+    (root / "train" / "ape" / "notes.txt").write_text("not an image")
+    (root / "train" / ".cache").mkdir()
+    return make_config(
+        source="folder",
+        path=str(root),
+        image_shape=(4, 5, 1),
+        num_classes=2,
+        validation_size=4,
+        validation="last",
+    )
+
+
+def test_folder_end_to_end(folder):
+    dataset = create(folder)
+    check_form(dataset)
+    assert dataset.class_names == ("ape", "bird")
+    assert numbers(dataset.train) == [10, 11, 12, 13, 14, 15, 0, 1]
+    assert dataset.train.labels.tolist() == [0] * 6 + [1] * 2
+    assert numbers(dataset.validation) == [2, 3, 4, 5]
+    assert numbers(dataset.test) == [101, 201, 100, 200]
+
+
+@pytest.mark.parametrize("name", ["validation", "val"])
+def test_folder_reads_its_own_validation_split_in_colour(folder, name):
+    root = pathlib.Path(folder.path)
+    write_image(root / name / "bird" / "x.png", (1, 2, 3), mode="RGB")
+    folder.image_shape, folder.validation_size = (4, 5, 3), None
+    dataset = create(folder)
+    assert len(dataset.train.labels) == 12
+    assert dataset.validation.labels.tolist() == [1]
+    assert np.unique(dataset.validation.images.reshape(-1, 3), axis=0).tolist() == [
+        [1, 2, 3]
+    ]
+    # A grey file has three equal channels.
+    assert (dataset.train.images == dataset.train.images[..., :1]).all()
+    write_image(root / "val" / "bird" / "x.png", 0)
+    write_image(root / "validation" / "bird" / "x.png", 0)
+    refused(folder, "both validation and val")
+
+
+def test_folder_refuses_what_it_cannot_use(folder):
+    root = pathlib.Path(folder.path)
+    path = root / "train" / "ape" / "3.png"
+    good = path.read_bytes()
+
+    write_image(path, 0, size=(5, 6))
+    refused(folder, path, "6x5", "4x5")
+    path.write_bytes(good[:-20])
+    refused(folder, path, "cannot read")
+    path.write_bytes(b"not an image")
+    refused(folder, path, "cannot read")
+    write_image(path, 0, mode="I;16")
+    refused(folder, path, "I;16", "8 bits")
+    path.write_bytes(good)
+    create(folder)
+
+    folder.image_shape = (4, 5, 2)
+    refused(folder, "data.image_shape is (4, 5, 2)", "1 or 3 channels")
+    folder.image_shape = (4, 5, 1)
+    folder.num_classes = 3
+    refused(folder, "data.num_classes is 3", "has 2 classes")
+    folder.num_classes = 2
+
+    unknown = root / "test" / "cow"
+    write_image(unknown / "a.png", 0)
+    refused(folder, unknown, "ape, bird")
+    (unknown / "a.png").unlink()
+    unknown.rmdir()
+    empty = root / "train" / "cow"
+    empty.mkdir()
+    refused(folder, empty, "no images", ".jpeg")
+    empty.rmdir()
+    (root / "val").mkdir()
+    refused(folder, root / "val", "has no directories")
+    (root / "val").rmdir()
+    (root / "test").rename(root / "tests")
+    refused(folder, root / "test", "not a directory")
+    refused(make_npz_like(folder, root / "none"), "does not exist", root / "none")
+    refused(make_npz_like(folder, ""), "data.path is ''", "'folder'")
