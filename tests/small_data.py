@@ -82,5 +82,5 @@ def write_npz(path, **changes):
     )
 
 
-def make_npz_like(config, path):
+def with_path(config, path):
     return ConfigDict({**config, "path": path and str(path)})

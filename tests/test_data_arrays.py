@@ -9,10 +9,10 @@ from small_data import (
     check_form,
     create,
     make_config,
-    make_npz_like,
     numbered,
     numbers,
     refused,
+    with_path,
     write_npz,
 )
 
@@ -175,7 +175,7 @@ def test_npz_refuses_files_that_are_not_npz(npz, tmp_path):
         (tmp_path / name).write_bytes(content)
     np.save(tmp_path / "array.npy", np.zeros(3))
     for name in [*contents, "array.npy"]:
-        refused(make_npz_like(npz, tmp_path / name), name, "plain arrays")
-    refused(make_npz_like(npz, tmp_path / "absent.npz"), "absent.npz", "not exist")
-    refused(make_npz_like(npz, tmp_path), tmp_path, "plain arrays")
-    refused(make_npz_like(npz, None), "data.path is None", "'npz'")
+        refused(with_path(npz, tmp_path / name), name, "plain arrays")
+    refused(with_path(npz, tmp_path / "absent.npz"), "absent.npz", "not exist")
+    refused(with_path(npz, tmp_path), tmp_path, "plain arrays")
+    refused(with_path(npz, None), "data.path is None", "'npz'")

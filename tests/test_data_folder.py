@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import check_form, create, make_config, make_npz_like, numbers, refused
+from small_data import check_form, create, make_config, numbers, refused, with_path
 
 
 def write_image(path, value, size=(5, 4), mode="L", **options):
@@ -99,5 +99,5 @@ def test_folder_refuses_what_it_cannot_use(folder):
     (root / "val").rmdir()
     (root / "test").rename(root / "tests")
     refused(folder, root / "test", "not a directory")
-    refused(make_npz_like(folder, root / "none"), "does not exist", root / "none")
-    refused(make_npz_like(folder, ""), "data.path is ''", "'folder'")
+    refused(with_path(folder, root / "none"), "does not exist", root / "none")
+    refused(with_path(folder, ""), "data.path is ''", "'folder'")
