@@ -102,6 +102,9 @@ def create_perturber(
     make_teachers: Callable[[Any], Teachers],
     variables: Any,
     batch_size: int,
+    *,
+    matched: Callable[[Any, jax.Array], jax.Array] | None = None,
+    student_variables: Any = None,
 ) -> Callable[[jax.Array, np.ndarray, float], np.ndarray]:
     """Perturbs images as distillation does, in one program for all step sizes.
 
@@ -110,6 +113,8 @@ def create_perturber(
       make_teachers: variables -> `Teachers`.
       variables: stacked.
       batch_size: images at a time.
+      matched: that of the `Student` which the perturbation looks at; None without.
+      student_variables: those that `matched` takes.
 
     Returns:
       A function of a PRNG key, images uint8 [N, H, W, C] and the step size to
@@ -117,9 +122,10 @@ def create_perturber(
     """
 
     @functools.partial(jax.jit, compiler_options=cpu.compiler_options())
-    def step(variables, key, x, step_size):
+    def step(variables, student_variables, key, x, step_size):
         perturb = create_perturbation(step_size)
-        return perturb(key, data.to_float(x), make_teachers(variables))
+        student = matched and functools.partial(matched, student_variables)
+        return perturb(key, data.to_float(x), make_teachers(variables), student)
 
     def perturb_in_batches(key, images, step_size):
         size = min(batch_size, len(images))
@@ -128,7 +134,8 @@ def create_perturber(
             # The last batch starts early enough to be full: one shape, one program.
             first = min(start, len(images) - size)
             batch_key = jax.random.fold_in(key, start)
-            x = step(variables, batch_key, images[first:][:size], step_size)
+            x = images[first:][:size]
+            x = step(variables, student_variables, batch_key, x, step_size)
             moved.append(sharding.fetch(x)[start - first :])
         return np.concatenate(moved)
 

@@ -3,7 +3,7 @@
 import functools
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,11 @@ def write_analysis(experiment: Experiment) -> None:
     perturbed as for each student (once where several perturb alike), and at each of
     `evaluation.step_sizes`, named '<student>@<step size>' (once where they perturb
     alike but for the step size). `students`: each completed student beside its
-    teachers on training, test and its own perturbed inputs.
+    teachers on training, test and its own perturbed inputs. `notes`: sentences on
+    what is left out.
+
+    A perturbation that looks at the student is given the completed one, as training
+    gives it the one in training: no two students with members perturb alike then.
     """
     config = experiment.config
     students = {
@@ -42,6 +46,7 @@ def write_analysis(experiment: Experiment) -> None:
     }
     records = {name: stages.student_stage(experiment, name).record for name in students}
     complete = {name: record["id"] for name, record in records.items() if record}
+    looked_at, left_out = _looked_at(experiment, students, complete)
     made_from = {
         "teachers": stages.teachers_record(experiment)["id"],
         "students": complete,
@@ -49,6 +54,8 @@ def write_analysis(experiment: Experiment) -> None:
             name: settings.perturbation_settings(student)
             for name, student in students.items()
         },
+        "looked_at": looked_at,
+        "left_out": left_out,
         "seed": config.seed,
         "dtype": config.dtype,
         **{key: config.evaluation[key] for key in _EVALUATION_KEYS},
@@ -61,11 +68,12 @@ def write_analysis(experiment: Experiment) -> None:
     if processes.from_first(made):
         return
 
-    rows, views = _look_at_teachers(experiment, students)
+    perturbed = {n: s for n, s in students.items() if n not in left_out}
+    rows, views = _look_at_teachers(experiment, perturbed, looked_at)
     of_students = []
     for name in complete:
         of_students += _look_at_student(experiment, name, students[name], views)
-    shown = _first_alike(students)
+    shown = _first_alike(perturbed, apart=looked_at)
     shown = {name: views[name] for name in shown.values() if name in views}
     gallery = analysis.gallery(
         {"clean": views["train"], **shown}, config.evaluation.gallery_size
@@ -74,12 +82,48 @@ def write_analysis(experiment: Experiment) -> None:
     names = np.array(experiment.dataset.class_names)
     np.savez_compressed(buffer, class_names=names, **gallery)
     workdir.write_bytes(gallery_path, buffer.getvalue())
-    result = {"made_from": made_from, "diversity": rows, "students": of_students}
+    result = {
+        "made_from": made_from,
+        "diversity": rows,
+        "students": of_students,
+        "notes": [
+            f"Inputs perturbed as for {name} are left out: "
+            f"{students[name]['perturbation']} looks at the student's members, "
+            f"and {why}."
+            for name, why in left_out.items()
+        ],
+    }
     workdir.write_json(path, result)
 
 
+def _looked_at(
+    experiment: Experiment, students: Students, complete: Collection[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The students whose own members their perturbation looks at.
+
+    Returns:
+      The names of those that are complete and have these members; and by the names
+      of the others the reason why these cannot be looked at.
+    """
+    looked_at, left_out = [], {}
+    for name, section in students.items():
+        methods = perturbations.methods(section["perturbation"])
+        if not any(method.uses_student for method in methods):
+            continue
+        student = stages.create_student(experiment, name)
+        if student.matched is None:
+            continue  # the teachers' alone, in training too
+        if student.num_members == 1:
+            left_out[name] = "the finished student no longer has them"
+        elif name not in complete:
+            left_out[name] = "the student is not trained yet"
+        else:
+            looked_at.append(name)
+    return looked_at, left_out
+
+
 def _look_at_teachers(
-    experiment: Experiment, students: Students
+    experiment: Experiment, students: Students, looked_at: Collection[str]
 ) -> tuple[Rows, dict[str, analysis.View]]:
     """The rows of `diversity`; and by name the views that are clean or a student's."""
     evaluation = experiment.config.evaluation
@@ -103,18 +147,22 @@ def _look_at_teachers(
         "test": look("test", np.float32(test.images) / 255, test.labels),
     }
     students = {n: s for n, s in students.items() if s["perturbation"] != "none"}
-    leaders = _first_alike(students, but=["step_size"])
-    perturbers = {
-        name: analysis.create_perturber(
+    leaders = _first_alike(students, but=["step_size"], apart=looked_at)
+    perturbers = {}
+    for name in dict.fromkeys(leaders.values()):
+        own: dict[str, Any] = {}
+        if name in looked_at:
+            student, student_variables = stages.load_student(experiment, name)
+            own.update(matched=student.matched, student_variables=student_variables)
+        perturbers[name] = analysis.create_perturber(
             functools.partial(_create_perturbation, students[name]),
             functools.partial(
                 stages.make_teachers, experiment, experiment.build_model()
             ),
             variables,
             evaluation.batch_size,
+            **own,
         )
-        for name in leaders.values()
-    }
     key = rng.stream(experiment.key, "analysis")
 
     def look_at_perturbed(inputs, name, step_size):
@@ -126,7 +174,7 @@ def _look_at_teachers(
         name: settings.perturbation_settings(student).get("step_size")
         for name, student in students.items()
     }
-    for name, first in _first_alike(students).items():
+    for name, first in _first_alike(students, apart=looked_at).items():
         if name == first:
             views[name] = look_at_perturbed(name, name, steps[name])
         views[name] = views[first]
@@ -165,12 +213,19 @@ def _create_perturbation(student: Mapping[str, Any], step_size):
     return perturbations.create_perturbation({**student, "step_size": step_size})
 
 
-def _first_alike(students: Students, but: Sequence[str] = ()) -> dict[str, str]:
-    """By name, the first student that perturbs alike, but for some settings."""
+def _first_alike(
+    students: Students, but: Sequence[str] = (), apart: Collection[str] = ()
+) -> dict[str, str]:
+    """By name, the first student that perturbs alike, but for some settings.
+
+    No student in `apart` perturbs like another.
+    """
     firsts: dict[tuple, str] = {}
     result = {}
     for name, student in students.items():
         own = settings.perturbation_settings(student).items()
         alike = tuple(item for item in own if item[0] not in but)
+        if name in apart:
+            alike = (*alike, name)
         result[name] = firsts.setdefault(alike, name)
     return result

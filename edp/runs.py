@@ -33,6 +33,7 @@ class Run(NamedTuple):
       rows: of `results.json`.
       diversity: of `analysis.json`, the teachers'; empty where it is not there.
       students: of `analysis.json`, students beside their teachers.
+      notes: of `analysis.json`, sentences on what it leaves out.
       ood: rows of `ood.json`; empty where it is not there.
       corruptions: rows of `corruptions.json`.
     """
@@ -42,6 +43,7 @@ class Run(NamedTuple):
     rows: Rows
     diversity: Rows
     students: Rows
+    notes: list[str]
     ood: Rows
     corruptions: Rows
 
@@ -156,6 +158,7 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
         rows=rows,
         diversity=_rows(analysis.get("diversity", []), path / "analysis.json"),
         students=_rows(analysis.get("students", []), path / "analysis.json"),
+        notes=_sentences(analysis.get("notes", []), path / "analysis.json"),
         **{
             name: _rows(
                 _read_mapping(path / f"{name}.json").get("rows", []),
@@ -164,6 +167,12 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
             for name in ("ood", "corruptions")
         },
     )
+
+
+def _sentences(value: Any, path: pathlib.Path) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise InputError(f"{path} does not hold notes: a list of strings is expected")
+    return value
 
 
 def _read_mapping(path: pathlib.Path) -> dict[str, Any]:

@@ -165,6 +165,7 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
         )
     if without := [run.name for run in runs if not run.diversity]:
         notes.append(f"There is no analysis.json of {', '.join(without)}.")
+    notes += dict.fromkeys(note for run in runs for note in run.notes)
     bound = {
         row["model"]
         for run in runs

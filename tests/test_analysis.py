@@ -1,13 +1,24 @@
 """The analysis: values computed by hand, and identities."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+import optax
 import pytest
 
-from edp import analysis, disagreements, ensemble, perturbations
+from edp import (
+    analysis,
+    disagreements,
+    distill,
+    ensemble,
+    models,
+    perturbations,
+    students,
+)
 
 LOG = math.log
 
@@ -105,6 +116,63 @@ def test_one_program_perturbs_by_every_step_size(name):
     np.testing.assert_allclose(changes[1], 2 * changes[0], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["single", "batch_ensemble"])
+def test_the_student_is_passed_as_training_passes_it(kind):
+    images = np.random.default_rng(0).integers(90, 160, (3, 4, 4, 1)).astype(np.uint8)
+    x = images / np.float32(255)
+    build_model = functools.partial(
+        models.create_model,
+        ml_collections.ConfigDict({"name": "convnet", "width": 4}),
+        num_classes=3,
+        mean=(0.5,),
+        std=(0.25,),
+    )
+    student = students.create_student(
+        {"student": kind, "alpha": 0.9, "temperature": 1.0, "factor_init": "normal"},
+        build_model,
+        num_members=2,
+        training_steps=1,
+    )
+    taught = []
+
+    def loss(variables, batch, key):
+        taught.append(batch.perturbed)
+        model_state = {k: v for k, v in variables.items() if k != "params"}
+        return jnp.zeros(len(batch.image)), (model_state, {})
+
+    def create(step_size):
+        # Moves by what it is given, whatever the key.
+        def perturb(key, x, teachers, student=None):
+            move = 0.0 if student is None else student(x).std(axis=(0, 2))
+            return x + step_size * (1 + jnp.reshape(move, (-1, 1, 1, 1)))
+
+        return perturb
+
+    teachers = ensemble.teachers_from_functions([lambda x: x[:, 0, :3, 0]] * 2)
+    tx = optax.sgd(0.1)
+    state = distill.create_state(student, tx, jax.random.key(0), x[:1])
+    distill.distill_step(
+        state,
+        {"image": jnp.asarray(x), "label": jnp.zeros(3, int)},
+        jax.random.key(1),
+        student=student._replace(loss=loss),
+        teachers=teachers,
+        perturb=create(0.01),
+        tx=tx,
+    )
+    perturb = analysis.create_perturber(
+        create,
+        lambda _: teachers,
+        {},
+        batch_size=2,
+        matched=student.matched,
+        student_variables=state.variables,
+    )
+    moved = perturb(jax.random.key(2), images, 0.01)
+    np.testing.assert_allclose(moved, taught[0], atol=1e-6)
+    assert (moved > x + 0.0101).all() == (kind == "batch_ensemble")
+
+
 def test_the_first_alike_stands_for_all():
     students = {
         "a": {"perturbation": "ods", "step_size": 0.1, "quantity": "variance"},
@@ -121,3 +189,5 @@ def test_the_first_alike_stands_for_all():
     assert [first[name] for name in names] == list("abcacfgh")
     first = disagreements._first_alike(students, but=["step_size"])
     assert [first[name] for name in names] == list("aacacfgg")
+    first = disagreements._first_alike(students, but=["step_size"], apart="ceg")
+    assert [first[name] for name in names] == list("aacaefgh")

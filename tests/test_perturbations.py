@@ -460,6 +460,14 @@ def test_bound_perturbations(name):
     assert (moved == x).all() == (name == "none")
     if name == "none":
         assert perturb(jax.random.key(0), x, teachers) is x
+    read = []
+
+    def student(x):
+        read.append(x)
+        return all_logits(x)
+
+    perturb(jax.random.key(0), x, teachers, student)
+    assert bool(read) == perturbations.PERTURBATIONS[name].uses_student
 
 
 def test_random_members_are_some_that_differ_drawn_anew():

@@ -100,10 +100,18 @@ def check_random_members(name: str, value: int | None, num_members: int) -> None
 
 
 class Method(NamedTuple):
-    """A perturbation and what of the teachers it looks at."""
+    """A perturbation and what of the teachers it looks at.
+
+    Attributes:
+      fn: the perturbation.
+      view: (key, teachers, student) -> the function of x that `fn` takes.
+      uses_student: whether `view` reads the student, where it has a member for each
+        teacher: then x̃ depends on the student's variables.
+    """
 
     fn: Callable[..., jax.Array]
     view: Callable[..., Callable[[jax.Array], jax.Array]]
+    uses_student: bool = False
 
 
 PERTURBATIONS: dict[str, Method] = {
@@ -113,7 +121,7 @@ PERTURBATIONS: dict[str, Method] = {
     "ods": Method(ods, random_member),
     "conf_ods": Method(conf_ods, random_member),
     "disagreement": Method(disagreement, members),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair),
+    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True),
 }
 
 

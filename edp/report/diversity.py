@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from edp.report import curves, figures
 from edp.report.files import load_json, read
-from edp.report.markup import Section, absent, figure, shorten, unbroken
+from edp.report.markup import Section, absent, figure, paragraph, shorten, unbroken
 from edp.report.rows import Row, is_plain, number, series_by_student
 
 _CLEAN = {"train": "training inputs", "test": "test inputs"}
@@ -45,7 +45,9 @@ def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     bars = _bars([e for e in own if str(e.get("inputs")) not in plain], colours)
     steps = _curves(entries, colours)
     students = _students(analysis.get("students") or [])
-    return Section(bars.html + steps.html + students, {**bars.figures, **steps.figures})
+    notes = "".join(paragraph(str(n), "note") for n in analysis.get("notes") or [])
+    body = bars.html + notes + steps.html + students
+    return Section(body, {**bars.figures, **steps.figures})
 
 
 def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
