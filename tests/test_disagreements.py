@@ -82,8 +82,7 @@ def test_views_are_of_one_student_where_it_is_looked_at(experiment, written):
 
 @pytest.mark.parametrize("name", ["be_b", "single_b"])
 def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
-    model, variables = stages.load_teachers(experiment)
-    teachers = stages.make_teachers(experiment, model, variables)
+    teachers = stages.make_teachers(experiment, *stages.load_teachers(experiment))
     student, own = stages.load_student(experiment, name)
     section = settings.student_settings(experiment.config, name)
     perturb = perturbations.create_perturbation(section)
@@ -91,10 +90,16 @@ def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
     key = jax.random.fold_in(rng.stream(experiment.key, "analysis"), 0)
     x = images / np.float32(255)
     matched = student.matched and functools.partial(student.matched, own)
-    moved = jax.jit(lambda x: perturb(key, x, teachers, matched))(x)
-    probs = np.asarray(jax.nn.softmax(teachers.all_logits(moved)))
-    view = analysis.View(np.asarray(moved), np.asarray(labels), probs)
-    expected = analysis.compare(view, np.asarray(student.predict(own, moved)), 1.0)
+
+    @jax.jit
+    def look(x):
+        moved = perturb(key, x, teachers, matched)
+        logits = teachers.all_logits(moved)
+        return moved, jax.nn.softmax(logits), student.predict(own, moved)
+
+    moved, probs, student_probs = map(np.asarray, look(x))
+    view = analysis.View(moved, np.asarray(labels), probs)
+    expected = analysis.compare(view, student_probs, 1.0)
     (row,) = (
         row
         for row in written["students"]

@@ -10,11 +10,11 @@ import sys
 
 import documents
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
+from untrained_runs import finish_student, finish_teachers
 
 from edp import experiment as experiments
 from edp import (
@@ -45,24 +45,6 @@ WITHOUT_EDP = (
 )
 
 
-def draw(shapes):
-    """Variables of these shapes, without the time that initialising takes."""
-    rng = np.random.default_rng(0)
-
-    def leaf(path, like):
-        values = rng.normal(0, 1, like.shape)
-        if path[-1].key == "kernel":
-            values *= 2 if "head" in jax.tree_util.keystr(path) else 1
-            values *= np.sqrt(2 * like.shape[-1] / like.size)
-        elif path[-1].key in ("bias", "mean"):
-            values *= 0.1
-        else:
-            values = 1 + 0.2 * np.abs(values)
-        return jnp.asarray(values, like.dtype)
-
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
-
-
 def create_run(directory, kinds, **teachers):
     """An evaluated run of networks that are made up; none is trained."""
     config = tiny.get_config()
@@ -77,21 +59,9 @@ def create_run(directory, kinds, **teachers):
     run = experiments.create_experiment(config, directory)
     experiments.record(run)
 
-    def complete(stage, shapes, num_networks):
-        stage.begin()
-        record = {"train_seconds": 1.0}
-        stages.complete(stage, draw(shapes), record, num_networks)
-
-    stage = workdir.Stage(run.teachers_dir, run.teacher_dependencies)
-    shapes = stages.teachers_like(run, run.build_model())
-    complete(stage, shapes, run.kind.num_kept(run.num_members))
+    finish_teachers(run, 0)
     for kind in kinds:
-        student = stages.create_student(run, kind)
-        init = functools.partial(student.init, run.key)
-        shapes = jax.eval_shape(
-            lambda x, s=student, i=init: s.finalise(i(x)), run.example
-        )
-        complete(stages.student_stage(run, kind), shapes, 1)
+        finish_student(run, kind, 0)
     # What is fitted to networks that know nothing would make all classes as likely.
     rows = [{**row, "temperature": TEMPERATURE} for row in results.collect_rows(run)]
     workdir.write_json(directory / "results.json", rows)

@@ -4,21 +4,23 @@ import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 import sklearn.metrics
-from untrained_runs import finish_student, finish_teachers
 
 from configs import default
 from edp import (
     corruptions,
     data,
     detection,
+    ensemble,
     metrics,
     results,
     robustness,
     stages,
     uncertainty,
+    workdir,
 )
 from edp import experiment as experiments
 from edp.errors import InputError
@@ -44,6 +46,26 @@ def make_config(unseen, **settings):
     for name, kind in STUDENTS.items():
         config.students[name] = default.student(config, student=kind)
     return config
+
+
+def finish_teachers(experiment, seed):
+    model = experiment.build_model()
+    keys = jax.random.split(jax.random.key(seed), experiment.num_members)
+    variables = jax.jit(ensemble.init, static_argnums=0)(
+        model, keys, experiment.example
+    )
+    stage = workdir.Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    stage.begin()
+    stages.complete(stage, variables, {"train_seconds": 1.0}, experiment.num_members)
+
+
+def finish_student(experiment, name, seed):
+    student = stages.create_student(experiment, name)
+    init = jax.jit(lambda key, x: student.finalise(student.init(key, x)))
+    variables = init(jax.random.key(seed), experiment.example)
+    stage = stages.student_stage(experiment, name)
+    stage.begin()
+    stages.complete(stage, variables, {"train_seconds": 1.0}, 1)
 
 
 def evaluate(experiment):

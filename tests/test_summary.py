@@ -343,6 +343,12 @@ def test_shared_teachers_and_bounds_are_told(copies):
     assert notes[1].endswith("doubtful, for single_ods.")
 
 
+def test_a_note_of_several_analyses_is_told_once(copies):
+    for copy, notes in zip(copies, (["One."], ["One.", "Two."]), strict=True):
+        rewrite(copy / "analysis.json", lambda a, notes=notes: a.update(notes=notes))
+    assert summary.summarize(runs.read_runs(copies))["notes"] == ["One.", "Two."]
+
+
 def set_in(section, **values):
     return lambda config: config[section].update(values)
 
@@ -365,6 +371,7 @@ def set_in(section, **values):
             lambda a: a.update(students=3),
             "analysis.json does not hold rows",
         ),
+        ("analysis", lambda a: a.update(notes="x"), "does not hold notes"),
         ("analysis", lambda a: [1], "analysis.json is not a mapping"),
     ],
 )
