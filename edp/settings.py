@@ -16,7 +16,7 @@ from edp.corruptions import CORRUPTIONS
 from edp.errors import InputError
 from edp.kinds import KINDS
 from edp.models import MODELS, Classifier
-from edp.perturbations import PERTURBATIONS, QUANTITIES, methods
+from edp.perturbations import PERTURBATIONS, QUANTITIES, Method, methods
 from edp.rules import (
     ANYTHING,
     BOOL,
@@ -49,8 +49,15 @@ _UNLESS = {"bootstrap": False, "kind": "deep", "dropout_rate": None}
 # Keywords of students that are no settings of theirs: M is the teachers', and the
 # steps follow from the epochs.
 _DERIVED = {"num_members", "training_steps"}
+
+
+def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
+    """Functions of inputs and their views of the teachers."""
+    return itertools.chain.from_iterable(one.functions for one in perturbations)
+
+
 # Kinds of student, perturbations and these's views of the teachers: all functions.
-_ALL = [*STUDENTS.values(), *itertools.chain(*PERTURBATIONS.values())]
+_ALL = [*STUDENTS.values(), *_functions(PERTURBATIONS.values())]
 
 
 _PERTURBATION = Rule(
@@ -263,7 +270,7 @@ def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, 
 def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
     """Of a student's settings, those that decide how its inputs are perturbed."""
     name = student["perturbation"]
-    read = {"perturbation", *_keywords(itertools.chain(*methods(name)))}
+    read = {"perturbation", *_keywords(_functions(methods(name)))}
     return {key: student[key] for key in student if key in read.difference(_MANNER)}
 
 
@@ -282,7 +289,7 @@ def student_dependencies(
 ) -> dict[str, Any]:
     """Everything that a student depends on: `teachers` is what its teachers do."""
     chosen = student_settings(config, name)
-    own = itertools.chain(*methods(chosen["perturbation"]))
+    own = _functions(methods(chosen["perturbation"]))
     read = _keywords([STUDENTS[chosen["student"]], *own])
     any_reads = _keywords(_ALL)
     return {
