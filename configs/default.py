@@ -102,7 +102,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.mixup_alpha = 1.0  # mixup: a of Beta(a, a), of which the shares are drawn
     distill.temperature = 1.0  # τ, of targets, student and perturbation
     distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
-    distill.clean_pass = True  # False: the label term too on perturbed inputs
+    distill.clean_pass = True  # False: the label term too on perturbed inputs (of
+    # mixtures with mixed labels)
     distill.factor_init = "normal"  # batch_ensemble: or "sign", "ones"
     distill.rank_one_lr_factor = 0.5  # batch_ensemble: of the learning rate
     distill.hydra_single_share = 0.5  # hydra: of training, with one head for the mean

@@ -26,17 +26,21 @@ def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)_y.
+    """−log softmax(logits)_y, or −Σ_k y_k log softmax(logits)_k.
 
     Args:
       logits: [..., B, K].
-      labels: integers [B], shared by the leading axes.
+      labels: integers [B] or distributions [B, K], shared by the leading axes.
 
     Returns:
       [..., B].
     """
-    chex.assert_rank(labels, 1)
+    chex.assert_rank(labels, {1, 2})
     chex.assert_axis_dimension(logits, -2, labels.shape[0])
+    if labels.ndim == 2:
+        chex.assert_axis_dimension(logits, -1, labels.shape[1])
+        terms = jnp.where(labels > 0, log_probs(logits), 0)
+        return -(labels * terms).sum(axis=-1)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
 

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -50,13 +51,14 @@ _UNLESS = {"bootstrap": False, "kind": "deep", "dropout_rate": None}
 _DERIVED = {"num_members", "training_steps"}
 
 
-def _functions(chosen: Iterable[Method]) -> list[Callable]:
-    """Perturbations and their views of the teachers, whose keywords are settings."""
-    return [function for method in chosen for function in (method.fn, method.view)]
+def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
+    """Functions of inputs and their views of the teachers."""
+    return itertools.chain.from_iterable(one.functions for one in perturbations)
 
 
 # Kinds of student, perturbations and these's views of the teachers: all functions.
 _ALL = [*STUDENTS.values(), *_functions(PERTURBATIONS.values())]
+
 
 _PERTURBATION = Rule(
     f"one of {', '.join(PERTURBATIONS)}, or several joined by +",

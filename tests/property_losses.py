@@ -45,6 +45,8 @@ def check_cross_entropy(case):
     order = case.rng.permutation(k)
     places = jnp.asarray(np.argsort(order)[labels])
     close(jitted(losses.cross_entropy)(z[..., order], places), loss)
+    one_hot = jax.nn.one_hot(labels, k)
+    close(jitted(losses.cross_entropy)(z, one_hot), loss)
     gradient = jitted(_gradient_of_cross_entropy)(z, labels)
     finite(gradient, z.shape, z.dtype, least=-1, most=1, slack=2 * case.eps)
 

@@ -84,7 +84,12 @@ def check_moved(case, x, moved, share=1.0):
         assert (values == np.float64(x)).all()
 
 
-@covers(perturbations.none, perturbations.gaussian, perturbations.mixup)
+@covers(
+    perturbations.none,
+    perturbations.gaussian,
+    perturbations.mixup,
+    perturbations.mix_labels,
+)
 def check_blind(case):
     x = case.images(case.shape[1])
     assert perturbations.none(case.key, None, x, step_size=case.step_size) is x
@@ -100,6 +105,12 @@ def check_blind(case):
     assert (least - slack <= values).all() and (values <= most + slack).all()
     if len(x) == 1:
         close(values, x, 0, slack)
+    probs = jnp.asarray(case.rng.dirichlet(np.ones(case.shape[2]), len(x)), x.dtype)
+    labels = jitted(_mix_labels, "alpha")(case.key, probs, float(alpha))
+    labels = finite(labels, probs.shape, jnp.float32, 0, 1)
+    close(labels.sum(1), np.ones(len(x)), 0, 1e-6 + 2 * case.shape[2] * slack)
+    moved = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # as inputs are
+    close(moved, labels, 0, slack)
 
 
 def _gaussian(key, x, step_size):
@@ -108,6 +119,10 @@ def _gaussian(key, x, step_size):
 
 def _mixup(key, x, alpha):
     return perturbations.mixup(key, None, x, mixup_alpha=alpha)
+
+
+def _mix_labels(key, probs, alpha):
+    return perturbations.mix_labels(key, probs, mixup_alpha=alpha)
 
 
 @covers(perturbations.ods, perturbations.conf_ods)

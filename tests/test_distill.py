@@ -1,5 +1,6 @@
 """Students and the distillation step, against the formulas written out."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from edp import distill, ensemble, losses, models, perturbations, students
+from edp import distill, ensemble, flops, losses, models, perturbations, students
 from edp.errors import InputError
 
 M, B, K = 3, 6, 4
@@ -142,6 +143,114 @@ def test_without_perturbation_there_is_one_pass(kind, teachers, batch):
         strict=True,
     ):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def jitted(perturb):
+    return jax.jit(perturb, static_argnums=(2, 3))
+
+
+def wrapped(perturb):
+    @functools.wraps(perturb)
+    def wrapper(*args):
+        return perturb(*args)
+
+    return wrapper
+
+
+def test_what_is_declared_as_the_identity_costs_one_pass(teachers, batch):
+    model, student, tx = build_model(), make_student("single"), optax.identity()
+    state = distill.create_state(student, tx, jax.random.key(2), batch["image"][:1])
+
+    def loss(params):
+        logits, _ = training_pass(model, {**state.variables, "params": params}, x)
+        return losses.cross_entropy(logits, batch["label"]).mean()
+
+    def cost(perturb):
+        return flops.flops(
+            lambda state, batch: distill.distill_step(
+                state,
+                batch,
+                jax.random.key(3),
+                student=student,
+                teachers=teachers,
+                perturb=perturb,
+                tx=tx,
+            ),
+            state,
+            batch,
+        )
+
+    x = batch["image"]
+    one_pass = flops.flops(jax.grad(loss), state.params)
+    no_pass = flops.flops(teachers.all_logits, x)
+    assert one_pass > 0 and no_pass > 0
+    for perturb in (perturbation("none"), perturbation("none+none")):
+        for same in (
+            perturb,
+            jitted(perturb),
+            wrapped(perturb),
+            wrapped(jitted(perturb)),
+        ):
+            assert cost(same) == no_pass + one_pass
+    for name in ("gaussian", "none+gaussian"):
+        assert cost(jitted(perturbation(name))) == no_pass + 2 * one_pass
+    # Of what declares nothing the cost does not depend on whether it is jitted.
+    assert cost(lambda key, x, *rest: x) == no_pass + 2 * one_pass
+
+
+ONE_PIXEL = jnp.eye(B, 64).reshape(B, 8, 8, 1)  # mixtures show their shares
+
+
+@pytest.mark.parametrize(
+    ("name", "clean_pass"),
+    [
+        ("mixup", True),
+        ("mixup+disagreement", False),
+        pytest.param("mixup+mixup", False, marks=pytest.mark.long),
+    ],
+)
+def test_the_label_term_of_mixtures_has_mixed_labels(name, clean_pass, teachers):
+    alpha, tau = 0.3, 2.0
+    labels = jnp.array([0, 1, 2, 3, 0, 1])
+    student = make_student("single", alpha=alpha, temperature=tau)
+    # Without a move of it, pixel j of mixture i is the share of input j.
+    perturb = perturbation(name, step_size=0.0, mixup_alpha=0.5)
+    if name == "mixup+disagreement":
+        perturb = jitted(perturb)
+    tx, batch = optax.identity(), {"image": ONE_PIXEL, "label": labels}
+    state = distill.create_state(student, tx, jax.random.key(2), ONE_PIXEL[:1])
+    metrics = jax.jit(
+        lambda state, batch: distill.distill_step(
+            state,
+            batch,
+            jax.random.key(3),
+            student=student,
+            teachers=teachers,
+            perturb=perturb,
+            tx=tx,
+            clean_pass=clean_pass,
+        )[1]
+    )(state, batch)
+    key = jax.random.split(jax.random.key(3))[0]
+    moved = jitted(perturb)(key, ONE_PIXEL, teachers, None)
+    shares = np.float64(moved.reshape(B, -1)[:, :B])
+    np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
+    assert (shares.max(1) < 0.99).sum() > 1
+    forward = jax.jit(functools.partial(training_pass, build_model()))
+    logits, after = forward(state.variables, ONE_PIXEL if clean_pass else moved)
+    shares = np.eye(B) if clean_pass else shares
+    cross_entropies = -np.log(softmax(logits))[:, labels]  # [i, j]: CE(logits_i, y_j)
+    label_loss = (shares * cross_entropies).sum(1).mean()
+    np.testing.assert_allclose(metrics["label_loss"], label_loss, rtol=1e-5)
+    right = logits.argmax(-1)[:, None] == labels
+    np.testing.assert_allclose(metrics["accuracy"], (shares * right).sum(1).mean())
+    if clean_pass:
+        logits, _ = forward(after, moved)
+    p = softmax(jax.jit(teachers.all_logits)(moved) / tau).mean(0)
+    kl = (p * (np.log(p) - np.log(softmax(logits / tau)))).sum(-1).mean()
+    np.testing.assert_allclose(metrics["distillation_loss"], tau**2 * kl, rtol=1e-4)
+    loss = (1 - alpha) * label_loss + alpha * tau**2 * kl
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
 
 
 def test_the_target_term_alone_ignores_labels_and_the_label_term_alone_teachers(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special
 
 from edp import losses
@@ -15,6 +16,19 @@ def test_cross_entropy_by_hand():
     logits = jnp.array([[0.0, np.log(3.0)], [0.0, np.log(3.0)]])
     loss = losses.cross_entropy(logits, jnp.array([0, 1]))
     np.testing.assert_allclose(loss, [np.log(4), np.log(4 / 3)], rtol=1e-6)
+
+
+def test_cross_entropy_of_mixed_labels_by_hand():
+    logits = jnp.array([[0.0, np.log(3.0)], [0.0, np.log(3.0)]])
+    labels = jnp.array([[0.75, 0.25], [0.0, 1.0]])
+    expected = [0.75 * np.log(4) + 0.25 * np.log(4 / 3), np.log(4 / 3)]
+    np.testing.assert_allclose(losses.cross_entropy(logits, labels), expected, 1e-6)
+    # A class of probability zero adds nothing, in the gradient neither.
+    certain = jnp.array([[0.0, -jnp.inf]])
+    grad = jax.grad(lambda z: losses.cross_entropy(z, jnp.eye(2)[:1]).sum())(certain)
+    np.testing.assert_array_equal(grad, [[0.0, 0.0]])
+    with pytest.raises(AssertionError):  # a column of integers is no distribution
+        losses.cross_entropy(logits, jnp.array([[0], [1]]))
 
 
 def test_cross_entropy_shares_labels_over_members():

@@ -1,6 +1,7 @@
 """Perturbations: values by hand, identities, saturated and equal members."""
 
 import decimal
+import functools
 import math
 import re
 from typing import NamedTuple
@@ -552,6 +553,56 @@ def test_mixup_draws_its_shares_from_a_beta_distribution(alpha, mean_square):
     assert float(jnp.square(mixed - 0.5).mean()) == pytest.approx(mean_square, rel=0.1)
 
 
+def test_labels_are_mixed_as_the_inputs_are_by_hand():
+    key = jax.random.key(1)
+    share_key, order_key = jax.random.split(key)
+    a, b, c = np.float64(jax.random.beta(share_key, 0.5, 0.5, (3,)))
+    np.testing.assert_array_equal(jax.random.permutation(order_key, 3), [2, 0, 1])
+    labels = perturbations.mix_labels(key, jnp.eye(3), mixup_alpha=0.5)
+    expected = [[a, 0, 1 - a], [1 - b, b, 0], [0, 1 - c, c]]
+    np.testing.assert_allclose(labels, expected, atol=1e-7)
+    x = jnp.array([[0.0], [0.5], [1.0]])
+    moved = perturbations.mixup(key, None, x, mixup_alpha=0.5)
+    expected = [[1 - a], [b / 2], [(1 - c) / 2 + c]]
+    np.testing.assert_allclose(moved, expected, atol=1e-7)
+    # What is the same label twice stays it; λ is the same at every dtype.
+    for dtype in (jnp.float16, jnp.float32):
+        same = perturbations.mix_labels(key, jnp.eye(4, dtype=dtype)[jnp.ones(3, int)])
+        np.testing.assert_allclose(same, jnp.eye(4)[jnp.ones(3, int)], atol=1e-7)
+        assert same.dtype == jnp.float32
+
+
+def test_mixtures_are_the_same_in_double_precision():
+    key, x = jax.random.key(4), jnp.eye(3)
+    single = perturbations.mixup(key, None, x)
+    with jax.enable_x64(True):
+        double = perturbations.mixup(key, None, jnp.eye(3, dtype=jnp.float64))
+        assert double.dtype == jnp.float64
+    np.testing.assert_allclose(double, single, atol=1e-7)
+
+
+def test_what_a_perturbation_is_survives_jit_and_wraps_and_chains():
+    def create(name):
+        return perturbations.create_perturbation(
+            {"perturbation": name, "step_size": 0.1, "mixup_alpha": 0.5}
+        )
+
+    for name in [*perturbations.PERTURBATIONS, "none+none", "none+ods", "ods+mixup"]:
+        perturb, parts = create(name), set(name.split("+"))
+        for fn in (perturb, jax.jit(perturb), functools.wraps(perturb)(lambda *a: a)):
+            assert fn.identity == (parts == {"none"})
+            assert (fn.mix_labels is not None) == ("mixup" in parts)
+    key, probs = jax.random.key(3), jnp.eye(5)
+    first, second = jax.random.split(key)
+    one = create("mixup").mix_labels
+    np.testing.assert_array_equal(
+        create("ods+mixup").mix_labels(key, probs), one(second, probs)
+    )
+    both = create("mixup+mixup").mix_labels(key, probs)
+    np.testing.assert_array_equal(both, one(second, one(first, probs)))
+    assert (both != one(second, probs)).any()
+
+
 def test_joined_perturbations_move_one_after_the_other():
     all_logits, x = mlp_members(3), inputs(batch=5)
     teachers = FakeTeachers(3, all_logits, lambda m, x: all_logits(x)[m])
@@ -576,6 +627,8 @@ def test_unknown_names_are_refused():
             perturbations.create_perturbation({"perturbation": name})
     with pytest.raises(InputError, match="mixup_alpha=0"):
         perturbations.mixup(jax.random.key(0), None, inputs(), mixup_alpha=0)
+    with pytest.raises(InputError, match="mixup_alpha=0"):
+        perturbations.mix_labels(jax.random.key(0), jnp.eye(2), mixup_alpha=0)
     with pytest.raises(InputError, match=r"quantity='var'.*variance"):
         perturbations.disagreement(
             jax.random.key(0), mlp_members(2), inputs(), step_size=0.1, quantity="var"

@@ -13,6 +13,7 @@ from edp.discrepancy import maximum_mean_discrepancy
 from edp.ensemble import Teachers
 from edp.errors import InputError
 from edp.models.layers import Dense
+from edp.students import network
 from edp.students.dirichlet import annealed
 from edp.students.record import DistillBatch
 
@@ -78,6 +79,31 @@ def gradient(student):
 
 def assert_close(a, b, rtol=1e-5, atol=1e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol, atol), a, b)
+
+
+@pytest.mark.parametrize("kind", sorted(students.STUDENTS))
+def test_labels_may_be_distributions(kind):
+    student = create(kind, dirichlet_loss="mle", factor_init="normal")
+    variables = initial(student)
+
+    def loss(label):
+        batch = make_batch(teachers())._replace(label=label)
+        total, (_, metrics) = student.loss(variables, batch, jax.random.key(2))
+        return total, metrics
+
+    certain = jax.nn.one_hot(LABEL, K)
+    shapes = jax.tree.map(jnp.shape, jax.eval_shape(loss, certain))
+    assert shapes == jax.tree.map(jnp.shape, jax.eval_shape(loss, LABEL))
+    assert shapes[0] == (B,)
+
+
+def test_accuracy_on_distributions_by_hand():
+    logits = jnp.array([[[1.0, 2.0, 0.0]] * 2, [[3.0, 2.0, 0.0]] * 2])  # 1; then 0
+    labels = jnp.array([[0.3, 0.6, 0.1], [0.0, 0.0, 1.0]])
+    found = network.accuracy(logits, labels)
+    np.testing.assert_allclose(found, [[0.6, 0.0], [0.3, 0.0]])
+    found = network.accuracy(logits, jnp.array([1, 0]))
+    np.testing.assert_array_equal(found, [[True, False], [False, True]])
 
 
 # --- A latent BatchEnsemble ---------------------------------------------------

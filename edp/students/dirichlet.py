@@ -67,7 +67,7 @@ def dirichlet(
             batch.step, training_steps, dirichlet_start_temperature, dirichlet_annealing
         )
         total = chosen.fn(logits, batch.teacher_logits, temperature)
-        accuracy = logits.argmax(-1) == batch.label
+        accuracy = network.accuracy(logits, batch.label)
         return total, (network.model_state(variables), {"accuracy": accuracy})
 
     def log_alpha(variables, x):

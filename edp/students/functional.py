@@ -80,9 +80,9 @@ def functional(
             for x in (batch.teacher_logits[members], logits)
         ]
         total = discrepancy.maximum_mean_discrepancy(*functions)
-        accuracy = (logits.argmax(-1) == batch.label).mean(axis=0)
+        accuracy = network.accuracy(logits, batch.label).mean(axis=0)
         aux = network.model_state(variables), {"accuracy": accuracy}
-        return jnp.full(batch.label.shape, total), aux
+        return jnp.full(len(image), total), aux
 
     def probs(variables, x):
         z = draw(jax.random.key(0), functional_inference_samples, x)

@@ -40,7 +40,7 @@ def matching_student(
             model, variables, batch.image, key=clean_key
         )
         label_term = losses.cross_entropy(logits, batch.label).mean(axis=0)
-        accuracy = (logits.argmax(-1) == batch.label).mean(axis=0)
+        accuracy = network.accuracy(logits, batch.label).mean(axis=0)
         if batch.perturbed is not None:
             logits, variables = network.forward(
                 model, variables, batch.perturbed, key=perturbed_key

@@ -37,6 +37,22 @@ def forward(model, variables, *inputs, key: jax.Array):
     return with_members(logits), {**variables, **model_state}
 
 
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether the largest logit is the label's.
+
+    Args:
+      logits: [..., B, K].
+      labels: integers [B] or distributions [B, K].
+
+    Returns:
+      Booleans [..., B]; of distributions, the probability of the predicted class.
+    """
+    predicted = logits.argmax(-1)
+    if labels.ndim == 1:
+        return predicted == labels
+    return (jax.nn.one_hot(predicted, labels.shape[-1]) * labels).sum(-1)
+
+
 def model_state(variables) -> dict:
     """The collections other than `params`."""
     return {name: tree for name, tree in variables.items() if name != "params"}

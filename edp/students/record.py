@@ -13,9 +13,9 @@ class DistillBatch(NamedTuple):
 
     Attributes:
       image: inputs of the label term [B, ...], in [0, 1].
-      label: integers [B].
+      label: integers [B], or distributions [B, K] where labels are mixed.
       perturbed: inputs of the distillation term [B, ...]; None where they are
-        the very `image`, so that one pass serves both terms.
+        those in `image`, so that one pass serves both terms.
       teacher_logits: the members' logits [M, B, K] on the distillation inputs.
       step: the training steps done before, int32.
     """
