@@ -3,18 +3,16 @@
 import contextlib
 import functools
 import io
-import logging as standard_logging
 import os
 import pathlib
 import sys
-import threading
 from collections.abc import Callable, Iterator
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from edp.errors import InputError
 
-from . import cluster, config_file, endings, signals
+from . import cluster, config_file, endings, noise, signals
 
 _CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -43,6 +41,7 @@ def from_files(work: Callable) -> None:
     def guarded(_):
         from edp import paths
 
+        noise.silence(debug=_DEBUG.value)
         signals.end_on_signals()
         with _ending_in_a_line():
             _join()
@@ -88,13 +87,7 @@ def _parse(
 def _guarded(stages: Callable, check: Callable) -> None:
     from edp import cpu, experiment, finite, paths, settings, training
 
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-        # Orbax, the one user of this logger, warns where no more than a disk is slow,
-        # and logs the traceback of every error that it then raises.
-        logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
-        standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
-    sys.unraisablehook = _show_own
+    noise.silence(debug=_DEBUG.value)
     signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
@@ -136,13 +129,6 @@ def _ending_in_a_line(
         what = str(error) or "what is complete is kept"
         line = f"interrupted: {what}; run the command again to go on"
         endings.end(endings.EXIT_INTERRUPTED, line)
-
-
-def _show_own(unraisable) -> None:
-    """Not what else TensorStore's threads print, of no object, when a disk is full."""
-    is_own = threading.current_thread() is threading.main_thread()
-    if is_own or unraisable.object is not None or _DEBUG.value:
-        sys.__unraisablehook__(unraisable)
 
 
 def _use_compilation_cache() -> None:
