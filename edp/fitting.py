@@ -154,7 +154,7 @@ def _fit(
     stop_requests: StopRequests,
 ) -> tuple[Any, dict[str, Any]]:
     """`training.fit`, with what all stages of a run have in common."""
-    seen_as = trackers.Stage(experiment.workdir, label, stage.settings)
+    seen_as = trackers.Stage(experiment.workdir, stage.path, label, stage.settings)
     with (
         stop_requests() as should_stop,
         trackers.open_trackers(experiment.config, seen_as) as track,

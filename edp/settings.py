@@ -38,6 +38,9 @@ from edp.rules import (
 )
 from edp.students import STUDENTS, create_student
 
+# The section of the configuration at fault, and what is wrong in words.
+_Fault = tuple[str, str]
+
 # Of `data`, what says where the images lie and how they are read, not which they are.
 WHEREABOUTS = ("data_dir", "stream", "num_workers")
 _SECTIONS = ("seed", "dtype", "model")
@@ -153,14 +156,7 @@ def check(config: ml_collections.ConfigDict) -> None:
         section if isinstance(section := values.get(name), Mapping) else {}
         for name in ("data", "students")
     )
-    faults = [
-        f"students.{name}: a name is of letters, digits, _ and -, and not teachers, "
-        "train, test, clean or DE-1"
-        for name in students
-        if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name)
-    ]
-    if not students:
-        faults.append("students is empty; accepted: a section for at least one")
+    faults = list(_faults_of_names(students))
     distill = _keywords(_ALL) | _DISTILL
     overrides = {key: override(rule) for key, rule in distill.items()}
     rules = {
@@ -180,11 +176,24 @@ def check(config: ml_collections.ConfigDict) -> None:
         "distill": distill,
         "students": dict.fromkeys(students, overrides),
     }
-    faults.extend(_faults(values, rules, ""))
-    at_fault = {re.match(r"\w+", fault)[0] for fault in faults}
-    faults.extend(_faults_between(config, values, at_fault))
-    if faults:
-        raise InputError("; ".join(faults))
+    faults.extend(_faults(values, rules))
+    messages = [message for _, message in faults]
+    at_fault = {section for section, _ in faults}
+    messages.extend(_faults_between(config, values, at_fault))
+    if messages:
+        raise InputError("; ".join(messages))
+
+
+def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
+    if not students:
+        yield "students", "students is empty; accepted: a section for at least one"
+    for name in students:
+        if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name):
+            yield (
+                "students",
+                f"students.{name}: a name is of letters, digits, _ and -, and not "
+                "teachers, train, test, clean or DE-1",
+            )
 
 
 def _faults_between(
@@ -217,23 +226,29 @@ def _faults_between(
             yield f"students.{name}.{error}"
 
 
-def _faults(values: Mapping[str, Any], rules: Mapping[str, Any], prefix: str):
+def _faults(
+    values: Mapping[str, Any], rules: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[_Fault]:
+    """What is wrong with each setting by itself; `path` leads to the section."""
+    prefix = "".join(f"{name}." for name in path)
     for key in values:
         if key not in rules:
             nearest = difflib.get_close_matches(key, rules, n=1, cutoff=0)[0]
-            yield f"{prefix}{key} is no setting; did you mean {prefix}{nearest}?"
+            message = f"{prefix}{key} is no setting; did you mean {prefix}{nearest}?"
+            yield (*path, key)[0], message
     for key, rule in rules.items():
-        value = values.get(key)
+        value, section = values.get(key), (*path, key)[0]
         if isinstance(rule, Mapping):
             if isinstance(value, Mapping):
-                yield from _faults(value, rule, f"{prefix}{key}.")
+                yield from _faults(value, rule, (*path, key))
             else:
-                yield f"{prefix}{key}={value!r} must be a section of settings"
+                yield section, f"{prefix}{key}={value!r} must be a section of settings"
         elif key not in values:
             if rule.required:
-                yield f"{prefix}{key} is missing; it must be {rule.words or 'given'}"
+                what = f"it must be {rule.words or 'given'}"
+                yield section, f"{prefix}{key} is missing; {what}"
         elif not rule(value):
-            yield f"{prefix}{key}={value!r} must be {rule.words}"
+            yield section, f"{prefix}{key}={value!r} must be {rule.words}"
 
 
 def _keywords(functions: Iterable[Callable]) -> dict[str, Rule]:

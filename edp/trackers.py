@@ -5,13 +5,13 @@ for anything else; each is imported when it is asked for.
 """
 
 import contextlib
-import hashlib
 import importlib
 import pathlib
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from edp import paths, processes
+from edp import processes, workdir
 from edp.errors import InputError
 
 Row = Mapping[str, Any]
@@ -22,11 +22,13 @@ class Stage(NamedTuple):
 
     Attributes:
       directory: of the run.
+      path: of the stage's own files, in that directory.
       label: of the stage: `teachers` or a student's name.
       settings: that the stage depends on.
     """
 
     directory: pathlib.Path
+    path: pathlib.Path
     label: str
     settings: Mapping[str, Any]
 
@@ -55,13 +57,11 @@ class _WandB:
 
     def __init__(self, package: Any, chosen: str, stage: Stage, first: Row):
         group = stage.directory.name
-        whose = f"{paths.absolute(stage.directory)}/{stage.label}"
         self._run = package.init(
             project=chosen,
             group=group,
             name=f"{group}/{stage.label}",
-            # So that a stage that goes on is the same run there.
-            id=hashlib.sha256(whose.encode()).hexdigest()[:16],
+            id=_wandb_id(stage),
             resume="allow",
             config=dict(stage.settings),
             dir=str(stage.directory),
@@ -72,6 +72,27 @@ class _WandB:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_id(stage: Stage) -> str:
+    """Returns the id of the stage's run there, which it draws and keeps if need be.
+
+    So a stage that goes on is the same run, though the workdir be moved; one that is
+    trained anew is another, also in the same place.
+
+    Raises:
+      InputError: for a file that is damaged.
+    """
+    path = stage.path / "wandb.json"
+    if not path.exists():
+        workdir.write_json(path, {"id": uuid.uuid4().hex})
+    found = workdir.read_mapping(path).get("id")
+    if not isinstance(found, str) or not found:
+        raise InputError(
+            f"{path} is damaged: an id is expected in it; remove it to have the stage "
+            "logged as a new run"
+        )
+    return found
 
 
 # By setting: the package, and what writes to it.

@@ -1,18 +1,18 @@
 """What all commands share: flags, exit codes, signals and errors in one line."""
 
+import contextlib
+import functools
 import io
-import logging as standard_logging
 import os
 import pathlib
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from absl import app, flags, logging
+from absl import app, flags
 
 from edp.errors import InputError
 
-from . import cluster, config_file, endings, signals
+from . import cluster, config_file, endings, noise, signals
 
 _CONFIG = config_file.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -29,6 +29,25 @@ def main(stages: Callable, check: Callable = lambda config: None) -> None:
       check: raises InputError for flags of its own that do not fit the config.
     """
     app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
+
+
+def from_files(work: Callable) -> None:
+    """Runs `work(workdir)` as a command, and exits as `main` does.
+
+    For what needs only the files of a run: it reads no data, needs no `--config` and
+    imports JAX only to join other processes.
+    """
+
+    def guarded(_):
+        from edp import paths
+
+        noise.silence(debug=_DEBUG.value)
+        signals.end_on_signals()
+        with _ending_in_a_line():
+            _join()
+            work(paths.as_path(_WORKDIR.value))
+
+    app.run(guarded, flags_parser=functools.partial(_parse, required=(_WORKDIR,)))
 
 
 def plan(work: Callable) -> None:
@@ -50,12 +69,14 @@ def plan(work: Callable) -> None:
     app.run(guarded, flags_parser=_parse)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(
+    argv: list[str], required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR)
+) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
-        for flag in (_CONFIG, _WORKDIR):
+        for flag in required:
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")
     except (flags.Error, LookupError, AttributeError, TypeError, ValueError) as error:
@@ -64,41 +85,50 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _guarded(stages: Callable, check: Callable) -> None:
-    from edp import cpu, experiment, finite, paths, processes, settings, training
+    from edp import cpu, experiment, finite, paths, settings, training
 
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-        # Orbax, the one user of this logger, warns where no more than a disk is slow,
-        # and logs the traceback of every error that it then raises.
-        logging.get_absl_logger().addFilter(lambda record: record.levelno >= 50)
-        standard_logging.getLogger("asyncio").setLevel(standard_logging.CRITICAL)
-    sys.unraisablehook = _show_own
+    noise.silence(debug=_DEBUG.value)
     signals.end_on_signals()
     _use_compilation_cache()
     cpu.keep_memory()
-    try:
+    with _ending_in_a_line((finite.NonFinite,), (training.Interrupted,)):
         settings.check(_CONFIG.value)
         check(_CONFIG.value)
-        cluster.join()
-        if not processes.is_first():
-            sys.stdout = io.StringIO()
+        _join()
         directory = paths.as_path(_WORKDIR.value)
         stages(experiment.create_experiment(_CONFIG.value, directory))
+
+
+def _join() -> None:
+    """Joins the other processes, of which the first alone prints."""
+    from edp import processes
+
+    cluster.join()
+    if not processes.is_first():
+        sys.stdout = io.StringIO()
+
+
+@contextlib.contextmanager
+def _ending_in_a_line(
+    failures: tuple[type[Exception], ...] = (),
+    interruptions: tuple[type[Exception], ...] = (),
+) -> Iterator[None]:
+    """Ends the command, with its code, where the block raises what is expected.
+
+    Args:
+      failures: raised for what is no fault of the input, beside OSError.
+      interruptions: raised on a request to stop, beside KeyboardInterrupt.
+    """
+    try:
+        yield
     except InputError as error:
         endings.bad_input(error, debug=_DEBUG.value)
-    except (finite.NonFinite, OSError) as error:
+    except (*failures, OSError) as error:
         endings.failure(error, debug=_DEBUG.value)
-    except (training.Interrupted, KeyboardInterrupt) as error:
+    except (*interruptions, KeyboardInterrupt) as error:
         what = str(error) or "what is complete is kept"
         line = f"interrupted: {what}; run the command again to go on"
         endings.end(endings.EXIT_INTERRUPTED, line)
-
-
-def _show_own(unraisable) -> None:
-    """Not what else TensorStore's threads print, of no object, when a disk is full."""
-    is_own = threading.current_thread() is threading.main_thread()
-    if is_own or unraisable.object is not None or _DEBUG.value:
-        sys.__unraisablehook__(unraisable)
 
 
 def _use_compilation_cache() -> None:

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 
-import jax
 from absl import flags
 
 from edp.errors import InputError
@@ -49,6 +48,8 @@ def join() -> None:
         )
     if not missing:
         _check(**flags_given)
+    import jax  # here, as a single process may need none
+
     # JAX would take SIGTERM for itself; see `signals.stop_requests`.
     jax.config.update("jax_enable_preemption_service", False)
     try:

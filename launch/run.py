@@ -23,7 +23,7 @@ def run(experiment: Experiment) -> None:
     drafts.draw()
     distill_all(experiment, after=drafts.draw)
     evaluate(experiment)
-    write_report(experiment)
+    write_report(experiment.workdir)
 
 
 if __name__ == "__main__":

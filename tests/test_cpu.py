@@ -1,7 +1,9 @@
 """What is asked of XLA and of the allocator takes effect."""
 
+import os
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -48,21 +50,53 @@ def test_options_that_xla_does_not_know_are_not_given(monkeypatch):
     assert cpu.compiler_options.__wrapped__() == {}
 
 
+def faults(argument, **environment):
+    """Whether memory is kept, and the page faults of using 64 MiB three times."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, argument],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, *counts = done.stdout.split()
+    return kept == "True", list(map(int, counts))
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 def test_freed_memory_is_used_again():
-    def faults(argument):
-        done = subprocess.run(
-            [sys.executable, "-c", FAULTS, argument],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        kept, *counts = done.stdout.split()
-        if kept != "True":
-            pytest.skip("another C library")
-        return list(map(int, counts))
-
-    assert min(faults("give back")) > 16  # pages may be of 4 KiB or of 2 MiB
-    first, *later = faults("keep")
+    _, counts = faults("give back")
+    assert min(counts) > 16  # pages may be of 4 KiB or of 2 MiB
+    kept, (first, *later) = faults("keep", JAX_PLATFORMS="cpu")
+    if not kept:
+        pytest.skip("another C library")
     assert first > 16
     assert max(later) < 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_freed_memory_is_given_back_where_another_device_computes():
+    kept, counts = faults("keep", JAX_PLATFORMS="cuda,cpu")
+    assert not kept and min(counts) > 16
+
+
+@pytest.mark.parametrize(
+    ("platforms", "module", "entry", "expected"),
+    [
+        (None, None, (), True),
+        ("cpu", "jax_plugins", ("xla_cuda12",), True),
+        ("cuda,cpu", None, (), False),
+        (None, "jax_plugins", (), False),
+        (None, "libtpu", (), False),
+        (None, None, ("xla_cuda12",), False),
+    ],
+)
+def test_the_backend_is_told_before_devices_are_looked_for(
+    platforms, module, entry, expected, monkeypatch
+):
+    config = types.SimpleNamespace(jax_platforms=platforms)
+    monkeypatch.setattr(cpu, "jax", types.SimpleNamespace(config=config))
+    find_spec = {module: True}.get
+    monkeypatch.setattr(cpu.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(cpu.metadata, "entry_points", lambda group: entry)
+    assert cpu._computes_on_cpu() == expected

@@ -164,3 +164,19 @@ def test_step_sizes_are_distinct_and_above_0(step_sizes):
         values["evaluation"]["step_sizes"] = wrong
         with pytest.raises(InputError, match=r"evaluation\.step_sizes=.* above 0"):
             settings.check(ml_collections.ConfigDict(values))
+
+
+@pytest.mark.parametrize("key", ["-model", "model-2", "data:x", "distill ", ""])
+def test_a_setting_of_any_name_hides_no_fault_of_the_sections(key):
+    values = digits.get_config().to_dict()
+    values[key] = 1
+    values["data"]["downsample"] = 3
+    values["model"] |= {"name": "resnet", "depth": 9}
+    values["students"]["single_none"]["temperature"] = 0.0
+    with pytest.raises(InputError) as caught:
+        settings.check(ml_collections.ConfigDict(values))
+    told = str(caught.value)
+    assert f"{key} is no setting" in told
+    assert "students.single_none.temperature=0.0 must be" in told
+    assert "data.downsample=3 must divide" in told
+    assert "model.depth=9: accepted" in told

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shutil
 import struct
 import sys
 import types
@@ -26,7 +28,7 @@ def make_config(**changes):
 
 
 def log(config, directory, rows, label="teachers"):
-    stage = trackers.Stage(directory, label, {"seed": 0})
+    stage = trackers.Stage(directory, directory / label, label, {"seed": 0})
     with trackers.open_trackers(config, stage) as track:
         for row in rows:
             track(row)
@@ -77,7 +79,9 @@ def test_event_files_hold_the_rows(tmp_path):
     assert start.step == 8 and start.session_log.status == start.session_log.START
 
 
-def test_wandb_gets_the_rows_and_goes_on_with_the_same_run(tmp_path, monkeypatch):
+@pytest.fixture
+def wandb(monkeypatch):
+    """The calls that the package gets."""
     calls = []
 
     def init(**options):
@@ -88,19 +92,48 @@ def test_wandb_gets_the_rows_and_goes_on_with_the_same_run(tmp_path, monkeypatch
         )
 
     monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    return calls
+
+
+def test_wandb_gets_the_rows(tmp_path, wandb):
     config = make_config(wandb_project="ours")
     log(config, tmp_path / "run", [])
-    assert calls == []  # a stage that is complete is no run there
+    # A stage that is complete is no run there.
+    assert wandb == [] and list(tmp_path.iterdir()) == []
     log(config, tmp_path / "run", ROWS)
-    (_, options), first, second, end = calls
+    (_, options), first, second, end = wandb
     assert options["project"] == "ours" and options["resume"] == "allow"
     assert options["name"] == "run/teachers" and options["config"] == {"seed": 0}
     assert first == ("log", {"epoch": 1, "loss": 0.5, "accuracy": 0.25}, 4)
     assert second[2] == 8 and end == ("finish",)
-    log(config, tmp_path / "run", ROWS[1:])
-    log(config, tmp_path / "run", ROWS[1:], label="single_none")
-    ids = [call[1]["id"] for call in calls if call[0] == "init"]
-    assert ids[0] == ids[1] != ids[2]
+
+
+def test_a_stage_goes_on_with_its_wandb_run_and_a_new_workdir_has_others(
+    tmp_path, wandb
+):
+    config, run = make_config(wandb_project="ours"), tmp_path / "run"
+    log(config, run, ROWS[:1])
+    log(config, run, ROWS[1:])
+    log(config, run, ROWS[1:], label="single_none")
+    run.rename(tmp_path / "elsewhere")
+    log(config, tmp_path / "elsewhere", ROWS[1:])
+    log(config, run, ROWS)  # where another was
+    shutil.rmtree(run / "teachers")
+    log(config, run, ROWS)  # trained anew
+    ids = [call[1]["id"] for call in wandb if call[0] == "init"]
+    assert ids[0] == ids[1] == ids[3]
+    assert len({ids[0], ids[2], ids[4], ids[5]}) == 4
+
+
+def test_a_damaged_wandb_id_is_named(tmp_path, wandb):
+    config = make_config(wandb_project="ours")
+    log(config, tmp_path, ROWS)
+    path = tmp_path / "teachers/wandb.json"
+    for text in ("{", "{}", '{"id": 3}'):
+        path.write_text(text)
+        with pytest.raises(InputError, match=re.escape(str(path))):
+            log(config, tmp_path, ROWS)
+    assert [call[0] for call in wandb].count("init") == 1
 
 
 @pytest.mark.parametrize(
@@ -124,10 +157,11 @@ def test_a_package_that_is_missing_is_told_before_training(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_processes_log_nothing(tmp_path, monkeypatch):
+def test_other_processes_log_nothing(tmp_path, monkeypatch, wandb):
     pytest.importorskip("tensorboardX")
     monkeypatch.setattr(processes, "is_first", lambda: False)
-    log(make_config(tensorboard=True), tmp_path, ROWS)
+    log(make_config(tensorboard=True, wandb_project="ours"), tmp_path, ROWS)
+    assert wandb == []
     assert list(tmp_path.iterdir()) == []
 
 
