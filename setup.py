@@ -21,9 +21,11 @@ setuptools.setup(
         *setuptools.find_packages(include=["edp", "edp.*"]),
         "edp.configs",
         "edp.launch",
+        "edp.launch.cli",
+        "edp.launch.cloud_tpu",
     ],
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
-    package_data={"edp": ["py.typed"], "edp.report": ["*.html"]},
+    package_data={"edp": ["py.typed"], "edp.report.page": ["*.html"]},
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -61,6 +63,7 @@ setuptools.setup(
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",
+            "import-linter>=2.1",
             "mypy>=1.18,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",

@@ -136,7 +136,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # "noise", names of TFDS sets as "svhn_cropped", a folder of images or an .npz
     evaluation.ood_size = 1000  # images of each, and of the test set beside them
     evaluation.corruptions = ()  # of test images: ("all",), or names from
-    # edp/corruptions.py as ("fog", "gaussian_noise")
+    # edp/data/corruptions.py as ("fog", "gaussian_noise")
     evaluation.corruption_size = 1000  # test images, of each at five severities
     return choose(config, variant)
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from edp import sharding
 from edp.ensemble import Teachers
 from edp.perturbations import Perturb
-from edp.students.record import DistillBatch, Student
-from edp.train_state import TrainState, split_variables
+from edp.runtime import sharding
+from edp.runtime.state import TrainState, split_variables
+from edp.students.student import DistillBatch, Student
 
 
 def create_state(

@@ -6,19 +6,21 @@ Needs only the files of the run: no data are read, and `--config` is not needed 
 not read where it is given).
 """
 
-from edp import lock, paths, processes, report, workdir
+from edp import report
 from edp.errors import InputError
+from edp.experiment import provenance
+from edp.runtime import lock, multihost, storage
 
-from . import app, terminal
+from .cli import app, terminal
 
 
-def write_report(directory: paths.Path) -> None:
+def write_report(directory: storage.Path) -> None:
     """Writes the report and its figures; of several processes the first does."""
     with lock.held(directory):
-        if not processes.is_first():
+        if not multihost.is_first():
             return
         path = report.write_report(directory)
-    rows = workdir.read_json(directory / "results.json")
+    rows = storage.read_json(directory / "results.json")
     print()
     print(report.format_table(rows, width=terminal.width()))
     print()
@@ -27,14 +29,14 @@ def write_report(directory: paths.Path) -> None:
     print(f"\nReport: {path}")
 
 
-def report_finished(directory: paths.Path) -> None:
+def report_finished(directory: storage.Path) -> None:
     """`write_report` of a run that was evaluated; makes no directory for another.
 
     Raises:
       InputError: for a workdir without results, or one that cannot be written to.
     """
-    workdir.check_writable(directory)
-    workdir.check_version(directory)
+    storage.check_writable(directory)
+    provenance.check_version(directory)
     if not (directory / "results.json").exists():
         raise InputError(
             f"there is no {directory / 'results.json'}; accepted: the workdir of a run "

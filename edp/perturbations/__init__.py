@@ -20,8 +20,8 @@ from edp.perturbations.bound import Perturbation
 from edp.perturbations.disagreement import disagreement
 from edp.perturbations.mixup import mix_labels, mixup
 from edp.perturbations.noise import gaussian, none
+from edp.perturbations.objectives import QUANTITIES
 from edp.perturbations.ods import conf_ods, ods
-from edp.perturbations.quantities import QUANTITIES
 from edp.perturbations.tdiv_sdiv import tdiv_sdiv
 
 __all__ = [
