@@ -15,7 +15,7 @@ _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not g
 
 def distill_student(experiment: Experiment, name: str) -> None:
     """Distils one student, unless it is complete already."""
-    stage = restore.student_stage(experiment, name)
+    stage = restore.student_stage(experiment.run, name)
     with stage.making() as needed:
         if needed:
             train.fit_student(experiment, name, stage, signals.stop_requests)
@@ -34,7 +34,7 @@ def distill_all(
     experiment: Experiment, after: Callable[[], None] = lambda: None
 ) -> None:
     """Distils every student, or those that --only names; calls `after` each time."""
-    for name in _ONLY.value or experiment.config.students:
+    for name in _ONLY.value or experiment.run.config.students:
         distill_student(experiment, name)
         after()
 

@@ -12,10 +12,10 @@ def evaluate(experiment: Experiment) -> None:
 
     And where the settings ask for them, `ood.json` and `corruptions.json`.
     """
-    with lock.held(experiment.workdir):
+    with lock.held(experiment.run.workdir):
         rows = results.collect_rows(experiment)
         record_run(experiment)
-        storage.write_json(experiment.workdir / "results.json", rows)
+        storage.write_json(experiment.run.workdir / "results.json", rows)
         analysis.write_analysis(experiment)
         ood.write_detection(experiment)
         corruptions.write_robustness(experiment)

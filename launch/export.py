@@ -35,17 +35,17 @@ def main(argv: list[str]) -> None:
         from edp.export import from_run
         from edp.runtime import storage
 
-        run = storage.as_path(_WORKDIR.value)
-        directory = run / "exported" / _STUDENT.value
+        workdir = storage.as_path(_WORKDIR.value)
+        directory = workdir / "exported" / _STUDENT.value
         if _OUT.value:
             directory = storage.as_path(_OUT.value)
         if storage.is_remote(directory):
             raise InputError(
                 f"out={str(directory)!r} must be on this machine; give --out"
             )
-        experiment = open_run.open_experiment(run)
+        run = open_run.open_run(workdir)
         written = from_run.export_predictor(
-            experiment, _STUDENT.value, directory, onnx=_ONNX.value
+            run, _STUDENT.value, directory, onnx=_ONNX.value
         )
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     told = f"{size:.1f} MB" if written else "complete"

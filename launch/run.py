@@ -23,7 +23,7 @@ def run(experiment: Experiment) -> None:
     drafts.draw()
     distill_all(experiment, after=drafts.draw)
     evaluate(experiment)
-    write_report(experiment.workdir)
+    write_report(experiment.run.workdir)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from .cli import app, signals
 
 def train_teachers(experiment: Experiment) -> None:
     """Trains the teachers, unless they are trained already."""
-    if experiment.config.teachers_workdir is not None:
-        restore.check_complete(experiment.teachers_dir)
-        print(f"teachers: those of {experiment.teachers_dir}")
+    if experiment.run.config.teachers_workdir is not None:
+        restore.check_complete(experiment.run.teachers_dir)
+        print(f"teachers: those of {experiment.run.teachers_dir}")
         return
-    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    stage = Stage(experiment.run.teachers_dir, experiment.run.teacher_dependencies)
     with stage.making() as needed:
         if needed:
             train.fit_teachers(experiment, stage, signals.stop_requests)

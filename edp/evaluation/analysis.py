@@ -34,17 +34,15 @@ def write_analysis(experiment: Experiment) -> None:
     A perturbation that looks at the student is given the completed one, as training
     gives it the one in training: no two students with members perturb alike then.
     """
-    config = experiment.config
-    students = {
-        name: settings.student_settings(config, name) for name in config.students
-    }
+    config = experiment.run.config
+    students = {name: experiment.run.students[name] for name in config.students}
     records = {
-        name: restore.student_stage(experiment, name).record for name in students
+        name: restore.student_stage(experiment.run, name).record for name in students
     }
     complete = {name: record["id"] for name, record in records.items() if record}
     looked_at, left_out = _looked_at(experiment, students, complete)
     made_from = {
-        "teachers": restore.teachers_record(experiment)["id"],
+        "teachers": restore.teachers_record(experiment.run)["id"],
         "students": complete,
         "perturbations": {
             name: settings.perturbation_settings(student)
@@ -57,8 +55,8 @@ def write_analysis(experiment: Experiment) -> None:
         **{key: config.evaluation[key] for key in _EVALUATION_KEYS},
     }
     made_from = json.loads(json.dumps(made_from))  # as it is read back
-    path = experiment.workdir / "analysis.json"
-    gallery_path = experiment.workdir / "gallery.npz"
+    path = experiment.run.workdir / "analysis.json"
+    gallery_path = experiment.run.workdir / "gallery.npz"
     exist = path.exists() and gallery_path.exists()
     made = exist and storage.read_mapping(path).get("made_from") == made_from
     if multihost.from_first(made):
@@ -75,7 +73,7 @@ def write_analysis(experiment: Experiment) -> None:
         {"clean": views["train"], **shown}, config.evaluation.gallery_size
     )
     buffer = io.BytesIO()
-    names = np.array(experiment.dataset.class_names)
+    names = np.array(experiment.data.dataset.class_names)
     np.savez_compressed(buffer, class_names=names, **gallery)
     storage.write_bytes(gallery_path, buffer.getvalue())
     result = {
@@ -106,7 +104,7 @@ def _looked_at(
         methods = perturbations.methods(section["perturbation"])
         if not any(method.uses_student for method in methods):
             continue
-        student = restore.create_student(experiment, name)
+        student = restore.create_student(experiment.run, name)
         if student.matched is None:
             continue  # the teachers' alone, in training too
         if student.num_members == 1:
@@ -122,12 +120,17 @@ def _look_at_teachers(
     experiment: Experiment, students: Students, looked_at: Collection[str]
 ) -> tuple[Rows, dict[str, disagreement.View]]:
     """The rows of `diversity`; and by name the views that are clean or a student's."""
-    evaluation = experiment.config.evaluation
-    probs_fn, variables = restore.load_predictor(experiment, "teachers")
-    predict = functools.partial(restore.create_predict(experiment, probs_fn), variables)
+    evaluation = experiment.run.config.evaluation
+    probs_fn, variables = restore.load_predictor(
+        experiment.run, experiment.mesh, "teachers"
+    )
+    predict = functools.partial(
+        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
+        variables,
+    )
     train, test = (
         data.Split(*(array[: evaluation.diversity_size] for array in split))
-        for split in (experiment.dataset.train, experiment.dataset.test)
+        for split in (experiment.data.dataset.train, experiment.data.dataset.test)
     )
     rows = []
 
@@ -148,18 +151,23 @@ def _look_at_teachers(
     for name in dict.fromkeys(leaders.values()):
         own: dict[str, Any] = {}
         if name in looked_at:
-            student, student_variables = restore.load_student(experiment, name)
+            student, student_variables = restore.load_student(
+                experiment.run, experiment.mesh, name
+            )
             own.update(matched=student.matched, student_variables=student_variables)
         perturbers[name] = disagreement.create_perturber(
             functools.partial(_create_perturbation, students[name]),
             functools.partial(
-                restore.make_teachers, experiment, experiment.build_model()
+                restore.make_teachers,
+                experiment.run,
+                experiment.mesh,
+                experiment.run.build_model(),
             ),
             variables,
             evaluation.batch_size,
             **own,
         )
-    key = rng.stream(experiment.key, "analysis")
+    key = rng.stream(experiment.run.key, "analysis")
 
     def look_at_perturbed(inputs, name, step_size):
         moved = perturbers[leaders[name]](key, train.images, step_size)
@@ -188,8 +196,11 @@ def _look_at_student(
     views: Mapping[str, disagreement.View],
 ) -> Rows:
     """The rows of `students` for one that is complete."""
-    probs_fn, variables = restore.load_predictor(experiment, name)
-    predict = functools.partial(restore.create_predict(experiment, probs_fn), variables)
+    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
+    predict = functools.partial(
+        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
+        variables,
+    )
     seen = {"train": "train", "test": "test", "perturbed": name}
     return [
         {

@@ -30,7 +30,7 @@ def write_robustness(experiment: Experiment) -> None:
     severity 0 is the same images as they are; 'mean' is the mean over the others of
     a severity. Without corruptions, a file of an earlier evaluation is left as it is.
     """
-    evaluation = experiment.config.evaluation
+    evaluation = experiment.run.config.evaluation
     if not evaluation.corruptions:
         return
     names = list(evaluation.corruptions)
@@ -38,9 +38,9 @@ def write_robustness(experiment: Experiment) -> None:
     chosen = incremental.test_subset(experiment, evaluation.corruption_size)
     incremental.write_rows(
         experiment,
-        experiment.workdir / "corruptions.json",
+        experiment.run.workdir / "corruptions.json",
         {"corruptions": names, "corruption_size": evaluation.corruption_size},
-        _PROTOCOL.format(size=len(chosen), num_members=experiment.num_members),
+        _PROTOCOL.format(size=len(chosen), num_members=experiment.run.num_members),
         functools.partial(_corrupt, experiment, names, chosen),
     )
 
@@ -57,8 +57,8 @@ def _corrupt(
     together: they take less memory than all the sets would, and less time than the
     corruptions.
     """
-    full = np.asarray(experiment.dataset.full_test.select(chosen).images[:])
-    labels = experiment.dataset.test.labels[chosen]
+    full = np.asarray(experiment.data.dataset.full_test.select(chosen).images[:])
+    labels = experiment.data.dataset.test.labels[chosen]
     scorers = {
         name: _create_scorer(experiment, name, record, labels)
         for name, record in records.items()
@@ -68,7 +68,7 @@ def _corrupt(
     sets = [("none", 0), *itertools.product(names, severities)]
     for corruption, severity in incremental.progress(sets, "corruptions"):
         images = corruptions.corrupt(corruption, full, severity) if severity else full
-        images = data.downsample(images, experiment.config.data.downsample)
+        images = data.downsample(images, experiment.run.config.data.downsample)
         place = {"corruption": corruption, "severity": severity}
         for name, score in scorers.items():
             rows[name] += [{"model": m, **place, **s} for m, s in score(images).items()]
@@ -107,8 +107,10 @@ def _create_scorer(
         model: [(group, temperature(group)) for group in groups]
         for model, groups in incremental.member_groups(experiment, name).items()
     }
-    probs_fn, variables = restore.load_predictor(experiment, name)
-    predict = restore.create_predict(experiment, probs_fn)
+    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
+    predict = restore.create_predict(
+        probs_fn, experiment.run.config.evaluation.batch_size
+    )
 
     def score(images):
         probs = predict(variables, images)

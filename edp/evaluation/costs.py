@@ -13,8 +13,8 @@ import numpy as np
 import optax
 
 from edp import distill, ensemble
-from edp.experiment import restore, settings, train
-from edp.experiment.create import Experiment
+from edp.experiment import restore, train
+from edp.experiment.run import Run
 from edp.models import cpu_convolution
 from edp.runtime import flops
 
@@ -23,11 +23,11 @@ Record = Mapping[str, Any]
 _TX = optax.identity()  # an optimizer has nothing that is counted
 
 
-def of_ensembles(experiment: Experiment, record: Record) -> list[dict[str, Any]]:
+def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
     """The costs of the teachers' DE-1, ..., DE-M.
 
     Args:
-      experiment: the run.
+      run: the run.
       record: of the teachers' stage.
 
     Returns:
@@ -36,28 +36,26 @@ def of_ensembles(experiment: Experiment, record: Record) -> list[dict[str, Any]]
       trained elsewhere) and `inference_flops` (of one image). What is trained once for
       all sizes is counted in full in each.
     """
-    experiment = _plain(experiment)
-    kind, num_members = experiment.kind, experiment.num_members
-    section = experiment.teacher_dependencies["teachers"]
-    model = experiment.build_model()
+    run = _on_one_device(run)
+    kind, num_members = run.kind, run.num_members
+    section = run.teacher_dependencies["teachers"]
+    model = run.build_model()
     state = jax.eval_shape(
-        lambda: ensemble.create_state(
-            model, _TX, experiment.key[None], experiment.example
-        )
+        lambda: ensemble.create_state(model, _TX, run.key[None], run.example)
     )
 
     def step(state, batch):
-        return ensemble.train_step(state, batch, experiment.key, model=model, tx=_TX)
+        return ensemble.train_step(state, batch, run.key, model=model, tx=_TX)
 
     trained = None
     if "imported_from" not in record:
-        batch = _batch(experiment, 1, section["batch_size"])
-        trained = _times(_num_steps(experiment, section), _flops(step, state, batch))
+        batch = _batch(run, 1, section["batch_size"])
+        trained = _times(_num_steps(run, section), _flops(step, state, batch))
     variables = {"params": state.params, **state.model_state}
     one = _flops(
         lambda variables, x: model.apply(ensemble.select(variables, 0), x, train=False),
         variables,
-        experiment.example,
+        run.example,
     )
     return [
         {
@@ -73,11 +71,11 @@ def of_ensembles(experiment: Experiment, record: Record) -> list[dict[str, Any]]
     ]
 
 
-def of_student(experiment: Experiment, name: str, record: Record) -> dict[str, Any]:
+def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
     """The costs of one completed student, its teachers' training left out.
 
     Args:
-      experiment: the run.
+      run: the run.
       name: of the student.
       record: of its stage.
 
@@ -85,49 +83,47 @@ def of_student(experiment: Experiment, name: str, record: Record) -> dict[str, A
       The fields that `of_ensembles` has. The operations of training are those of its
       steps as they are: the teachers' passes and the perturbation's gradients too.
     """
-    experiment = _plain(experiment)
-    section = settings.student_settings(experiment.config, name)
-    student, tx, step = train.create_distillation(experiment, name)
+    run = _on_one_device(run)
+    section = run.students[name]
+    student, tx, step = train.create_distillation(run, None, name)
     state, variables = jax.eval_shape(
         lambda key, x: (
             distill.create_state(student, tx, key, x),
             student.finalise(student.init(key, x)),
         ),
-        experiment.key,
-        experiment.example,
+        run.key,
+        run.example,
     )
-    teachers = restore.teachers_like(experiment, experiment.build_model())
-    batch = _batch(experiment, section["batch_size"])
+    teachers = restore.teachers_like(run, run.build_model())
+    batch = _batch(run, section["batch_size"])
     return {
         "num_params": record["num_params"],
         "inference_cost": student.inference_cost,
         "train_seconds": record["train_seconds"],
         "train_flops": _times(
-            _num_steps(experiment, section),
-            _flops(step, state, batch, experiment.key, teachers),
+            _num_steps(run, section),
+            _flops(step, state, batch, run.key, teachers),
         ),
-        "inference_flops": _flops(student.predict, variables, experiment.example),
+        "inference_flops": _flops(student.predict, variables, run.example),
     }
 
 
-def _plain(experiment: Experiment) -> Experiment:
+def _on_one_device(run: Run) -> Run:
     """The run on one device, its teachers in one program however many there are."""
-    config = experiment.config.copy_and_resolve_references()
+    config = run.config.copy_and_resolve_references()
     config.teachers.member_strategy = "vmap"
-    return experiment._replace(config=config, mesh=None)
+    return run._replace(config=config)
 
 
-def _num_steps(experiment: Experiment, section: Mapping[str, Any]) -> int:
+def _num_steps(run: Run, section: Mapping[str, Any]) -> int:
     """Optimizer steps, for the teachers' section or a student's."""
-    return section["num_epochs"] * experiment.steps_per_epoch(section["batch_size"])
+    return section["num_epochs"] * run.steps_per_epoch(section["batch_size"])
 
 
-def _batch(experiment: Experiment, *sizes: int) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(run: Run, *sizes: int) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of a batch [*sizes, ...]."""
     return {
-        "image": jax.ShapeDtypeStruct(
-            (*sizes, *experiment.example.shape[1:]), np.float32
-        ),
+        "image": jax.ShapeDtypeStruct((*sizes, *run.example.shape[1:]), np.float32),
         "label": jax.ShapeDtypeStruct(sizes, np.int32),
     }
 

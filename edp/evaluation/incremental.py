@@ -25,7 +25,7 @@ def member_groups(experiment: Experiment, name: str) -> Groups:
     """The models that a predictor is: of the teachers DE-1 and DE-M."""
     if name != "teachers":
         return {name: [slice(None)]}
-    num_members = experiment.num_members
+    num_members = experiment.run.num_members
     singles = [slice(i, i + 1) for i in range(num_members)]
     return {"DE-1": singles, f"DE-{num_members}": [slice(None)]}
 
@@ -40,7 +40,7 @@ def test_subset(experiment: Experiment, size: int) -> np.ndarray:
 
     The same in every run, whatever its seed.
     """
-    labels = experiment.dataset.test.labels
+    labels = experiment.data.dataset.test.labels
     return data.fixed_subset(labels, "test_size", min(size, len(labels)))
 
 
@@ -69,9 +69,9 @@ def write_rows(
       protocol: what the rows are, in words.
       evaluate: predictors -> the rows of each. Rows tell their `model`.
     """
-    records = {"teachers": restore.teachers_record(experiment)}
-    for name in experiment.config.students:
-        if record := restore.student_stage(experiment, name).record:
+    records = {"teachers": restore.teachers_record(experiment.run)}
+    for name in experiment.run.config.students:
+        if record := restore.student_stage(experiment.run, name).record:
             records[name] = record
     ids = {name: record["id"] for name, record in records.items()}
     # Through JSON, as it is read back.

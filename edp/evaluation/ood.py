@@ -36,18 +36,18 @@ def write_detection(experiment: Experiment) -> None:
     uncertainty, and its `auroc`, `aupr` and `fpr95` against as many images of the
     test set. Without sets, a file of an earlier evaluation is left as it is.
     """
-    evaluation = experiment.config.evaluation
+    evaluation = experiment.run.config.evaluation
     if not evaluation.ood_sets:
         return
     chosen = incremental.test_subset(experiment, evaluation.ood_size)
     sizes = {"the test set": len(chosen)}
-    sizes |= {name: len(images) for name, images in experiment.foreign.items()}
+    sizes |= {name: len(images) for name, images in experiment.data.ood_sets.items()}
     incremental.write_rows(
         experiment,
-        experiment.workdir / "ood.json",
+        experiment.run.workdir / "ood.json",
         {key: evaluation[key] for key in ("ood_sets", "ood_size")},
         _PROTOCOL.format(
-            num_members=experiment.num_members,
+            num_members=experiment.run.num_members,
             sizes=", ".join(f"{size:,} of {name}" for name, size in sizes.items()),
         ),
         functools.partial(_detect, experiment, chosen),
@@ -58,11 +58,11 @@ def _detect(
     experiment: Experiment, chosen: np.ndarray, records: incremental.Records
 ) -> dict[str, incremental.Rows]:
     """The rows of each predictor."""
-    test = experiment.dataset.test.select(chosen).images
-    factor = experiment.config.data.downsample
+    test = experiment.data.dataset.test.select(chosen).images
+    factor = experiment.run.config.data.downsample
     foreign = {
         name: data.downsample(images[:], factor)
-        for name, images in experiment.foreign.items()
+        for name, images in experiment.data.ood_sets.items()
     }
     rows = {}
     for name in incremental.progress(list(records), "out of distribution"):
@@ -84,8 +84,10 @@ def _create_scorer(
     if name != "teachers":
         score_student = _create_student_scorer(experiment, name)
         return lambda images: {name: [score_student(images)]}
-    probs_fn, variables = restore.load_predictor(experiment, name)
-    predict = restore.create_predict(experiment, probs_fn)
+    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
+    predict = restore.create_predict(
+        probs_fn, experiment.run.config.evaluation.batch_size
+    )
 
     def score(images):
         probs = predict(variables, images)
@@ -101,14 +103,16 @@ def _create_student_scorer(
     experiment: Experiment, name: str
 ) -> Callable[[np.ndarray], _Scores]:
     """The scores that the student itself has."""
-    student, variables = restore.load_student(experiment, name)
-    kinds = list(jax.eval_shape(student.uncertainty, variables, experiment.example))
+    student, variables = restore.load_student(experiment.run, experiment.mesh, name)
+    kinds = list(jax.eval_shape(student.uncertainty, variables, experiment.run.example))
 
     def stacked(variables, x):  # in the form of probabilities [S, B, K]
         scores = student.uncertainty(variables, x)
         return jnp.stack([scores[kind] for kind in kinds])[..., None]
 
-    predict = restore.create_predict(experiment, stacked)
+    predict = restore.create_predict(
+        stacked, experiment.run.config.evaluation.batch_size
+    )
     return lambda images: dict(
         zip(kinds, predict(variables, images)[..., 0], strict=True)
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edp.evaluation import costs, predictions, scoring
-from edp.experiment import restore, settings
+from edp.experiment import restore
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
@@ -18,23 +18,23 @@ def collect_rows(
     Predictions are made where there are none of the latest training yet, and kept
     in `predictions/`. `tell` gets a line on each student that is left out.
     """
-    config = experiment.config
-    record = restore.teachers_record(experiment)
+    config = experiment.run.config
+    record = restore.teachers_record(experiment.run)
     rows = scoring.ensemble_rows(
         predict(experiment, "teachers", record),
-        seed=experiment.teacher_dependencies["seed"],
-        costs=costs.of_ensembles(experiment, record),
+        seed=experiment.run.teacher_dependencies["seed"],
+        costs=costs.of_ensembles(experiment.run, record),
         max_subsets=config.evaluation.max_subsets,
     )
     if skipped := record.get("skipped_steps"):
         rows[-1]["skipped_steps"] = skipped
     ensemble_rows = list(rows)
     for name in config.students:
-        record = restore.student_stage(experiment, name).record
+        record = restore.student_stage(experiment.run, name).record
         if record is None:
             tell(f"{name}: not trained yet, left out of the results")
             continue
-        chosen = settings.student_settings(config, name)
+        chosen = experiment.run.students[name]
         row = scoring.student_row(
             name,
             predict(experiment, name, record),
@@ -42,7 +42,7 @@ def collect_rows(
             student=chosen["student"],
             perturbation=chosen["perturbation"],
             seed=config.seed,
-            **costs.of_student(experiment, name, record),
+            **costs.of_student(experiment.run, name, record),
             skipped_steps=record.get("skipped_steps"),
         )
         rows.append(row)
@@ -59,7 +59,7 @@ def predict(
       name: 'teachers' or a student; also of the file in `predictions/`.
       record: of the stage that made the variables.
     """
-    directory = experiment.workdir / "predictions"
+    directory = experiment.run.workdir / "predictions"
     # Which training each file was made from.
     index = directory / "made_from.json"
     made_from = storage.read_mapping(index) if index.exists() else {}
@@ -67,9 +67,12 @@ def predict(
     made = path.exists() and made_from.get(name) == record["id"]
     if multihost.from_first(made):
         return predictions.load_predictions(path)
-    probs_fn, variables = restore.load_predictor(experiment, name)
-    apply = functools.partial(restore.create_predict(experiment, probs_fn), variables)
-    dataset = experiment.dataset
+    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
+    apply = functools.partial(
+        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
+        variables,
+    )
+    dataset = experiment.data.dataset
     result = predictions.Predictions(
         apply(dataset.validation.images),
         dataset.validation.labels,

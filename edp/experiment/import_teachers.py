@@ -9,8 +9,7 @@ import jax
 from edp import ensemble
 from edp.errors import InputError
 from edp.experiment import restore
-from edp.experiment.create import Experiment
-from edp.experiment.create import record_run as record_run
+from edp.experiment.create import Experiment, record_run
 from edp.runtime import checkpoint
 from edp.runtime.stage import Stage
 
@@ -33,20 +32,21 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
       InputError: if the stage has teachers already, or for members at fault; names
         the member and its leaf. Nothing is written of the stage then.
     """
-    if experiment.config.teachers_workdir is not None:
+    run = experiment.run
+    if run.config.teachers_workdir is not None:
         raise InputError(
-            f"teachers_workdir={experiment.config.teachers_workdir!r} must be None "
+            f"teachers_workdir={run.config.teachers_workdir!r} must be None "
             "where teachers are imported"
         )
     paths = [pathlib.Path(path).expanduser().absolute() for path in members]
-    wanted = experiment.kind.num_kept(experiment.num_members)
+    wanted = run.kind.num_kept(run.num_members)
     if len(paths) != wanted:
         raise InputError(
             f"--members names {len(paths)} directories; accepted: {wanted}, as "
-            f"teachers.num_members={experiment.num_members} and "
-            f"teachers.kind={experiment.config.teachers.kind!r} have it"
+            f"teachers.num_members={run.num_members} and "
+            f"teachers.kind={run.config.teachers.kind!r} have it"
         )
-    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    stage = Stage(run.teachers_dir, run.teacher_dependencies)
     record = {"train_seconds": 0.0, "imported_from": list(map(str, paths))}
     if stage.record is not None or stage.checkpoints.exists():
         done = stage.record or {}
@@ -55,10 +55,8 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             print("teachers: complete")
             return
         raise InputError(f"{stage.path} has other teachers; give another workdir")
-    model = experiment.build_model()
-    like = jax.eval_shape(
-        lambda: model.init(experiment.key, experiment.example, train=False)
-    )
+    model = run.build_model()
+    like = jax.eval_shape(lambda: model.init(run.key, run.example, train=False))
     for m, path in enumerate(paths):
         check_member(f"member {m} ({path})", path, like)
     variables = ensemble.stack([checkpoint.load_variables(p, like) for p in paths])
@@ -68,7 +66,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
         record_run(experiment)
         stage.begin()
         restore.complete(
-            stage, restore.put_teachers(experiment, variables), record, wanted
+            stage, restore.put_teachers(run, experiment.mesh, variables), record, wanted
         )
 
 

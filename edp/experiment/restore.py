@@ -8,93 +8,95 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from edp import data, ensemble, models, students
 from edp.errors import InputError
 from edp.experiment import settings
 from edp.experiment.create import Experiment
+from edp.experiment.run import Run
 from edp.runtime import batched, best_epoch, checkpoint, rng, sharding, xla
 from edp.runtime.stage import Stage, read_record
 
 
-def teachers_record(experiment: Experiment) -> dict[str, Any]:
+def teachers_record(run: Run) -> dict[str, Any]:
     """What the completed teachers' stage recorded.
 
     Raises:
       InputError: if they are not trained yet.
     """
-    record = read_record(experiment.teachers_dir)
+    record = read_record(run.teachers_dir)
     if record is None:
         raise InputError(
-            f"{experiment.teachers_dir} holds no completed teachers; run "
+            f"{run.teachers_dir} holds no completed teachers; run "
             "launch.train_teachers first, or launch.run for everything"
         )
     return record
 
 
-def load_teachers(experiment: Experiment) -> tuple[models.Classifier, Any]:
+def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
     """The trained teachers: their network and its stacked variables.
 
     Raises:
       InputError: if they are not trained yet.
     """
-    teachers_record(experiment)
-    model = experiment.build_model()
-    like = teachers_like(experiment, model)
-    variables = _load_variables(experiment.teachers_dir / "variables", like)
-    return model, put_teachers(experiment, variables)
+    teachers_record(run)
+    model = run.build_model()
+    like = teachers_like(run, model)
+    variables = _load_variables(run.teachers_dir / "variables", like)
+    return model, put_teachers(run, mesh, variables)
 
 
-def teachers_like(experiment: Experiment, model: models.Classifier) -> Any:
+def teachers_like(run: Run, model: models.Classifier) -> Any:
     """The shapes of the variables that a completed teachers' stage holds."""
-    num_kept = experiment.kind.num_kept(experiment.num_members)
-    keys = jax.random.split(experiment.key, num_kept)
-    return jax.eval_shape(lambda: ensemble.init(model, keys, experiment.example))
+    num_kept = run.kind.num_kept(run.num_members)
+    keys = jax.random.split(run.key, num_kept)
+    return jax.eval_shape(lambda: ensemble.init(model, keys, run.example))
 
 
-def put_teachers(experiment: Experiment, variables: Any) -> Any:
+def put_teachers(run: Run, mesh: Mesh | None, variables: Any) -> Any:
     """Places the variables: spread like the members, where each has some of its own."""
-    num_kept = experiment.kind.num_kept(experiment.num_members)
-    axes = (sharding.MEMBER,) if num_kept == experiment.num_members else ()
-    return sharding.put(variables, experiment.mesh, *axes)
+    num_kept = run.kind.num_kept(run.num_members)
+    axes = (sharding.MEMBER,) if num_kept == run.num_members else ()
+    return sharding.put(variables, mesh, *axes)
 
 
 def make_teachers(
-    experiment: Experiment, model: models.Classifier, variables: Any
+    run: Run, mesh: Mesh | None, model: models.Classifier, variables: Any
 ) -> ensemble.Teachers:
     """`Teachers` as the run is configured; to be made inside a jitted function."""
     # Of the seed that they were trained from, wherever that was.
-    key = jax.random.key(experiment.teacher_dependencies["seed"])
-    return experiment.kind.teachers(
+    key = jax.random.key(run.teacher_dependencies["seed"])
+    return run.kind.teachers(
         model,
         variables,
-        experiment.num_members,
+        run.num_members,
         rng.stream(key, "teachers", "masks"),
-        strategy=experiment.config.teachers.member_strategy,
-        mesh=experiment.mesh,
+        strategy=run.config.teachers.member_strategy,
+        mesh=mesh,
     )
 
 
 def teacher_probs(
-    experiment: Experiment, model: models.Classifier
+    run: Run, mesh: Mesh | None, model: models.Classifier
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """(stacked variables, x [B, ...]) -> the members' probabilities [M, B, K]."""
 
     def probs(variables, x):
-        logits = make_teachers(experiment, model, variables).all_logits(x)
+        logits = make_teachers(run, mesh, model, variables).all_logits(x)
         return jax.nn.softmax(logits, axis=-1)
 
     return probs
 
 
 def create_predict(
-    experiment: Experiment, probs_fn: Callable[[Any, jax.Array], jax.Array]
+    probs_fn: Callable[[Any, jax.Array], jax.Array], batch_size: int
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """What predicts in batches of `evaluation.batch_size`, compiled once.
+    """Compiles a function once, to predict in batches.
 
     Args:
-      experiment: the run.
       probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
+      batch_size: B.
 
     Returns:
       (variables, images [N, ...], uint8 or float32 in [0, 1]) -> probabilities
@@ -111,7 +113,7 @@ def create_predict(
         return batched.predict_in_batches(
             functools.partial(compiled, variables),
             images,
-            experiment.config.evaluation.batch_size,
+            batch_size,
         )
 
     return predict
@@ -134,8 +136,9 @@ def create_selection(
     """
     if section["select"] == "last":
         return None
-    predict = create_predict(experiment, probs_fn)
-    images, labels = experiment.dataset.validation
+    batch_size = experiment.run.config.evaluation.batch_size
+    predict = create_predict(probs_fn, batch_size)
+    images, labels = experiment.data.dataset.validation
     return best_epoch.by_accuracy(
         lambda variables: predict(variables, images), labels, of_each=of_each
     )
@@ -145,15 +148,14 @@ def create_teachers_selection(
     experiment: Experiment, model: models.Classifier
 ) -> best_epoch.Selection | None:
     """`create_selection` of the teachers, as their kind has it."""
-    config = experiment.config.teachers
-    probs_fn = teacher_probs(experiment, model)
+    run, mesh = experiment.run, experiment.mesh
+    config = run.config.teachers
+    probs_fn = teacher_probs(run, mesh, model)
 
     def by_accuracy(of_each):
         return create_selection(experiment, config, probs_fn, of_each=of_each)
 
-    return experiment.kind.select(
-        experiment.num_members, config.num_epochs, by_accuracy
-    )
+    return run.kind.select(run.num_members, config.num_epochs, by_accuracy)
 
 
 def complete(
@@ -172,42 +174,43 @@ def complete(
     stage.complete({**record, "num_params": num_params})
 
 
-def student_stage(experiment: Experiment, name: str) -> Stage:
+def student_stage(run: Run, name: str) -> Stage:
     """The directory of one student.
 
     Raises:
       InputError: if it was begun with other settings.
     """
     dependencies = settings.student_dependencies(
-        experiment.config, name, experiment.teacher_dependencies
+        run.config, run.students[name], run.teacher_dependencies
     )
-    return Stage(experiment.workdir / "students" / name, dependencies)
+    return Stage(run.workdir / "students" / name, dependencies)
 
 
-def create_student(experiment: Experiment, name: str) -> students.Student:
+def create_student(run: Run, name: str) -> students.Student:
     """The student `name` of the configuration, as functions."""
-    chosen = settings.student_settings(experiment.config, name)
+    chosen = run.students[name]
     return students.create_student(
         chosen,
-        experiment.build_model,
-        num_members=experiment.num_members,
-        training_steps=chosen["num_epochs"]
-        * experiment.steps_per_epoch(chosen["batch_size"]),
+        run.build_model,
+        num_members=run.num_members,
+        training_steps=chosen["num_epochs"] * run.steps_per_epoch(chosen["batch_size"]),
     )
 
 
-def load_student(experiment: Experiment, name: str) -> tuple[students.Student, Any]:
+def load_student(
+    run: Run, mesh: Mesh | None, name: str
+) -> tuple[students.Student, Any]:
     """A completed student and its finished variables."""
-    student = create_student(experiment, name)
-    init = functools.partial(student.init, experiment.key)
-    like = jax.eval_shape(lambda x: student.finalise(init(x)), experiment.example)
-    stage = student_stage(experiment, name)
+    student = create_student(run, name)
+    init = functools.partial(student.init, run.key)
+    like = jax.eval_shape(lambda x: student.finalise(init(x)), run.example)
+    stage = student_stage(run, name)
     variables = _load_variables(stage.variables, like)
-    return student, sharding.put(variables, experiment.mesh)
+    return student, sharding.put(variables, mesh)
 
 
 def load_predictor(
-    experiment: Experiment, name: str
+    run: Run, mesh: Mesh | None, name: str
 ) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
     """The predictor 'teachers' or a completed student, and its variables.
 
@@ -215,10 +218,10 @@ def load_predictor(
       (variables, x [B, ...]) -> member probabilities [S, B, K], and the variables.
     """
     if name != "teachers":
-        student, variables = load_student(experiment, name)
+        student, variables = load_student(run, mesh, name)
         return student.predict, variables
-    model, variables = load_teachers(experiment)
-    return teacher_probs(experiment, model), variables
+    model, variables = load_teachers(run, mesh)
+    return teacher_probs(run, mesh, model), variables
 
 
 def check_complete(directory: pathlib.Path) -> None:

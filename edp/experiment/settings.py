@@ -59,6 +59,11 @@ def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, 
     return {**config.distill.to_dict(), **chosen}
 
 
+def resolve_students(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:
+    """Returns by name the settings of every student."""
+    return {name: student_settings(config, name) for name in config.students}
+
+
 def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
     """Of a student's settings, those that decide how its inputs are perturbed."""
     name = student["perturbation"]
@@ -79,21 +84,28 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def student_dependencies(
-    config: ml_collections.ConfigDict, name: str, teachers: Mapping[str, Any]
+    config: ml_collections.ConfigDict,
+    student: Mapping[str, Any],
+    teachers: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that a student depends on: `teachers` is what its teachers do."""
-    chosen = student_settings(config, name)
-    own = _functions(methods(chosen["perturbation"]))
-    read = keywords([STUDENTS[chosen["student"]], *own])
+    """Returns every setting that a trained student depends on.
+
+    Args:
+      config: the configuration of its run.
+      student: from `student_settings`.
+      teachers: every setting that its teachers depend on.
+    """
+    own = _functions(methods(student["perturbation"]))
+    read = keywords([STUDENTS[student["student"]], *own])
     any_reads = keywords(ALL_METHODS)
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "distill": _without(_of_schedule(chosen), any_reads.keys() - read.keys()),
+        "distill": _without(_of_schedule(student), any_reads.keys() - read.keys()),
         "from": dict(teachers),
     }
 
 
-def _of_schedule(section: dict[str, Any]) -> dict[str, Any]:
+def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
     """Leaves out what the chosen schedule does not read, and what changes nothing."""
     unread = {
         "step_linear": ("warmup_epochs",),
@@ -116,5 +128,5 @@ def _changed(section: dict[str, Any]) -> dict[str, Any]:
     return _without(section, same)
 
 
-def _without(section: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+def _without(section: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in names}

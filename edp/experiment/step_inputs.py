@@ -3,9 +3,10 @@
 import contextlib
 import functools
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import jax
+import ml_collections
 import numpy as np
 
 from edp import data
@@ -32,24 +33,24 @@ def create_feed(
       bootstrap: whether each member has a sample of the data, drawn with replacement.
 
     Returns:
-      A feed of indices [B] or [M, B] into `experiment.train`; of streamed data, of
+      A feed of indices [B] or [M, B] into `experiment.data.train`; of streamed data, of
       the images and labels themselves.
     """
     order = data.EpochOrder(
         _key_data(key, "order"),
-        len(experiment.dataset.train.labels),
+        len(experiment.data.dataset.train.labels),
         batch_size,
         num_members,
         _key_data(key, "bootstrap") if bootstrap else None,
     )
-    if experiment.train is not None:
+    if experiment.data.train is not None:
         return resident_feed(order)
     mesh = experiment.mesh
     shape, axes = (batch_size,), (sharding.DATA,)
     if num_members is not None:
         shape, axes = (num_members, *shape), (sharding.MEMBER, *axes)
     reader = data.StepReader(
-        experiment.dataset.train,
+        experiment.data.dataset.train,
         order,
         part=sharding.local_part(shape, mesh, *axes),
         crop_seed=tuple(_key_data(key, "crop").tolist()),
@@ -57,7 +58,7 @@ def create_feed(
 
     def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:
         batches = data.read_steps(
-            reader, step, schedule.num_steps, experiment.config.data.num_workers
+            reader, step, schedule.num_steps, experiment.run.config.data.num_workers
         )
         with contextlib.closing(batches):
             for first, size in schedule.dispatches(step):
@@ -75,47 +76,66 @@ def _key_data(key: jax.Array, name: str) -> np.ndarray:
     return np.asarray(jax.random.key_data(rng.stream(key, name)))
 
 
+# (key, images uint8 [B, H, W, C]) -> images of the same shape.
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def create_augment(config: ml_collections.ConfigDict) -> Augment:
+    """Returns `data.augment` with the settings of the `data` section."""
+    return functools.partial(
+        data.augment, crop_padding=config.crop_padding, flip=config.flip
+    )
+
+
 def draw_batch(
-    experiment: Experiment, key: jax.Array, step: jax.Array, train, inputs
+    key: jax.Array,
+    step: jax.Array,
+    train,
+    inputs,
+    *,
+    augment: Augment,
+    mesh: jax.sharding.Mesh | None,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The batch of a step, and a key for the rest of it.
+    """Makes the batch of a step, and a key for the rest of the step.
 
     Args:
-      experiment: see `make_batch`.
       key: of a stage; its stream 'step' is drawn from.
-      step: the training steps done before.
+      step: number of training steps done before.
       train: see `make_batch`.
       inputs: see `make_batch`.
+      augment: see `make_batch`.
+      mesh: see `make_batch`.
     """
     step_key = jax.random.fold_in(rng.stream(key, "step"), step)
     batch_key, step_key = jax.random.split(step_key)
-    return make_batch(experiment, batch_key, train, inputs), step_key
+    return make_batch(batch_key, train, inputs, augment=augment, mesh=mesh), step_key
 
 
 def make_batch(
-    experiment: Experiment, key: jax.Array, train, inputs
+    key: jax.Array,
+    train,
+    inputs,
+    *,
+    augment: Augment,
+    mesh: jax.sharding.Mesh | None,
 ) -> dict[str, jax.Array]:
-    """Makes a batch of what the feed gave, inside the jitted step, and augments it.
+    """Makes an augmented batch from the feed's values, inside the jitted step.
 
     Args:
-      experiment: its config says how to augment.
       key: PRNG key.
-      train: `experiment.train`, as the step received it.
+      train: `RunData.train`, as the step received it.
       inputs: [B] or [M, B] indices to gather; or streamed images and labels.
+      augment: augments a batch of images.
+      mesh: the devices, or None for one device.
 
     Returns:
       `image` float32 in [0, 1] and `label`.
     """
     images, labels = inputs if train is None else data.take(train, inputs)
-    augment = functools.partial(
-        data.augment,
-        crop_padding=experiment.config.data.crop_padding,
-        flip=experiment.config.data.flip,
-    )
     axes = (sharding.DATA,)
     if labels.ndim == 2:
         key = jax.random.split(key, labels.shape[0])
         augment = jax.vmap(augment)
         axes = (sharding.MEMBER, sharding.DATA)
     batch = {"image": data.to_float(augment(key, images)), "label": labels}
-    return sharding.constrain(batch, experiment.mesh, *axes)
+    return sharding.constrain(batch, mesh, *axes)

@@ -1,22 +1,24 @@
 """The stages of a run that are trained: its teachers, and each of its students."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import optax
+from jax.sharding import Mesh
 
 from edp import distill, ensemble, perturbations, students
-from edp.experiment import restore, settings, step_inputs
-from edp.experiment.create import Experiment, create_schedule, record_run
+from edp.experiment import restore, step_inputs
+from edp.experiment.create import Experiment, record_run
+from edp.experiment.run import Run
 from edp.runtime import best_epoch, loop, optimizers, rng, trackers
 from edp.runtime.feed import Feed, Schedule
 from edp.runtime.stage import Stage
 
 
 def create_distillation(
-    experiment: Experiment, name: str
+    run: Run, mesh: Mesh | None, name: str
 ) -> tuple[students.Student, optax.GradientTransformation, Callable[..., Any]]:
     """The student `name`, its optimizer, and what trains it.
 
@@ -24,12 +26,12 @@ def create_distillation(
       The student; the optimizer; and (state, batch, key, the teachers' variables) ->
       (state, metrics), `distill.distill_step` with the student's settings.
     """
-    config = settings.student_settings(experiment.config, name)
-    student = restore.create_student(experiment, name)
+    config = run.students[name]
+    student = restore.create_student(run, name)
     perturb = perturbations.create_perturbation(config)
-    steps_per_epoch = experiment.steps_per_epoch(config["batch_size"])
+    steps_per_epoch = run.steps_per_epoch(config["batch_size"])
     tx = optimizers.create_optimizer(config, steps_per_epoch, student.rule)
-    model = experiment.build_model()
+    model = run.build_model()
 
     def step(state, batch, key, variables):
         return distill.distill_step(
@@ -37,11 +39,11 @@ def create_distillation(
             batch,
             key,
             student=student,
-            teachers=restore.make_teachers(experiment, model, variables),
+            teachers=restore.make_teachers(run, mesh, model, variables),
             perturb=perturb,
             tx=tx,
             clean_pass=config["clean_pass"],
-            mesh=experiment.mesh,
+            mesh=mesh,
         )
 
     return student, tx, step
@@ -66,21 +68,22 @@ def fit_teachers(
     Raises:
       Interrupted, finite.NonFinite: as `training.fit`.
     """
-    config = experiment.config.teachers
-    key = rng.stream(experiment.key, "teachers")
-    mesh, kind = experiment.mesh, experiment.kind
-    num_trained = kind.num_trained(experiment.num_members)
-    per_epoch = experiment.steps_per_epoch(config.batch_size)
-    model = experiment.build_model()
+    config = experiment.run.config.teachers
+    key = rng.stream(experiment.run.key, "teachers")
+    mesh, kind = experiment.mesh, experiment.run.kind
+    num_trained = kind.num_trained(experiment.run.num_members)
+    per_epoch = experiment.run.steps_per_epoch(config.batch_size)
+    model = experiment.run.build_model()
     tx = optimizers.create_optimizer(kind.training(config), per_epoch)
     init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
-    state = ensemble.create_state(model, tx, init_keys, experiment.example)
+    state = ensemble.create_state(model, tx, init_keys, experiment.run.example)
     state = ensemble.place(state, mesh)
+    augment = step_inputs.create_augment(experiment.run.config.data)
     record_run(experiment)
 
     def step(state, train, inputs):
         batch, step_key = step_inputs.draw_batch(
-            experiment, key, state.step, train, inputs
+            key, state.step, train, inputs, augment=augment, mesh=mesh
         )
         return ensemble.train_step(
             state,
@@ -100,7 +103,7 @@ def fit_teachers(
         "teachers",
         step,
         state,
-        experiment.train,
+        experiment.data.train,
         step_inputs.create_feed(
             experiment,
             key,
@@ -108,11 +111,11 @@ def fit_teachers(
             num_trained,
             bootstrap=config.bootstrap,
         ),
-        create_schedule(experiment, config, images_per_step),
+        _create_schedule(experiment.run, config, images_per_step),
         restore.create_teachers_selection(experiment, model),
         stop_requests,
     )
-    num_kept = kind.num_kept(experiment.num_members)
+    num_kept = kind.num_kept(experiment.run.num_members)
     restore.complete(stage, variables, record, num_kept)
 
 
@@ -133,22 +136,23 @@ def fit_student(
     Raises:
       Interrupted, finite.NonFinite: as `training.fit`.
     """
-    config = settings.student_settings(experiment.config, name)
+    config = experiment.run.students[name]
     # Not of the name: students differ in nothing but their settings.
-    key = rng.stream(experiment.key, "student")
+    key = rng.stream(experiment.run.key, "student")
     mesh = experiment.mesh
-    _, teacher_variables = restore.load_teachers(experiment)
-    student, tx, distill_step = create_distillation(experiment, name)
+    _, teacher_variables = restore.load_teachers(experiment.run, mesh)
+    student, tx, distill_step = create_distillation(experiment.run, mesh, name)
     init_key = rng.stream(key, "init")
-    state = distill.create_state(student, tx, init_key, experiment.example)
-    shard_optimizer = experiment.config.mesh.shard_optimizer
+    state = distill.create_state(student, tx, init_key, experiment.run.example)
+    shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
+    augment = step_inputs.create_augment(experiment.run.config.data)
     record_run(experiment)
 
     def step(state, resources, inputs):
         train, teacher_variables = resources
         batch, step_key = step_inputs.draw_batch(
-            experiment, key, state.step, train, inputs
+            key, state.step, train, inputs, augment=augment, mesh=mesh
         )
         return distill_step(state, batch, step_key, teacher_variables)
 
@@ -161,9 +165,9 @@ def fit_student(
         name,
         step,
         state,
-        (experiment.train, teacher_variables),
+        (experiment.data.train, teacher_variables),
         step_inputs.create_feed(experiment, key, config["batch_size"], None),
-        create_schedule(experiment, config, config["batch_size"]),
+        _create_schedule(experiment.run, config, config["batch_size"]),
         restore.create_selection(experiment, config, probs_fn, of_each=False),
         stop_requests,
     )
@@ -183,10 +187,10 @@ def _fit(
     stop_requests: StopRequests,
 ) -> tuple[Any, dict[str, Any]]:
     """`training.fit`, with what all stages of a run have in common."""
-    seen_as = trackers.Stage(experiment.workdir, stage.path, label, stage.settings)
+    seen_as = trackers.Stage(experiment.run.workdir, stage.path, label, stage.settings)
     with (
         stop_requests() as should_stop,
-        trackers.open_trackers(experiment.config, seen_as) as track,
+        trackers.open_trackers(experiment.run.config, seen_as) as track,
     ):
         return loop.fit(
             step,
@@ -198,6 +202,26 @@ def _fit(
             label=label,
             should_stop=should_stop,
             select=select,
-            skip_nonfinite=experiment.config.nonfinite == "skip",
+            skip_nonfinite=experiment.run.config.nonfinite == "skip",
             track=track,
         )
+
+
+def _create_schedule(
+    run: Run, section: Mapping[str, Any], images_per_step: int
+) -> Schedule:
+    """Returns the length of training and the intervals at which it saves.
+
+    Args:
+      run: the run.
+      section: the `teachers` section, or a student's settings.
+      images_per_step: images that all networks read in a step.
+    """
+    return Schedule(
+        num_epochs=section["num_epochs"],
+        steps_per_epoch=run.steps_per_epoch(section["batch_size"]),
+        images_per_step=images_per_step,
+        checkpoint_minutes=run.config.checkpoint_minutes,
+        checkpoint_steps=run.config.checkpoint_steps,
+        steps_per_dispatch=run.config.steps_per_dispatch,
+    )

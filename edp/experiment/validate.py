@@ -192,10 +192,12 @@ def _faults_between(
     if at_fault & {"model", "teachers"} or config.get("teachers_workdir") is not None:
         return  # teachers elsewhere may be of other numbers
     yield from teacher_kinds.of(values["teachers"]).faults(values)
-    for name in () if at_fault & {"distill", "students"} else config.students:
+    if at_fault & {"distill", "students"}:
+        return
+    for name, section in settings.resolve_students(config).items():
         try:
             create_student(
-                settings.student_settings(config, name),
+                section,
                 build_model,
                 num_members=config.teachers.num_members,
                 training_steps=1,

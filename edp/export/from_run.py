@@ -7,14 +7,14 @@ from typing import Any
 
 from edp import export
 from edp.errors import InputError
-from edp.experiment import restore, settings
-from edp.experiment.create import Experiment
+from edp.experiment import restore
+from edp.experiment.run import Run
 from edp.metrics import uncertainty
 from edp.runtime import storage
 
 
 def export_predictor(
-    experiment: Experiment, name: str, directory: pathlib.Path, *, onnx: bool = False
+    run: Run, name: str, directory: pathlib.Path, *, onnx: bool = False
 ) -> bool:
     """Writes the artifact of one predictor of a run; see `write_artifact`.
 
@@ -22,7 +22,7 @@ def export_predictor(
     validation images. The metadata have the row and the run's configuration too.
 
     Args:
-      experiment: an evaluated run; its images are not needed.
+      run: an evaluated run.
       name: 'teachers' or a student.
       directory: where the artifact shall be.
       onnx: whether to add the same program as `model.onnx`.
@@ -34,19 +34,19 @@ def export_predictor(
       InputError: for a predictor that is not there, or is not evaluated since it was
         trained, and as `write_artifact`.
     """
-    record = _record(experiment, name)
-    row = _row(experiment, name, record)
-    probs_fn, variables = restore.load_predictor(experiment, name)
+    record = _record(run, name)
+    row = _row(run, name, record)
+    probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
         scores_fn = _scores_of_members(probs_fn)
     else:
-        scores_fn = restore.create_student(experiment, name).uncertainty
+        scores_fn = restore.create_student(run, name).uncertainty
     return export.write_artifact(
         export.create_program(probs_fn, scores_fn, variables, row["temperature"]),
-        experiment.example.shape[1:],
+        run.image_shape,
         directory,
-        classes=experiment.dataset.class_names,
-        details=_details(experiment, name, record, row),
+        classes=run.class_names,
+        details=_details(run, name, record, row),
         onnx=onnx,
     )
 
@@ -55,29 +55,27 @@ def _scores_of_members(probs_fn: export.ProbsFn) -> export.UncertaintyFn:
     return lambda variables, x: uncertainty.scores(probs_fn(variables, x))
 
 
-def _record(experiment: Experiment, name: str) -> dict[str, Any]:
+def _record(run: Run, name: str) -> dict[str, Any]:
     """What the predictor's stage recorded."""
     if name == "teachers":
-        return restore.teachers_record(experiment)
-    students = experiment.config.students
+        return restore.teachers_record(run)
+    students = run.config.students
     if name not in students:
         raise InputError(
             f"student={name!r} is none of this run; accepted: "
             f"{', '.join(students)}, or teachers for the ensemble"
         )
-    record = restore.student_stage(experiment, name).record
+    record = restore.student_stage(run, name).record
     if record is None:
         raise InputError(f"student={name!r} is not trained yet; run launch.distill")
     return record
 
 
-def _row(
-    experiment: Experiment, name: str, record: Mapping[str, Any]
-) -> dict[str, Any]:
+def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """The predictor's row of results, made since it was trained."""
-    model = f"DE-{experiment.num_members}" if name == "teachers" else name
-    results = experiment.workdir / "results.json"
-    index = experiment.workdir / "predictions" / "made_from.json"
+    model = f"DE-{run.num_members}" if name == "teachers" else name
+    results = run.workdir / "results.json"
+    index = run.workdir / "predictions" / "made_from.json"
     if results.exists() and index.exists():
         made_from = storage.read_json(index).get(name)
         rows = [row for row in storage.read_json(results) if row["model"] == model]
@@ -90,11 +88,11 @@ def _row(
 
 
 def _details(
-    experiment: Experiment, name: str, record: Mapping[str, Any], row: dict[str, Any]
+    run: Run, name: str, record: Mapping[str, Any], row: dict[str, Any]
 ) -> dict[str, Any]:
     """What is known of the predictor of a run."""
-    config = experiment.config
-    own = {} if name == "teachers" else settings.student_settings(config, name)
+    config = run.config
+    own = {} if name == "teachers" else run.students[name]
     crops = config.data.resize != "none"
     return {
         "name": name,

@@ -36,9 +36,9 @@ class Drafts:
         if not multihost.from_first(started - self._drawn >= wanted):
             return
         rows = results.collect_rows(self._experiment, tell=lambda line: None)
-        storage.write_json(self._experiment.workdir / "results.json", rows)
+        storage.write_json(self._experiment.run.workdir / "results.json", rows)
         if multihost.is_first():
-            path = report.write_report(self._experiment.workdir)
+            path = report.write_report(self._experiment.run.workdir)
             print(f"report of what is complete: {path}", flush=True)
         self._drawn = self._clock()
         self._cost = self._drawn - started

@@ -3,7 +3,6 @@
 import functools
 import pathlib
 import re
-import types
 
 import jax
 import jax.numpy as jnp
@@ -42,10 +41,7 @@ def initial(seed, stage, members):
 def draws(seed, *, stage="teachers", step=0, members=M, padding=2, eta=0.1):
     """What a stage draws with a seed, as the commands draw it."""
     key = rng.stream(jax.random.key(seed), stage)
-    settings = ml_collections.ConfigDict(
-        {"data": {"crop_padding": padding, "flip": padding > 0}}
-    )
-    experiment = types.SimpleNamespace(config=settings, mesh=None)
+    settings = ml_collections.ConfigDict({"crop_padding": padding, "flip": padding > 0})
 
     def order(name, own=None):
         key_data = np.asarray(jax.random.key_data(rng.stream(key, name)))
@@ -55,7 +51,10 @@ def draws(seed, *, stage="teachers", step=0, members=M, padding=2, eta=0.1):
     own = np.asarray(jax.random.key_data(rng.stream(key, "bootstrap")))
     bootstrapped = np.asarray(order("order", own)(np.int32(0)))
     fixed = jnp.arange(B)  # so that crops are compared on the same images
-    batch, step_key = step_inputs.draw_batch(experiment, key, step, images(), fixed)
+    augment = step_inputs.create_augment(settings)
+    batch, step_key = step_inputs.draw_batch(
+        key, step, images(), fixed, augment=augment, mesh=None
+    )
     perturb_key, _ = jax.random.split(step_key)
     moved = perturbations.gaussian(perturb_key, None, 0.5 * jnp.ones(B), step_size=eta)
     return {

@@ -12,7 +12,7 @@ from untrained_runs import finish_student, finish_teachers
 from configs import default
 from edp import perturbations
 from edp.evaluation import analysis, disagreement
-from edp.experiment import restore, settings
+from edp.experiment import restore
 from edp.experiment.create import create_experiment
 from edp.report.page import diversity
 from edp.runtime import rng
@@ -52,18 +52,18 @@ def experiment(tmp_path_factory):
         config.students[name] = default.student(
             config, student=kind, perturbation="tdiv_sdiv", step_size=0.05
         )
-    run = create_experiment(config, tmp_path_factory.mktemp("run"))
-    finish_teachers(run, 0)
+    experiment = create_experiment(config, tmp_path_factory.mktemp("run"))
+    finish_teachers(experiment.run, 0)
     for seed, name in enumerate(KINDS):
         if name != "be_late":
-            finish_student(run, name, seed)
-    analysis.write_analysis(run)
-    return run
+            finish_student(experiment.run, name, seed)
+    analysis.write_analysis(experiment)
+    return experiment
 
 
 @pytest.fixture(scope="module")
 def written(experiment):
-    return json.loads((experiment.workdir / "analysis.json").read_text())
+    return json.loads((experiment.run.workdir / "analysis.json").read_text())
 
 
 def test_views_are_of_one_student_where_it_is_looked_at(experiment, written):
@@ -74,7 +74,7 @@ def test_views_are_of_one_student_where_it_is_looked_at(experiment, written):
         *own,
         *(f"{name}@0.01" for name in own),
     ]
-    with np.load(experiment.workdir / "gallery.npz") as file:
+    with np.load(experiment.run.workdir / "gallery.npz") as file:
         assert file["names"].tolist() == ["clean", *own]
         _, a, b, teachers_alone = file["images"]
     for one, other in ((a, b), (a, teachers_alone), (b, teachers_alone)):
@@ -85,12 +85,13 @@ def test_views_are_of_one_student_where_it_is_looked_at(experiment, written):
 
 @pytest.mark.parametrize("name", ["be_b", "single_b"])
 def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
-    teachers = restore.make_teachers(experiment, *restore.load_teachers(experiment))
-    student, own = restore.load_student(experiment, name)
-    section = settings.student_settings(experiment.config, name)
+    run = experiment.run
+    teachers = restore.make_teachers(run, None, *restore.load_teachers(run, None))
+    student, own = restore.load_student(run, None, name)
+    section = run.students[name]
     perturb = perturbations.create_perturbation(section)
-    images, labels = (array[:SIZE] for array in experiment.dataset.train)
-    key = jax.random.fold_in(rng.stream(experiment.key, "analysis"), 0)
+    images, labels = (array[:SIZE] for array in experiment.data.dataset.train)
+    key = jax.random.fold_in(rng.stream(run.key, "analysis"), 0)
     x = images / np.float32(255)
     matched = student.matched and functools.partial(student.matched, own)
 
@@ -119,6 +120,6 @@ def test_what_is_left_out_is_said(experiment, written):
     made_from = written["made_from"]
     assert made_from["looked_at"] == ["be_a", "be_b"]
     assert made_from["left_out"].keys() == {"be_late", "latent"}
-    section = diversity.diversity_section(experiment.workdir / "analysis.json", [])
+    section = diversity.diversity_section(experiment.run.workdir / "analysis.json", [])
     text = section.html.replace("&#x27;", "'")
     assert all(f'<p class="note">{note}</p>' in text for note in NOTES)

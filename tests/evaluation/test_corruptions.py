@@ -42,22 +42,20 @@ def make_config(unseen, **settings):
     return config
 
 
-def finish_teachers(experiment, seed):
-    model = experiment.build_model()
-    keys = jax.random.split(jax.random.key(seed), experiment.num_members)
-    variables = jax.jit(ensemble.init, static_argnums=0)(
-        model, keys, experiment.example
-    )
-    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+def finish_teachers(run, seed):
+    model = run.build_model()
+    keys = jax.random.split(jax.random.key(seed), run.num_members)
+    variables = jax.jit(ensemble.init, static_argnums=0)(model, keys, run.example)
+    stage = Stage(run.teachers_dir, run.teacher_dependencies)
     stage.begin()
-    restore.complete(stage, variables, {"train_seconds": 1.0}, experiment.num_members)
+    restore.complete(stage, variables, {"train_seconds": 1.0}, run.num_members)
 
 
-def finish_student(experiment, name, seed):
-    student = restore.create_student(experiment, name)
+def finish_student(run, name, seed):
+    student = restore.create_student(run, name)
     init = jax.jit(lambda key, x: student.finalise(student.init(key, x)))
-    variables = init(jax.random.key(seed), experiment.example)
-    stage = restore.student_stage(experiment, name)
+    variables = init(jax.random.key(seed), run.example)
+    stage = restore.student_stage(run, name)
     stage.begin()
     restore.complete(stage, variables, {"train_seconds": 1.0}, 1)
 
@@ -69,7 +67,7 @@ def evaluate(experiment):
 
 
 def read_rows(experiment, file):
-    value = json.loads((experiment.workdir / file).read_text())
+    value = json.loads((experiment.run.workdir / file).read_text())
     return {
         tuple(v for v in row.values() if not isinstance(v, float)): row
         for row in value["rows"]
@@ -90,27 +88,27 @@ def evaluated(unseen, tmp_path_factory):
     """An evaluated run."""
     directory = tmp_path_factory.mktemp("run")
     experiment = create_experiment(make_config(unseen), directory)
-    finish_teachers(experiment, 0)
+    finish_teachers(experiment.run, 0)
     for i, name in enumerate(STUDENTS):
-        finish_student(experiment, name, i)
+        finish_student(experiment.run, name, i)
     evaluate(experiment)
     return experiment
 
 
 def chosen(experiment, size):
     """Which test images are used."""
-    return data.fixed_subset(experiment.dataset.test.labels, "", size)
+    return data.fixed_subset(experiment.data.dataset.test.labels, "", size)
 
 
 def load(experiment, name):
     """images -> probabilities [S, N, K]."""
-    probs_fn, variables = restore.load_predictor(experiment, name)
-    return functools.partial(restore.create_predict(experiment, probs_fn), variables)
+    probs_fn, variables = restore.load_predictor(experiment.run, None, name)
+    return functools.partial(restore.create_predict(probs_fn, 16), variables)
 
 
 def stored(experiment, name, part, indices=slice(None)):
     """Probabilities and labels from `predictions/`."""
-    with np.load(experiment.workdir / "predictions" / f"{name}.npz") as file:
+    with np.load(experiment.run.workdir / "predictions" / f"{name}.npz") as file:
         return file[f"{part}_probs"][:, indices], file[f"{part}_labels"][indices]
 
 
@@ -186,14 +184,14 @@ def test_clean_rows_are_the_results_on_the_same_images(evaluated):
 def test_images_are_corrupted_at_full_size(evaluated):
     rows = read_rows(evaluated, "corruptions.json")
     indices = chosen(evaluated, NUM_CORRUPTED)
-    full = evaluated.dataset.full_test.images[indices]
+    full = evaluated.data.dataset.full_test.images[indices]
     assert full.shape[1:] == (8, 8, 1)
     predict = load(evaluated, "teachers")
     for name, severity in (("contrast", 5), ("gaussian_noise", 2)):
         images = image_corruptions.corrupt(name, full, severity)
         images = images.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4)) / 255
         probs = predict(np.float32(images))
-        labels = evaluated.dataset.test.labels[indices]
+        labels = evaluated.data.dataset.test.labels[indices]
         members = [metrics.nll(p, labels) for p in probs]
         # Bytes are rounded, and these means are not.
         row = rows["DE-3", name, severity]
@@ -237,7 +235,7 @@ def test_mean_rows_are_means_over_corruptions(evaluated):
         for severity in image_corruptions.SEVERITIES:
             both = [
                 rows[model, n, severity]
-                for n in evaluated.config.evaluation.corruptions
+                for n in evaluated.run.config.evaluation.corruptions
             ]
             for key in ("accuracy", "nll", "cnll", "ece"):
                 expected = np.mean([row[key] for row in both])
@@ -248,9 +246,9 @@ def watch(monkeypatch):
     """The names of the predictors that are loaded from now on."""
     loaded = []
 
-    def load(which, experiment, name):
+    def load(which, run, mesh, name):
         loaded.append(name)
-        return which(experiment, name)
+        return which(run, mesh, name)
 
     for which in ("load_predictor", "load_student"):
         watched = functools.partial(load, getattr(restore, which))
@@ -259,7 +257,7 @@ def watch(monkeypatch):
 
 
 def test_nothing_is_evaluated_twice(evaluated, monkeypatch):
-    files = [evaluated.workdir / name for name in ("ood.json", "corruptions.json")]
+    files = [evaluated.run.workdir / name for name in ("ood.json", "corruptions.json")]
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
     loaded = watch(monkeypatch)
     evaluate(evaluated)
@@ -270,7 +268,7 @@ def test_nothing_is_evaluated_twice(evaluated, monkeypatch):
 def test_a_retrained_student_is_evaluated_anew(evaluated, monkeypatch):
     files = ("ood.json", "corruptions.json")
     before = [read_rows(evaluated, file) for file in files]
-    finish_student(evaluated, "plain", 7)
+    finish_student(evaluated.run, "plain", 7)
     loaded = watch(monkeypatch)
     evaluate(evaluated)
     for file, old in zip(files, before, strict=True):
@@ -284,7 +282,7 @@ def test_a_retrained_student_is_evaluated_anew(evaluated, monkeypatch):
 def test_other_settings_make_all_anew_and_fewer_students_leave_the_rest(
     evaluated, unseen, tmp_path
 ):
-    directory = shutil.copytree(evaluated.workdir, tmp_path / "run")
+    directory = shutil.copytree(evaluated.run.workdir, tmp_path / "run")
     config = make_config(unseen, corruptions=("contrast",), ood_sets=("noise",))
     del config.students.be
     before = [read_rows(evaluated, file) for file in ("ood.json", "corruptions.json")]

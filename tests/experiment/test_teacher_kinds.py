@@ -97,10 +97,11 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
         config.model.dropout_rate = 0.3
         config.teachers.select = "best"
     validate.check(config)
-    run = create_experiment(config, tmp_path)
-    train_teachers.train_teachers(run)
-    distill.distill_student(run, "single_conf_ods")
-    rows = {row["model"]: row for row in results.collect_rows(run)}
+    experiment = create_experiment(config, tmp_path)
+    run = experiment.run
+    train_teachers.train_teachers(experiment)
+    distill.distill_student(experiment, "single_conf_ods")
+    rows = {row["model"]: row for row in results.collect_rows(experiment)}
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
     # Both members come of one training; of dropout they are one network, too.
     for name in ("train_seconds", "train_flops"):
@@ -109,7 +110,7 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     assert rows["DE-2"]["num_params"] == kept * rows["DE-1"]["num_params"]
 
     record = json.loads((tmp_path / "teachers" / "complete.json").read_text())
-    model, variables = restore.load_teachers(run)
+    model, variables = restore.load_teachers(run, None)
     kept = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(variables)}
     assert kept == {run.kind.num_kept(2)} == {{"snapshot": 2, "dropout": 1}[kind]}
     num_params = models.count_params(ensemble.select(variables, 0)["params"])
@@ -118,8 +119,10 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
         assert record["selected_epoch"] == [1, 2]
 
     # The members of the predictions are those that others are taught by, and differ.
-    x = np.float32(run.dataset.test.images) / 255
-    teachers = jax.jit(lambda v: restore.make_teachers(run, model, v).all_logits(x))
+    x = np.float32(experiment.data.dataset.test.images) / 255
+    teachers = jax.jit(
+        lambda v: restore.make_teachers(run, None, model, v).all_logits(x)
+    )
     probs = jax.nn.softmax(teachers(variables))
     with np.load(tmp_path / "predictions" / "teachers.npz") as file:
         np.testing.assert_allclose(file["test_probs"], probs, atol=1e-5)
@@ -129,8 +132,9 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
 def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path):
     config = tiny_config(kind="dropout")
     config.model.dropout_rate = 0.3
-    run = create_experiment(config, tmp_path / "a")
-    record_run(run)
+    experiment = create_experiment(config, tmp_path / "a")
+    run = experiment.run
+    record_run(experiment)
     model = run.build_model()
     variables = ensemble.init(model, jax.random.split(run.key, 1), run.example)
     stage_settings = tmp_path / "a" / "teachers"
@@ -141,10 +145,10 @@ def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path
     other = tiny_config()  # whose own teachers would be of another kind
     other.model.dropout_rate = 0.3
     other.seed, other.teachers_workdir = 7, str(tmp_path / "a")
-    elsewhere = create_experiment(other, tmp_path / "b")
-    x = np.float32(run.dataset.test.images[:5]) / 255
+    elsewhere = create_experiment(other, tmp_path / "b").run
+    x = np.float32(experiment.data.dataset.test.images[:5]) / 255
     both = [
-        restore.make_teachers(e, model, variables).all_logits(x)
+        restore.make_teachers(e, None, model, variables).all_logits(x)
         for e in (run, elsewhere)
     ]
     np.testing.assert_array_equal(*both)
@@ -155,7 +159,8 @@ def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path
 
 def test_imported_members_are_teachers_like_any(tmp_path):
     config = tiny_config()
-    run = create_experiment(config, tmp_path / "run")
+    experiment = create_experiment(config, tmp_path / "run")
+    run = experiment.run
     model = run.build_model()
     keys = jax.random.split(jax.random.key(9), 2)
     members = [model.init(key, run.example, train=False) for key in keys]
@@ -165,7 +170,7 @@ def test_imported_members_are_teachers_like_any(tmp_path):
 
     def refused(paths, words):
         with pytest.raises(InputError, match=words):
-            import_teachers.import_teachers(run, paths)
+            import_teachers.import_teachers(experiment, paths)
         assert not run.teachers_dir.exists()
 
     refused(paths[:1], "--members names 1 directories; accepted: 2")
@@ -182,17 +187,17 @@ def test_imported_members_are_teachers_like_any(tmp_path):
     ):
         refused([paths[0], str(tmp_path / "wrong")], words)
 
-    import_teachers.import_teachers(run, paths)
+    import_teachers.import_teachers(experiment, paths)
     record = restore.teachers_record(run)
     assert record["imported_from"] == paths and record["train_seconds"] == 0
     assert record["num_params"] == models.count_params(members[0]["params"])
-    train_teachers.train_teachers(run)  # has nothing left to do
+    train_teachers.train_teachers(experiment)  # has nothing left to do
     assert restore.teachers_record(run) == record
-    _, variables = restore.load_teachers(run)
+    _, variables = restore.load_teachers(run, None)
     for m, member in enumerate(members):
         own = ensemble.select(variables, m)
         jax.tree.map(np.testing.assert_array_equal, own, member)
-    import_teachers.import_teachers(run, paths)  # nor has this
+    import_teachers.import_teachers(experiment, paths)  # nor has this
     with pytest.raises(InputError, match="has other teachers"):
-        import_teachers.import_teachers(run, paths[::-1])
+        import_teachers.import_teachers(experiment, paths[::-1])
     assert restore.teachers_record(run) == record

@@ -10,7 +10,8 @@ from edp.experiment import settings, validate
 
 def dependencies(config, name):
     teachers = settings.teacher_dependencies(config)
-    return settings.student_dependencies(config, name, teachers)["distill"]
+    student = settings.student_settings(config, name)
+    return settings.student_dependencies(config, student, teachers)["distill"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ WITHOUT_EDP = (
 )
 
 
-def create_run(directory, kinds, **teachers):
+def create_evaluated(directory, kinds, **teachers):
     """An evaluated run of networks that are made up; none is trained."""
     config = tiny.get_config()
     config.data.test_size = 256
@@ -49,49 +49,50 @@ def create_run(directory, kinds, **teachers):
     for kind in kinds:
         config.students[kind] = default.copy_and_resolve_references()
         config.students[kind].student = kind
-    run = create_experiment(config, directory)
-    record_run(run)
+    experiment = create_experiment(config, directory)
+    record_run(experiment)
 
-    finish_teachers(run, 0)
+    finish_teachers(experiment.run, 0)
     for kind in kinds:
-        finish_student(run, kind, 0)
+        finish_student(experiment.run, kind, 0)
     # What is fitted to networks that know nothing would make all classes as likely.
-    rows = [{**row, "temperature": TEMPERATURE} for row in results.collect_rows(run)]
+    rows = results.collect_rows(experiment)
+    rows = [{**row, "temperature": TEMPERATURE} for row in rows]
     storage.write_json(directory / "results.json", rows)
     np.savez(directory / "gallery.npz", class_names=np.array(NAMES))
-    return run
+    return experiment
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return create_run(tmp_path_factory.mktemp("run"), students.STUDENTS)
+def experiment(tmp_path_factory):
+    return create_evaluated(tmp_path_factory.mktemp("run"), students.STUDENTS)
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
+def exported(experiment, tmp_path_factory):
     """By predictor, its artifact, made from the workdir alone."""
     root = tmp_path_factory.mktemp("exported")
-    opened = open_run.open_experiment(run.workdir)
+    opened = open_run.open_run(experiment.run.workdir)
     names = ["teachers", *students.STUDENTS]
     assert all(from_run.export_predictor(opened, name, root / name) for name in names)
     return {name: root / name for name in names}
 
 
-def in_process(run, name):
+def in_process(experiment, name):
     """Members' probabilities of the test images, and the scores of uncertainty."""
-    path = run.workdir / f"predictions/{name}.npz"
+    path = experiment.run.workdir / f"predictions/{name}.npz"
     probs = predictions.load_predictions(path).test_probs
     if name != "dirichlet":
         return probs, uncertainty.scores(probs.astype(np.float64))
-    student, variables = restore.load_student(run, name)
-    x = run.dataset.test.images.astype(np.float32) / 255
+    student, variables = restore.load_student(experiment.run, None, name)
+    x = experiment.data.dataset.test.images.astype(np.float32) / 255
     return probs, jax.jit(student.uncertainty)(variables, x)
 
 
 @pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
-def test_exported_predictions_are_those_of_the_evaluation(name, run, exported):
-    images = run.dataset.test.images
-    probs, scores = in_process(run, name)
+def test_exported_predictions_are_those_of_the_evaluation(name, experiment, exported):
+    images = experiment.data.dataset.test.images
+    probs, scores = in_process(experiment, name)
     wanted = metrics.apply_temperature(
         probs.astype(np.float64).mean(axis=0), TEMPERATURE
     )
@@ -109,22 +110,24 @@ def test_exported_predictions_are_those_of_the_evaluation(name, run, exported):
             )
 
 
-def test_the_metadata_say_what_it_is(run, exported):
+def test_the_metadata_say_what_it_is(experiment, exported):
     metadata = json.loads((exported["hydra"] / "metadata.json").read_text())
     assert metadata["classes"] == list(NAMES)
     assert metadata["input"] == {"shape": ["batch", 8, 8, 1], "dtype": "uint8"}
     assert metadata["preparation"] == {"resize": "whole", "downsample": 1}
     assert metadata["outputs"]["probs"]["shape"] == ["batch", 10]
     assert metadata["temperature"] == TEMPERATURE
-    rows = json.loads((run.workdir / "results.json").read_text())
+    rows = json.loads((experiment.run.workdir / "results.json").read_text())
     assert [metadata["metrics"]] == [row for row in rows if row["model"] == "hydra"]
-    assert metadata["config"] == json.loads((run.workdir / "config.json").read_text())
+    assert metadata["config"] == json.loads(
+        (experiment.run.workdir / "config.json").read_text()
+    )
     assert metadata["student"] == "hydra" and metadata["platforms"][1] == "cuda"
     teachers = json.loads((exported["teachers"] / "metadata.json").read_text())
     assert teachers["metrics"]["model"] == "DE-2" and "student" not in teachers
 
 
-def test_the_loader_needs_nothing_of_this_project(run, exported):
+def test_the_loader_needs_nothing_of_this_project(experiment, exported):
     source = (exported["single"] / "load.py").read_text()
     assert len(source.splitlines()) < 20
     program = (
@@ -135,7 +138,7 @@ def test_the_loader_needs_nothing_of_this_project(run, exported):
         "numpy.save(sys.argv[2], found['probs'])\n"
     )
     directory = exported["single"].parent
-    images = run.dataset.test.images[:7]
+    images = experiment.data.dataset.test.images[:7]
     np.save(directory / "images.npy", images)
     subprocess.run(
         [sys.executable, "-c", program, "../images.npy", "../probs.npy"],
@@ -154,10 +157,12 @@ def test_images_of_another_kind_are_refused(exported):
             predict(images)
 
 
-def test_without_a_converter_onnx_is_told_what_it_needs(run, tmp_path, monkeypatch):
+def test_without_a_converter_onnx_is_told_what_it_needs(
+    experiment, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    opened = open_run.open_experiment(run.workdir)
+    opened = open_run.open_run(experiment.run.workdir)
     with pytest.raises(InputError, match=r"pip install jax2onnx onnxruntime"):
         from_run.export_predictor(opened, "single", tmp_path / "out", onnx=True)
     assert not list(tmp_path.iterdir())
@@ -168,10 +173,10 @@ DRAWS = "functional"
 
 
 @pytest.mark.long
-def test_what_draws_is_not_converted_to_onnx(run, tmp_path):
+def test_what_draws_is_not_converted_to_onnx(experiment, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
-    opened = open_run.open_experiment(run.workdir)
+    opened = open_run.open_run(experiment.run.workdir)
     with pytest.raises(InputError, match="cannot be converted to ONNX"):
         from_run.export_predictor(opened, DRAWS, tmp_path / "out", onnx=True)
     assert not (tmp_path / "out").exists()
@@ -179,15 +184,15 @@ def test_what_draws_is_not_converted_to_onnx(run, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
-def test_onnx_predicts_the_same(name, run, exported, tmp_path):
+def test_onnx_predicts_the_same(name, experiment, exported, tmp_path):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
-    opened = open_run.open_experiment(run.workdir)
+    opened = open_run.open_run(experiment.run.workdir)
     from_run.export_predictor(opened, name, tmp_path / "out", onnx=True)
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
     predict, metadata = loader.load(exported[name])
     for size in (1, 7, 256):
-        images = run.dataset.test.images[:size]
+        images = experiment.data.dataset.test.images[:size]
         found = session.run(None, {"images": images})
         for key, values in zip(metadata["outputs"], found, strict=True):
             np.testing.assert_allclose(values, predict(images)[key], atol=1e-4)
@@ -195,13 +200,15 @@ def test_onnx_predicts_the_same(name, run, exported, tmp_path):
 
 @pytest.mark.long
 def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
-    run = create_run(tmp_path / "run", ["single"], kind="dropout", num_members=3)
+    experiment = create_evaluated(
+        tmp_path / "run", ["single"], kind="dropout", num_members=3
+    )
     from_run.export_predictor(
-        open_run.open_experiment(run.workdir), "teachers", tmp_path / "out"
+        open_run.open_run(experiment.run.workdir), "teachers", tmp_path / "out"
     )
     predict, metadata = loader.load(tmp_path / "out")
-    images = run.dataset.test.images
-    probs, scores = in_process(run, "teachers")
+    images = experiment.data.dataset.test.images
+    probs, scores = in_process(experiment, "teachers")
     assert metadata["metrics"]["model"] == "DE-3" and scores["pairwise_kl"].max() > 0.01
     np.testing.assert_allclose(
         predict(images)["probs"],
@@ -210,8 +217,8 @@ def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
     )
 
 
-def test_the_same_again_is_complete_and_nothing_is_overwritten(run, exported):
-    opened = open_run.open_experiment(run.workdir)
+def test_the_same_again_is_complete_and_nothing_is_overwritten(experiment, exported):
+    opened = open_run.open_run(experiment.run.workdir)
     before = (exported["single"] / "model.jax").stat().st_mtime_ns
     assert not from_run.export_predictor(opened, "single", exported["single"])
     with pytest.raises(InputError, match=r"holds something else already; accepted: a"):
@@ -278,20 +285,20 @@ def test_an_error_of_the_program_is_not_laid_to_the_batch_size():
         export.serialize(program, (8, 8, 1))
 
 
-def test_what_cannot_be_exported_is_told(run, tmp_path):
+def test_what_cannot_be_exported_is_told(experiment, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):
-        open_run.open_experiment(tmp_path)
-    opened = open_run.open_experiment(run.workdir)
+        open_run.open_run(tmp_path)
+    opened = open_run.open_run(experiment.run.workdir)
     with pytest.raises(InputError, match="student='sngle' is none of this run; acc"):
         from_run.export_predictor(opened, "sngle", out)
-    index = run.workdir / "predictions/made_from.json"
+    index = experiment.run.workdir / "predictions/made_from.json"
     made_from = storage.read_json(index)
     storage.write_json(index, {**made_from, "hydra": "another training"})
     with pytest.raises(InputError, match="hydra is not evaluated since it was trained"):
         from_run.export_predictor(opened, "hydra", out)
     storage.write_json(index, made_from)
-    complete = run.workdir / "students/hydra/complete.json"
+    complete = experiment.run.workdir / "students/hydra/complete.json"
     complete.rename(complete.with_suffix(".gone"))
     with pytest.raises(InputError, match="student='hydra' is not trained yet"):
         from_run.export_predictor(opened, "hydra", out)
@@ -303,11 +310,11 @@ def test_what_cannot_be_exported_is_told(run, tmp_path):
 
 
 @pytest.fixture
-def photos(run, tmp_path):
+def photos(experiment, tmp_path):
     """Files of the run's first test images, among others."""
     folder = tmp_path / "photos"
     (folder / "b/.cache").mkdir(parents=True)
-    for i, image in enumerate(run.dataset.test.images[:5]):
+    for i, image in enumerate(experiment.data.dataset.test.images[:5]):
         Image.fromarray(image[..., 0]).save(folder / f"b/{i}.png")
     Image.new("RGB", (20, 12), (200, 10, 10)).save(folder / "a.JPG")
     (folder / "b/2b.png").write_bytes(b"no image")
@@ -321,7 +328,9 @@ def read(out):
         return list(csv.DictReader(file))
 
 
-def test_image_files_are_classified_as_arrays_are(run, exported, photos, tmp_path):
+def test_image_files_are_classified_as_arrays_are(
+    experiment, exported, photos, tmp_path
+):
     paths = classify_files.find_images([photos])
     names = [str(path.relative_to(photos)) for path in paths]
     assert names == ["a.JPG", "b/0.png", "b/1.png", "b/2.png", "b/2b.png"] + [
@@ -335,7 +344,9 @@ def test_image_files_are_classified_as_arrays_are(run, exported, photos, tmp_pat
     rows = read(out)
     assert [row["file"] for row in rows] == [str(p) for p in paths if p != paths[4]]
     predict, _ = loader.load(exported["single"])
-    probs = np.asarray(predict(run.dataset.test.images[:5])["probs"], np.float64)
+    probs = np.asarray(
+        predict(experiment.data.dataset.test.images[:5])["probs"], np.float64
+    )
     for row, p in zip(rows[1:], probs, strict=True):
         assert row["class"] == NAMES[p.argmax()]
         assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-5)
@@ -435,9 +446,13 @@ def command(name, *flags):
     )
 
 
-def test_the_commands(run, photos, tmp_path):
+def test_the_commands(experiment, photos, tmp_path):
     artifact, out = tmp_path / "artifact", tmp_path / "out.csv"
-    flags = [f"--workdir={run.workdir}", "--student=dirichlet", f"--out={artifact}"]
+    flags = [
+        f"--workdir={experiment.run.workdir}",
+        "--student=dirichlet",
+        f"--out={artifact}",
+    ]
     done = command("export", *flags)
     assert (done.returncode, done.stderr) == (0, ""), done
     assert done.stdout == f"dirichlet: {artifact} (0.0 MB)\n"
@@ -449,9 +464,9 @@ def test_the_commands(run, photos, tmp_path):
     assert len(read(out)) == 6
 
 
-def test_an_artifact_without_a_place_of_its_own_is_in_the_workdir(run, tmp_path):
+def test_an_artifact_without_a_place_of_its_own_is_in_the_workdir(experiment, tmp_path):
     copy = tmp_path / "run"
-    shutil.copytree(run.workdir, copy)
+    shutil.copytree(experiment.run.workdir, copy)
     done = command("export", f"--workdir={copy}", "--student=single")
     assert (done.returncode, done.stderr) == (0, ""), done
     assert done.stdout.startswith(f"single: {copy}/exported/single (")

@@ -158,7 +158,7 @@ def create(path, students="single_none", **teachers):
     config.teachers.update(teachers)
     if teachers.get("kind") == "dropout":
         config.model.dropout_rate = 0.2
-    return create_experiment(config, pathlib.Path(path))
+    return create_experiment(config, pathlib.Path(path)).run
 
 
 def test_the_costs_of_a_run(tmp_path):
@@ -174,7 +174,7 @@ def test_the_costs_of_a_run(tmp_path):
     # Three epochs of four steps of 20 images, each forwards and backwards but for
     # the gradient of the images, which the first layer would have.
     image = one["inference_flops"]
-    height, width, channels = run.dataset.train.images.shape[1:]
+    height, width, channels = run.image_shape
     first = 2 * height * width * 9 * channels * 4
     step = 20 * (3 * image - first)
     assert one["train_flops"] == 12 * step

@@ -179,7 +179,8 @@ def test_a_report_is_drawn_when_it_is_cheap(monkeypatch):
     )
     monkeypatch.setattr(live_report.storage, "write_json", lambda path, value: None)
     monkeypatch.setattr(live_report.report, "write_report", write_report)
-    experiment = types.SimpleNamespace(workdir=pathlib.Path("run"))
+    run = types.SimpleNamespace(workdir=pathlib.Path("run"))
+    experiment = types.SimpleNamespace(run=run)
     made = live_report.Drafts(experiment, clock=lambda: now)
     for later in (1.0, 59.0):  # stages of seconds
         now = later

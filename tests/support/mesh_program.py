@@ -8,7 +8,6 @@ Started by `test_sharding`, in a process that sees eight CPU devices.
 
 import functools
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -91,15 +90,17 @@ def check_teachers(mesh):
 
 def check_batches(mesh):
     """Each device picks and augments its own images."""
-    config = ml_collections.ConfigDict({"data": {"crop_padding": 2, "flip": True}})
+    config = ml_collections.ConfigDict({"crop_padding": 2, "flip": True})
+    make_batch = functools.partial(
+        step_inputs.make_batch, augment=step_inputs.create_augment(config)
+    )
     images = RNG.integers(0, 256, size=(64, SIZE, SIZE, 1)).astype(np.uint8)
     train = (images, np.arange(64) % K)
     for shape in ((M, B), (B,)):
         indices = RNG.integers(0, 64, size=shape)
         batches = []
         for devices in (mesh, None):
-            run = types.SimpleNamespace(config=config, mesh=devices)
-            make = jax.jit(functools.partial(step_inputs.make_batch, run))
+            make = jax.jit(functools.partial(make_batch, mesh=devices))
             args = (jax.random.key(4), sharding.put(train, devices), indices)
             compiled = make.lower(*args).compile()
             if devices is not None:
@@ -113,8 +114,7 @@ def check_batches(mesh):
         )
         steps = tuple(x[indices][None] for x in train)
         steps = sharding.put_parts(steps, mesh, (1, *shape), None, *axes)
-        run = types.SimpleNamespace(config=config, mesh=mesh)
-        make = jax.jit(functools.partial(step_inputs.make_batch, run))
+        make = jax.jit(functools.partial(make_batch, mesh=mesh))
         args = (jax.random.key(4), None, tuple(x[0] for x in steps))
         compiled = make.lower(*args).compile()
         assert not collectives(compiled, mesh)

@@ -26,21 +26,21 @@ def draw(shapes, seed):
     return jax.tree_util.tree_map_with_path(leaf, shapes)
 
 
-def finish_teachers(experiment, seed):
-    shapes = restore.teachers_like(experiment, experiment.build_model())
-    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
-    num_kept = experiment.kind.num_kept(experiment.num_members)
+def finish_teachers(run, seed):
+    shapes = restore.teachers_like(run, run.build_model())
+    stage = Stage(run.teachers_dir, run.teacher_dependencies)
+    num_kept = run.kind.num_kept(run.num_members)
     _complete(stage, draw(shapes, seed), num_kept)
 
 
-def finish_student(experiment, name, seed):
-    student = restore.create_student(experiment, name)
+def finish_student(run, name, seed):
+    student = restore.create_student(run, name)
     shapes = jax.eval_shape(
         lambda key, x: student.finalise(student.init(key, x)),
-        experiment.key,
-        experiment.example,
+        run.key,
+        run.example,
     )
-    _complete(restore.student_stage(experiment, name), draw(shapes, seed), 1)
+    _complete(restore.student_stage(run, name), draw(shapes, seed), 1)
 
 
 def _complete(stage, variables, num_networks):

@@ -1,0 +1,113 @@
+"""Checks that a configuration fits its workdir, its data and its devices."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from edp import ensemble, models, perturbations, students
+from edp.errors import InputError
+from edp.experiment import settings, teacher_kinds
+from edp.experiment.run import Run, model_builder
+from edp.runtime import sharding
+from edp.runtime.stage import Stage
+
+
+def check_stages(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    teacher_dependencies: Mapping[str, Any],
+    student_settings: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Checks that no stage was begun with other settings, before any work is done.
+
+    Args:
+      config: a configuration that `validate.check` accepts.
+      workdir: the directory of the run.
+      teacher_dependencies: every setting that the teachers depend on.
+      student_settings: from `settings.resolve_students`.
+
+    Raises:
+      InputError: names the stage and the settings that differ.
+    """
+    if config.teachers_workdir is None:
+        Stage(workdir / "teachers", teacher_dependencies)
+    for name, section in student_settings.items():
+        dependencies = settings.student_dependencies(
+            config, section, teacher_dependencies
+        )
+        Stage(workdir / "students" / name, dependencies)
+
+
+def check_model(config: ml_collections.ConfigDict) -> None:
+    """Checks that the network can be created, before the data are read.
+
+    Raises:
+      InputError: names the setting of `model`.
+    """
+    try:
+        model_builder(config)()
+    except InputError as error:
+        raise InputError(f"model.{error}") from error
+
+
+def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
+    """Checks batch sizes and numbers of members against the data and the devices.
+
+    Args:
+      run: the run.
+      mesh: its devices, or None for one device.
+
+    Raises:
+      InputError: names the setting, its value and what is accepted.
+    """
+    config, num_members = run.config, run.num_members
+    sections: dict[str, Mapping[str, Any]] = {}
+    at_once: dict[str, int] = {}
+    if config.teachers_workdir is None:
+        num_trained = teacher_kinds.of(config.teachers).num_trained(num_members)
+        name = f"teachers.kind={config.teachers.kind!r}: number of networks trained"
+        sharding.check_divides(mesh, sharding.MEMBER, name, num_trained)
+        sections["teachers"], at_once["teachers"] = config.teachers, num_trained
+    for name, section in run.students.items():
+        sections[f"students.{name}"] = section
+    for name, section in sections.items():
+        batch_size = section["batch_size"]
+        if batch_size > run.num_train:
+            raise InputError(
+                f"{name}.batch_size={batch_size} is more than the {run.num_train} "
+                f"training images; accepted: 1 to {run.num_train}"
+            )
+        sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
+        models.check_groups(
+            config.model.batchnorm_groups, f"{name}.batch_size", batch_size
+        )
+        ensemble.check_members_at_once(
+            f"{name}.members_at_once",
+            section["members_at_once"],
+            at_once.get(name, num_members),
+            mesh,
+        )
+        perturbations.check_random_members(
+            f"{name}.random_members", section.get("random_members"), num_members
+        )
+
+
+def check_students(run: Run) -> None:
+    """Creates every student once, so that its kind checks the settings that it reads.
+
+    Raises:
+      InputError: names the student and the setting.
+    """
+    for name, section in run.students.items():
+        try:
+            students.create_student(
+                section,
+                run.build_model,
+                num_members=run.num_members,
+                training_steps=1,
+            )
+        except InputError as error:
+            raise InputError(f"students.{name}.{error}") from error

@@ -1,0 +1,165 @@
+"""Run: a configuration, and all that follows from it without the images."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from edp import models
+from edp.errors import InputError
+from edp.experiment import provenance, settings, teacher_kinds
+from edp.runtime import storage
+from edp.runtime.stage import refuse_other_settings
+
+
+class Run(NamedTuple):
+    """The specification of a run: no images, no devices.
+
+    Attributes:
+      config: the configuration, as given.
+      workdir: the directory that everything is written to.
+      students: by name, the settings of each student: `distill` with its overrides.
+      build_model: creates the network; takes `num_members` and `factor_init`.
+      image_shape: (H, W, C) of the network's inputs.
+      num_train: number of training examples.
+      class_names: K names.
+      key: the root PRNG key.
+      teachers_dir: the stage of the teachers; outside `workdir` where
+        `teachers_workdir` names another run.
+      teacher_dependencies: every setting that the teachers depend on.
+    """
+
+    config: ml_collections.ConfigDict
+    workdir: pathlib.Path
+    students: Mapping[str, Mapping[str, Any]]
+    build_model: Callable[..., models.Classifier]
+    image_shape: tuple[int, int, int]
+    num_train: int
+    class_names: tuple[str, ...]
+    key: jax.Array
+    teachers_dir: pathlib.Path
+    teacher_dependencies: dict[str, Any]
+
+    @property
+    def example(self) -> np.ndarray:
+        """One input [1, H, W, C], to initialise networks with."""
+        return np.zeros((1, *self.image_shape), np.float32)
+
+    @property
+    def num_members(self) -> int:
+        """M, the number of teachers."""
+        return self.teacher_dependencies["teachers"]["num_members"]
+
+    @property
+    def kind(self) -> teacher_kinds.Kind:
+        """The kind of the teachers."""
+        return teacher_kinds.of(self.teacher_dependencies["teachers"])
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        return self.num_train // batch_size
+
+
+class Teachers(NamedTuple):
+    """The location of a run's teachers and the settings that they depend on.
+
+    Attributes:
+      workdir: of the run that trains them.
+      dependencies: every setting that the teachers depend on.
+    """
+
+    workdir: pathlib.Path
+    dependencies: dict[str, Any]
+
+
+def create_run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    teachers: Teachers,
+    student_settings: Mapping[str, Mapping[str, Any]],
+    *,
+    num_train: int,
+    class_names: Sequence[str],
+) -> Run:
+    """Creates the specification of a run.
+
+    Args:
+      config: a configuration that `validate.check` accepts.
+      workdir: the directory of the run.
+      teachers: from `find_teachers`.
+      student_settings: from `settings.resolve_students`.
+      num_train: number of training examples.
+      class_names: K names.
+    """
+    height, width, channels = config.data.image_shape
+    factor = config.data.downsample
+    return Run(
+        config=config,
+        workdir=workdir,
+        students=student_settings,
+        build_model=model_builder(config),
+        image_shape=(height // factor, width // factor, channels),
+        num_train=num_train,
+        class_names=tuple(class_names),
+        key=jax.random.key(config.seed),
+        teachers_dir=teachers.workdir / "teachers",
+        teacher_dependencies=teachers.dependencies,
+    )
+
+
+def find_teachers(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Teachers:
+    """Finds the teachers of a run: its own, or those of `teachers_workdir`.
+
+    Raises:
+      InputError: if `teachers_workdir` has no completed teachers, or teachers of
+        other data or of another model.
+    """
+    dependencies = settings.teacher_dependencies(config)
+    if config.teachers_workdir is None:
+        return Teachers(workdir, dependencies)
+    source = storage.as_path(config.teachers_workdir)
+    provenance.check_version(source)
+    return Teachers(source, _dependencies_elsewhere(source, dependencies))
+
+
+def model_builder(
+    config: ml_collections.ConfigDict,
+) -> Callable[..., models.Classifier]:
+    """Returns the function that creates the run's network; see `Run.build_model`."""
+    channels = config.data.image_shape[-1]
+    return functools.partial(
+        models.create_model,
+        config.model,
+        num_classes=config.data.num_classes,
+        mean=_per_channel(config.data.mean, channels),
+        std=_per_channel(config.data.std, channels),
+        dtype=config.dtype,
+    )
+
+
+def _per_channel(values, channels: int) -> tuple[float, ...]:
+    values = tuple(values)
+    return values * channels if len(values) == 1 else values
+
+
+def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
+    """Reads the dependencies of another run's teachers; checks data and model."""
+    path = source / "teachers" / "settings.json"
+    needed = (path, source / "teachers" / "complete.json", source / "split.npz")
+    if not all(file.exists() for file in needed):
+        raise InputError(
+            f"teachers_workdir={str(source)!r} holds no completed teachers; accepted: "
+            "the workdir of a run whose teachers are trained"
+        )
+    stored = storage.read_mapping(path)
+    shared = ("data", "model")
+    if not stored.keys() >= {"seed", "teachers", *shared}:
+        raise InputError(f"{path} is damaged: it does not hold the settings of a stage")
+    wanted = {section: wanted[section] for section in shared}
+    wanted = json.loads(json.dumps(wanted))
+    refuse_other_settings(path, {key: stored[key] for key in shared}, wanted)
+    return stored
