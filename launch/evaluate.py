@@ -1,6 +1,7 @@
 """Evaluates the ensemble and every completed student, side by side."""
 
 from edp.evaluation import analysis, corruptions, ood, results
+from edp.evaluation.predictor import Predictors
 from edp.experiment.create import Experiment, record_run
 from edp.runtime import lock, storage
 
@@ -10,15 +11,18 @@ from .cli import app
 def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
 
-    And where the settings ask for them, `ood.json` and `corruptions.json`.
+    Where the settings ask for them, writes `ood.json` and `corruptions.json` too.
+    Each network is loaded and compiled once.
     """
-    with lock.held(experiment.run.workdir):
-        rows = results.collect_rows(experiment)
+    workdir = experiment.run.workdir
+    with lock.held(workdir):
+        predictors = Predictors(experiment)
+        rows = results.collect_rows(experiment, predictors)
         record_run(experiment)
-        storage.write_json(experiment.run.workdir / "results.json", rows)
-        analysis.write_analysis(experiment)
-        ood.write_detection(experiment)
-        corruptions.write_robustness(experiment)
+        storage.write_json(workdir / "results.json", rows)
+        analysis.write_analysis(experiment, predictors)
+        ood.write_detection(experiment, predictors)
+        corruptions.write_robustness(experiment, predictors)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From completed stages to what the teachers disagree on, and students beside them."""
+"""Analysis: disagreement of the teachers, and how well students match them there."""
 
 import functools
 import io
@@ -10,39 +10,43 @@ import numpy as np
 
 from edp import data, perturbations
 from edp.evaluation import disagreement
+from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment import restore, settings
 from edp.experiment.create import Experiment
+from edp.experiment.run import Run
 from edp.runtime import multihost, rng, storage
 
-# Of `evaluation`, what the analysis depends on.
+# The settings of `evaluation` that the analysis depends on.
 _EVALUATION_KEYS = ("batch_size", "diversity_size", "gallery_size", "step_sizes")
 
 Rows = list[dict[str, Any]]
 Students = Mapping[str, Mapping[str, Any]]  # name -> settings
 
 
-def write_analysis(experiment: Experiment) -> None:
-    """Writes `analysis.json` and `gallery.npz`, unless they would be the same.
+def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
+    """Writes `analysis.json` and `gallery.npz`, unless they are up to date.
 
-    `diversity`: the teachers' on training inputs, on test inputs, on training inputs
-    perturbed as for each student (once where several perturb alike), and at each of
-    `evaluation.step_sizes`, named '<student>@<step size>' (once where they perturb
-    alike but for the step size). `students`: each completed student beside its
-    teachers on training, test and its own perturbed inputs. `notes`: sentences on
-    what is left out.
+    `diversity`: of the teachers on training inputs, on test inputs, on training
+    inputs perturbed as for each student (once for several with the same
+    perturbation), and at each of `evaluation.step_sizes`, named
+    '<student>@<step size>' (once for several that differ in the step size only).
+    `students`: each completed student compared with its teachers on training, test
+    and its own perturbed inputs. `notes`: sentences on what is left out.
 
-    A perturbation that looks at the student is given the completed one, as training
-    gives it the one in training: no two students with members perturb alike then.
+    A perturbation that uses the student receives the completed one, where training
+    passes the one in training; so no two students with members perturb alike.
+
+    Args:
+      experiment: the run.
+      predictors: its completed networks.
     """
-    config = experiment.run.config
-    students = {name: experiment.run.students[name] for name in config.students}
-    records = {
-        name: restore.student_stage(experiment.run, name).record for name in students
-    }
-    complete = {name: record["id"] for name, record in records.items() if record}
-    looked_at, left_out = _looked_at(experiment, students, complete)
+    run = experiment.run
+    config, students = run.config, run.students
+    complete = {name: r["id"] for name, r in predictors.records.items()}
+    teachers = complete.pop(TEACHERS)
+    looked_at, left_out = _looked_at(run, complete)
     made_from = {
-        "teachers": restore.teachers_record(experiment.run)["id"],
+        "teachers": teachers,
         "students": complete,
         "perturbations": {
             name: settings.perturbation_settings(student)
@@ -55,18 +59,20 @@ def write_analysis(experiment: Experiment) -> None:
         **{key: config.evaluation[key] for key in _EVALUATION_KEYS},
     }
     made_from = json.loads(json.dumps(made_from))  # as it is read back
-    path = experiment.run.workdir / "analysis.json"
-    gallery_path = experiment.run.workdir / "gallery.npz"
+    path = run.workdir / "analysis.json"
+    gallery_path = run.workdir / "gallery.npz"
     exist = path.exists() and gallery_path.exists()
     made = exist and storage.read_mapping(path).get("made_from") == made_from
     if multihost.from_first(made):
         return
 
     perturbed = {n: s for n, s in students.items() if n not in left_out}
-    rows, views = _look_at_teachers(experiment, perturbed, looked_at)
+    rows, views = _analyse_teachers(experiment, predictors, perturbed, looked_at)
     of_students = []
     for name in complete:
-        of_students += _look_at_student(experiment, name, students[name], views)
+        of_students += student_rows(
+            predictors[name], students[name]["temperature"], views
+        )
     shown = _first_alike(perturbed, apart=looked_at)
     shown = {name: views[name] for name in shown.values() if name in views}
     gallery = disagreement.gallery(
@@ -90,23 +96,21 @@ def write_analysis(experiment: Experiment) -> None:
     storage.write_json(path, result)
 
 
-def _looked_at(
-    experiment: Experiment, students: Students, complete: Collection[str]
-) -> tuple[list[str], dict[str, str]]:
-    """The students whose own members their perturbation looks at.
+def _looked_at(run: Run, complete: Collection[str]) -> tuple[list[str], dict[str, str]]:
+    """Finds the students whose members their own perturbation uses.
 
     Returns:
       The names of those that are complete and have these members; and by the names
-      of the others the reason why these cannot be looked at.
+      of the others the reason why theirs cannot be used.
     """
     looked_at, left_out = [], {}
-    for name, section in students.items():
+    for name, section in run.students.items():
         methods = perturbations.methods(section["perturbation"])
         if not any(method.uses_student for method in methods):
             continue
-        student = restore.create_student(experiment.run, name)
+        student = restore.create_student(run, name)
         if student.matched is None:
-            continue  # the teachers' alone, in training too
+            continue  # uses the teachers alone, in training too
         if student.num_members == 1:
             left_out[name] = "the finished student no longer has them"
         elif name not in complete:
@@ -116,63 +120,56 @@ def _looked_at(
     return looked_at, left_out
 
 
-def _look_at_teachers(
-    experiment: Experiment, students: Students, looked_at: Collection[str]
+def _analyse_teachers(
+    experiment: Experiment,
+    predictors: Predictors,
+    students: Students,
+    looked_at: Collection[str],
 ) -> tuple[Rows, dict[str, disagreement.View]]:
-    """The rows of `diversity`; and by name the views that are clean or a student's."""
+    """Returns the rows of `diversity`; and the clean and the students' views, by name.
+
+    Args:
+      experiment: the run.
+      predictors: its completed networks.
+      students: those whose perturbed inputs are shown to the teachers.
+      looked_at: names of the students that their perturbation uses.
+    """
     evaluation = experiment.run.config.evaluation
-    probs_fn, variables = restore.load_predictor(
-        experiment.run, experiment.mesh, "teachers"
-    )
-    predict = functools.partial(
-        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
-        variables,
-    )
+    teachers = predictors[TEACHERS]
     train, test = (
         data.Split(*(array[: evaluation.diversity_size] for array in split))
         for split in (experiment.data.dataset.train, experiment.data.dataset.test)
     )
     rows = []
 
-    def look(inputs, images, labels, perturbation=None, step_size=None):
-        view = disagreement.View(images, labels, predict(images))
+    def view(inputs, images, labels, perturbation=None, step_size=None):
+        result = disagreement.View(images, labels, teachers.predict(images))
         facts = {"perturbation": perturbation, "step_size": step_size}
-        values = disagreement.diversity(view.probs, labels)
+        values = disagreement.diversity(result.probs, labels)
         rows.append({"inputs": inputs, **facts, **values})
-        return view
+        return result
 
     views = {
-        "train": look("train", np.float32(train.images) / 255, train.labels),
-        "test": look("test", np.float32(test.images) / 255, test.labels),
+        "train": view("train", np.float32(train.images) / 255, train.labels),
+        "test": view("test", np.float32(test.images) / 255, test.labels),
     }
     students = {n: s for n, s in students.items() if s["perturbation"] != "none"}
     leaders = _first_alike(students, but=["step_size"], apart=looked_at)
-    perturbers = {}
-    for name in dict.fromkeys(leaders.values()):
-        own: dict[str, Any] = {}
-        if name in looked_at:
-            student, student_variables = restore.load_student(
-                experiment.run, experiment.mesh, name
-            )
-            own.update(matched=student.matched, student_variables=student_variables)
-        perturbers[name] = disagreement.create_perturber(
-            functools.partial(_create_perturbation, students[name]),
-            functools.partial(
-                restore.make_teachers,
-                experiment.run,
-                experiment.mesh,
-                experiment.run.build_model(),
-            ),
-            variables,
-            evaluation.batch_size,
-            **own,
+    perturbers = {
+        name: _create_perturber(
+            experiment,
+            teachers.variables,
+            students[name],
+            predictors[name] if name in looked_at else None,
         )
+        for name in dict.fromkeys(leaders.values())
+    }
     key = rng.stream(experiment.run.key, "analysis")
 
-    def look_at_perturbed(inputs, name, step_size):
-        moved = perturbers[leaders[name]](key, train.images, step_size)
+    def view_perturbed(inputs, name, step_size):
+        perturbed = perturbers[leaders[name]](key, train.images, step_size)
         perturbation = students[name]["perturbation"]
-        return look(inputs, moved, train.labels, perturbation, step_size)
+        return view(inputs, perturbed, train.labels, perturbation, step_size)
 
     steps = {
         name: settings.perturbation_settings(student).get("step_size")
@@ -180,35 +177,58 @@ def _look_at_teachers(
     }
     for name, first in _first_alike(students, apart=looked_at).items():
         if name == first:
-            views[name] = look_at_perturbed(name, name, steps[name])
+            views[name] = view_perturbed(name, name, steps[name])
         views[name] = views[first]
     for name in perturbers:
         if steps[name] is not None:
             for step_size in evaluation.step_sizes:
-                look_at_perturbed(f"{name}@{step_size:.6g}", name, step_size)
+                view_perturbed(f"{name}@{step_size:.6g}", name, step_size)
     return rows, views
 
 
-def _look_at_student(
+def _create_perturber(
     experiment: Experiment,
-    name: str,
-    student: Mapping[str, Any],
+    teacher_variables: Any,
+    section: Mapping[str, Any],
+    predictor: Predictor | None,
+) -> disagreement.Perturber:
+    """Returns what perturbs as for a student; `predictor` is the student, if used."""
+    run, mesh = experiment.run, experiment.mesh
+    own: dict[str, Any] = {}
+    if predictor is not None:
+        assert predictor.student is not None
+        own["matched"] = predictor.student.matched
+        own["student_variables"] = predictor.variables
+    return disagreement.create_perturber(
+        functools.partial(_create_perturbation, section),
+        functools.partial(restore.make_teachers, run, mesh, run.build_model()),
+        teacher_variables,
+        run.config.evaluation.batch_size,
+        mesh=mesh,
+        **own,
+    )
+
+
+def student_rows(
+    predictor: Predictor,
+    temperature: float,
     views: Mapping[str, disagreement.View],
 ) -> Rows:
-    """The rows of `students` for one that is complete."""
-    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
-    predict = functools.partial(
-        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
-        variables,
-    )
-    seen = {"train": "train", "test": "test", "perturbed": name}
+    """Returns the rows of `students` for one completed student.
+
+    Args:
+      predictor: the student.
+      temperature: τ with which it was distilled.
+      views: 'train', 'test' and by student the inputs perturbed as for it.
+    """
+    seen = {"train": "train", "test": "test", "perturbed": predictor.name}
     return [
         {
-            "model": name,
+            "model": predictor.name,
             "inputs": inputs,
-            "temperature": student["temperature"],
+            "temperature": temperature,
             **disagreement.compare(
-                views[view], predict(views[view].images), student["temperature"]
+                views[view], predictor.predict(views[view].images), temperature
             ),
         }
         for inputs, view in seen.items()
@@ -223,9 +243,12 @@ def _create_perturbation(student: Mapping[str, Any], step_size):
 def _first_alike(
     students: Students, but: Sequence[str] = (), apart: Collection[str] = ()
 ) -> dict[str, str]:
-    """By name, the first student that perturbs alike, but for some settings.
+    """Returns by name the first student with the same perturbation settings.
 
-    No student in `apart` perturbs like another.
+    Args:
+      students: by name, their settings.
+      but: settings that may differ.
+      apart: students that perturb like no other.
     """
     firsts: dict[tuple, str] = {}
     result = {}

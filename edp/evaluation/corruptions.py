@@ -1,16 +1,16 @@
-"""From completed stages to how they fare on corrupted test images."""
+"""Robustness: scores of the networks on corrupted test images."""
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from edp import data, metrics
 from edp.data import corruptions
 from edp.evaluation import incremental, results
-from edp.experiment import restore
+from edp.evaluation.predictions import Predictions
+from edp.evaluation.predictor import Predictor, Predictors
 from edp.experiment.create import Experiment
 
 _PROTOCOL = (
@@ -21,62 +21,75 @@ _PROTOCOL = (
 )
 _SCORES = ("accuracy", "nll", "cnll", "ece")
 
+# By model, the fitted temperature of each group of its members.
+_Temperatures = Mapping[str, Sequence[float]]
 
-def write_robustness(experiment: Experiment) -> None:
+
+def write_robustness(experiment: Experiment, predictors: Predictors) -> None:
     """Writes `corruptions.json`: `rows` for `evaluation.corruptions`, if any.
 
     A row has a `model` (DE-1, DE-M or a completed student), a `corruption` with its
     `severity`, and `accuracy`, `nll`, `cnll` and `ece`. The corruption 'none' of
-    severity 0 is the same images as they are; 'mean' is the mean over the others of
-    a severity. Without corruptions, a file of an earlier evaluation is left as it is.
+    severity 0 is the same images uncorrupted; 'mean' is the mean over the corruptions
+    of a severity. Without corruptions, the file of an earlier evaluation is kept as
+    it is.
+
+    Args:
+      experiment: the run.
+      predictors: its completed networks.
     """
-    evaluation = experiment.run.config.evaluation
+    run = experiment.run
+    evaluation = run.config.evaluation
     if not evaluation.corruptions:
         return
     names = list(evaluation.corruptions)
     names = list(corruptions.CORRUPTIONS) if names == ["all"] else names
     chosen = incremental.test_subset(experiment, evaluation.corruption_size)
     incremental.write_rows(
-        experiment,
-        experiment.run.workdir / "corruptions.json",
+        predictors,
+        run.workdir / "corruptions.json",
         {"corruptions": names, "corruption_size": evaluation.corruption_size},
-        _PROTOCOL.format(size=len(chosen), num_members=experiment.run.num_members),
-        functools.partial(_corrupt, experiment, names, chosen),
+        _PROTOCOL.format(size=len(chosen), num_members=run.num_members),
+        functools.partial(_score_all, experiment, predictors, names, chosen),
     )
 
 
-def _corrupt(
+def _score_all(
     experiment: Experiment,
-    names: Sequence[str],
+    predictors: Predictors,
+    corruption_names: Sequence[str],
     chosen: np.ndarray,
-    records: incremental.Records,
+    names: Sequence[str],
 ) -> dict[str, incremental.Rows]:
-    """The rows of each predictor.
+    """Returns the rows of each predictor in `names`.
 
-    Every set of images is made once and shown to all networks, which are held
-    together: they take less memory than all the sets would, and less time than the
-    corruptions.
+    Each corrupted set is made once, and every network predicts it in turn: a
+    corruption takes longer than moving a network to the device.
     """
-    full = np.asarray(experiment.data.dataset.full_test.select(chosen).images[:])
-    labels = experiment.data.dataset.test.labels[chosen]
-    scorers = {
-        name: _create_scorer(experiment, name, record, labels)
-        for name, record in records.items()
+    dataset = experiment.data.dataset
+    full = np.asarray(dataset.full_test.select(chosen).images[:])
+    labels = dataset.test.labels[chosen]
+    temperatures = {
+        name: fit_temperatures(
+            predictors[name], results.load_predictions(experiment, predictors, name)
+        )
+        for name in names
     }
-    rows: dict[str, incremental.Rows] = {name: [] for name in records}
+    rows: dict[str, incremental.Rows] = {name: [] for name in names}
     severities = corruptions.SEVERITIES
-    sets = [("none", 0), *itertools.product(names, severities)]
+    sets = [("none", 0), *itertools.product(corruption_names, severities)]
     for corruption, severity in incremental.progress(sets, "corruptions"):
         images = corruptions.corrupt(corruption, full, severity) if severity else full
         images = data.downsample(images, experiment.run.config.data.downsample)
-        place = {"corruption": corruption, "severity": severity}
-        for name, score in scorers.items():
-            rows[name] += [{"model": m, **place, **s} for m, s in score(images).items()]
+        setting = {"corruption": corruption, "severity": severity}
+        for name in names:
+            scores = score(predictors[name], images, labels, temperatures[name])
+            rows[name] += [{"model": m, **setting, **s} for m, s in scores.items()]
     return {name: own + _means(own) for name, own in rows.items()}
 
 
 def _means(rows: incremental.Rows) -> incremental.Rows:
-    """The rows of 'mean': of each severity and model, over the corruptions."""
+    """Returns the rows of 'mean': by severity and model, over the corruptions."""
     scores: dict[tuple[int, str], list[dict[str, float]]] = {}
     for row in rows:
         if row["severity"]:
@@ -93,35 +106,43 @@ def _means(rows: incremental.Rows) -> incremental.Rows:
     ]
 
 
-def _create_scorer(
-    experiment: Experiment, name: str, record: Mapping[str, Any], labels: np.ndarray
-) -> Callable[[np.ndarray], dict[str, dict[str, float]]]:
-    """images [N, ...] -> by model, the scores of its predictions."""
-    clean = results.predict(experiment, name, record)
+def fit_temperatures(predictor: Predictor, clean: Predictions) -> _Temperatures:
+    """Fits a temperature to each group of members on the clean validation images."""
 
-    def temperature(group):
+    def fit(group):
         pooled = _pool(clean.validation_probs[group])
         return metrics.fit_temperature(pooled, clean.validation_labels).temperature
 
-    models = {
-        model: [(group, temperature(group)) for group in groups]
-        for model, groups in incremental.member_groups(experiment, name).items()
+    return {
+        model: [fit(group) for group in groups]
+        for model, groups in predictor.groups.items()
     }
-    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
-    predict = restore.create_predict(
-        probs_fn, experiment.run.config.evaluation.batch_size
-    )
 
-    def score(images):
-        probs = predict(variables, images)
-        return {
-            model: incremental.mean(
-                [_scores(_pool(probs[group]), labels, t) for group, t in groups]
-            )
-            for model, groups in models.items()
-        }
 
-    return score
+def score(
+    predictor: Predictor,
+    images: np.ndarray,
+    labels: np.ndarray,
+    temperatures: _Temperatures,
+) -> dict[str, dict[str, float]]:
+    """Computes by model the scores of its predictions.
+
+    Args:
+      predictor: the teachers or a student.
+      images: [N, H, W, C].
+      labels: integers [N].
+      temperatures: from `fit_temperatures`.
+    """
+    probs = predictor.predict(images)
+    return {
+        model: incremental.mean(
+            [
+                _scores(_pool(probs[group]), labels, temperature)
+                for group, temperature in zip(groups, temperatures[model], strict=True)
+            ]
+        )
+        for model, groups in predictor.groups.items()
+    }
 
 
 def _scores(
@@ -138,5 +159,5 @@ def _scores(
 
 
 def _pool(probs: np.ndarray) -> np.ndarray:
-    """The mean over members [S, N, K]."""
+    """Returns the mean over members [S, N, K] -> [N, K]."""
     return probs.astype(np.float64).mean(axis=0)

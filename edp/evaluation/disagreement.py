@@ -13,6 +13,9 @@ from edp.ensemble import Teachers
 from edp.perturbations import Perturb
 from edp.runtime import sharding, xla
 
+# (key, images uint8 [N, H, W, C], step size) -> float32 [N, H, W, C] in [0, 1].
+Perturber = Callable[[jax.Array, np.ndarray, float], np.ndarray]
+
 
 class View(NamedTuple):
     """Inputs, and what the teachers make of them.
@@ -106,7 +109,8 @@ def create_perturber(
     *,
     matched: Callable[[Any, jax.Array], jax.Array] | None = None,
     student_variables: Any = None,
-) -> Callable[[jax.Array, np.ndarray, float], np.ndarray]:
+    mesh: jax.sharding.Mesh | None = None,
+) -> Perturber:
     """Perturbs images as distillation does, in one program for all step sizes.
 
     Args:
@@ -115,7 +119,9 @@ def create_perturber(
       variables: stacked.
       batch_size: images at a time.
       matched: that of the `Student` which the perturbation looks at; None without.
-      student_variables: those that `matched` takes.
+      student_variables: the variables of `matched`; on the devices only while it
+        perturbs.
+      mesh: the devices, or None for one device.
 
     Returns:
       A function of a PRNG key, images uint8 [N, H, W, C] and the step size to
@@ -130,15 +136,16 @@ def create_perturber(
 
     def perturb_in_batches(key, images, step_size):
         size = min(batch_size, len(images))
-        moved = []
+        placed = sharding.put(student_variables, mesh)
+        perturbed = []
         for start in range(0, len(images), size):
             # The last batch starts early enough to be full: one shape, one program.
             first = min(start, len(images) - size)
             batch_key = jax.random.fold_in(key, start)
             x = images[first:][:size]
-            x = step(variables, student_variables, batch_key, x, step_size)
-            moved.append(sharding.fetch(x)[start - first :])
-        return np.concatenate(moved)
+            x = step(variables, placed, batch_key, x, step_size)
+            perturbed.append(sharding.fetch(x)[start - first :])
+        return np.concatenate(perturbed)
 
     return perturb_in_batches
 

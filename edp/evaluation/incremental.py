@@ -1,4 +1,4 @@
-"""The predictors of a run, and files of rows about each of them that are made once."""
+"""Files of rows about each predictor of a run, each computed once per training."""
 
 import json
 import pathlib
@@ -10,71 +10,55 @@ import numpy as np
 import tqdm
 
 from edp import data
-from edp.experiment import restore
+from edp.evaluation.predictor import TEACHERS, Predictors
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
 Rows = list[dict[str, Any]]
-Records = Mapping[str, Mapping[str, Any]]  # by predictor: what its stage recorded
-# By model, such as DE-1, groups of a predictor's members; what is told of a model is
-# the mean over its groups.
-Groups = Mapping[str, Sequence[slice]]
-
-
-def member_groups(experiment: Experiment, name: str) -> Groups:
-    """The models that a predictor is: of the teachers DE-1 and DE-M."""
-    if name != "teachers":
-        return {name: [slice(None)]}
-    num_members = experiment.run.num_members
-    singles = [slice(i, i + 1) for i in range(num_members)]
-    return {"DE-1": singles, f"DE-{num_members}": [slice(None)]}
 
 
 def mean(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each field."""
+    """Returns the mean of each field."""
     return {key: float(np.mean([v[key] for v in values])) for key in values[0]}
 
 
 def test_subset(experiment: Experiment, size: int) -> np.ndarray:
-    """Indices of `size` test examples, each class in proportion, or of all.
+    """Returns the indices of `size` test examples, stratified by class, or of all.
 
-    The same in every run, whatever its seed.
+    They are the same in every run, whatever its seed.
     """
     labels = experiment.data.dataset.test.labels
     return data.fixed_subset(labels, "test_size", min(size, len(labels)))
 
 
 def progress(items: Sequence, label: str) -> Iterator:
-    """Goes through items with a bar on a terminal; of several processes one's."""
+    """Iterates over items; the first process shows a progress bar on a terminal."""
     shown = multihost.is_first() and sys.stderr.isatty()
     return iter(tqdm.tqdm(items, label, dynamic_ncols=True, disable=not shown))
 
 
 def write_rows(
-    experiment: Experiment,
+    predictors: Predictors,
     path: pathlib.Path,
     depends: Mapping[str, Any],
     protocol: str,
-    evaluate: Callable[[Records], Mapping[str, Rows]],
+    evaluate: Callable[[Sequence[str]], Mapping[str, Rows]],
 ) -> None:
-    """Evaluates the predictors of which `path` does not have the latest training.
+    """Evaluates the predictors whose latest training `path` does not have.
 
-    The file holds `rows` of the teachers and of every completed student, the
-    `protocol`, and `made_from`: the settings, and by predictor which training.
+    The file holds the `rows` of the teachers and of every completed student, the
+    `protocol`, and `made_from`: the settings, and by predictor the `id` of its
+    training.
 
     Args:
-      experiment: the run.
-      path: of the JSON.
-      depends: settings that all rows depend on; where they change, all are made anew.
+      predictors: the completed networks.
+      path: the JSON file.
+      depends: settings that all rows depend on; a change recomputes all rows.
       protocol: what the rows are, in words.
-      evaluate: predictors -> the rows of each. Rows tell their `model`.
+      evaluate: names of predictors -> the rows of each. A row names its `model`.
     """
-    records = {"teachers": restore.teachers_record(experiment.run)}
-    for name in experiment.run.config.students:
-        if record := restore.student_stage(experiment.run, name).record:
-            records[name] = record
-    ids = {name: record["id"] for name, record in records.items()}
-    # Through JSON, as it is read back.
+    ids = {name: record["id"] for name, record in predictors.records.items()}
+    # Through JSON, to compare equal to what is read back.
     made_from = json.loads(json.dumps({**depends, "predictors": ids}))
     stored = multihost.from_first(storage.read_mapping(path) if path.exists() else {})
     before = stored.get("made_from", {})
@@ -83,10 +67,10 @@ def write_rows(
     kept: dict[str, Rows] = {name: [] for name in ids}
     if {**before, "predictors": ids} == made_from:
         for row in stored["rows"]:
-            name = row["model"] if row["model"] in before["predictors"] else "teachers"
+            name = row["model"] if row["model"] in before["predictors"] else TEACHERS
             if name in ids and ids[name] == before["predictors"][name]:
                 kept[name].append(row)
-    kept |= evaluate({name: records[name] for name, rows in kept.items() if not rows})
+    kept |= evaluate([name for name, rows in kept.items() if not rows])
     rows = [row for name in ids for row in kept[name]]
     value = {"made_from": made_from, "protocol": protocol, "rows": rows}
     storage.write_json(path, value)

@@ -1,17 +1,16 @@
-"""From completed stages to how well they tell sets apart that they never saw."""
+"""OOD detection: scores of uncertainty on the test set against sets never seen."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from edp import data, metrics
 from edp.evaluation import incremental
-from edp.experiment import restore
+from edp.evaluation.predictor import Predictor, Predictors
 from edp.experiment.create import Experiment
 from edp.metrics import uncertainty
+from edp.runtime.batched import Images
 
 _PROTOCOL = (
     "Each score of uncertainty is asked to tell images of the test set from those of a "
@@ -29,104 +28,94 @@ _METRICS = {
 _Scores = Mapping[str, np.ndarray]
 
 
-def write_detection(experiment: Experiment) -> None:
+def write_detection(experiment: Experiment, predictors: Predictors) -> None:
     """Writes `ood.json`: `rows` for `evaluation.ood_sets`, if there are any.
 
     A row has a `model` (DE-1, DE-M or a completed student), a `set`, a `score` of
     uncertainty, and its `auroc`, `aupr` and `fpr95` against as many images of the
-    test set. Without sets, a file of an earlier evaluation is left as it is.
+    test set. Without sets, the file of an earlier evaluation is kept as it is.
+
+    Args:
+      experiment: the run.
+      predictors: its completed networks.
     """
-    evaluation = experiment.run.config.evaluation
+    run = experiment.run
+    evaluation = run.config.evaluation
     if not evaluation.ood_sets:
         return
     chosen = incremental.test_subset(experiment, evaluation.ood_size)
     sizes = {"the test set": len(chosen)}
     sizes |= {name: len(images) for name, images in experiment.data.ood_sets.items()}
     incremental.write_rows(
-        experiment,
-        experiment.run.workdir / "ood.json",
+        predictors,
+        run.workdir / "ood.json",
         {key: evaluation[key] for key in ("ood_sets", "ood_size")},
         _PROTOCOL.format(
-            num_members=experiment.run.num_members,
+            num_members=run.num_members,
             sizes=", ".join(f"{size:,} of {name}" for name, size in sizes.items()),
         ),
-        functools.partial(_detect, experiment, chosen),
+        functools.partial(_detect_all, experiment, predictors, chosen),
     )
 
 
-def _detect(
-    experiment: Experiment, chosen: np.ndarray, records: incremental.Records
+def _detect_all(
+    experiment: Experiment,
+    predictors: Predictors,
+    chosen: np.ndarray,
+    names: Sequence[str],
 ) -> dict[str, incremental.Rows]:
-    """The rows of each predictor."""
+    """Returns the rows of each predictor in `names`."""
     test = experiment.data.dataset.test.select(chosen).images
     factor = experiment.run.config.data.downsample
-    foreign = {
+    ood_sets = {
         name: data.downsample(images[:], factor)
         for name, images in experiment.data.ood_sets.items()
     }
-    rows = {}
-    for name in incremental.progress(list(records), "out of distribution"):
-        score = _create_scorer(experiment, name)
-        inside = score(test)
-        rows[name] = [
-            {"model": model, "set": key, "score": kind, **values}
-            for key, images in foreign.items()
-            for model, outside in score(images).items()
-            for kind, values in detection(inside[model], outside).items()
-        ]
-    return rows
+    return {
+        name: detection_rows(predictors[name], test, ood_sets)
+        for name in incremental.progress(names, "out of distribution")
+    }
 
 
-def _create_scorer(
-    experiment: Experiment, name: str
-) -> Callable[[np.ndarray], dict[str, list[_Scores]]]:
-    """images [N, ...] -> by model, the scores of each group of its members."""
-    if name != "teachers":
-        score_student = _create_student_scorer(experiment, name)
-        return lambda images: {name: [score_student(images)]}
-    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
-    predict = restore.create_predict(
-        probs_fn, experiment.run.config.evaluation.batch_size
-    )
+def detection_rows(
+    predictor: Predictor, test: Images, ood_sets: Mapping[str, Images]
+) -> incremental.Rows:
+    """Returns the rows of one predictor; see `write_detection`.
 
-    def score(images):
-        probs = predict(variables, images)
-        return {
-            model: [uncertainty.scores(probs[group]) for group in groups]
-            for model, groups in incremental.member_groups(experiment, name).items()
-        }
-
-    return score
+    Args:
+      predictor: the teachers or a student.
+      test: in-distribution images [N, H, W, C].
+      ood_sets: by name, out-of-distribution images of the same shape.
+    """
+    inside = _scores_by_model(predictor, test)
+    return [
+        {"model": model, "set": key, "score": kind, **values}
+        for key, images in ood_sets.items()
+        for model, outside in _scores_by_model(predictor, images).items()
+        for kind, values in detection(inside[model], outside).items()
+    ]
 
 
-def _create_student_scorer(
-    experiment: Experiment, name: str
-) -> Callable[[np.ndarray], _Scores]:
-    """The scores that the student itself has."""
-    student, variables = restore.load_student(experiment.run, experiment.mesh, name)
-    kinds = list(jax.eval_shape(student.uncertainty, variables, experiment.run.example))
-
-    def stacked(variables, x):  # in the form of probabilities [S, B, K]
-        scores = student.uncertainty(variables, x)
-        return jnp.stack([scores[kind] for kind in kinds])[..., None]
-
-    predict = restore.create_predict(
-        stacked, experiment.run.config.evaluation.batch_size
-    )
-    return lambda images: dict(
-        zip(kinds, predict(variables, images)[..., 0], strict=True)
-    )
+def _scores_by_model(predictor: Predictor, images: Images) -> dict[str, list[_Scores]]:
+    """Returns by model the scores of each group of its members."""
+    if predictor.uncertainty is not None:
+        return {predictor.name: [predictor.uncertainty(images)]}
+    probs = predictor.predict(images)
+    return {
+        model: [uncertainty.scores(probs[group]) for group in groups]
+        for model, groups in predictor.groups.items()
+    }
 
 
 def detection(
     inside: Sequence[_Scores], outside: Sequence[_Scores]
 ) -> dict[str, dict[str, float]]:
-    """How well uncertainty tells images apart.
+    """Computes how well uncertainty separates two sets of images.
 
     Args:
-      inside: of in-distribution images, {score: [N]} for each group of members;
-        higher is less certain.
-      outside: the same of others.
+      inside: scores of in-distribution images, {score: [N]} for each group of
+        members; higher = less certain.
+      outside: the same of out-of-distribution images.
 
     Returns:
       By score, `auroc`, `aupr` and `fpr95`, each the mean over groups.

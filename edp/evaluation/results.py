@@ -1,84 +1,83 @@
-"""From completed stages to the files that show what came of them."""
+"""Predictions and rows of results of a run's completed networks."""
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
+from edp import data
 from edp.evaluation import costs, predictions, scoring
-from edp.experiment import restore
+from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
 
 def collect_rows(
-    experiment: Experiment, tell: Callable[[str], None] = print
+    experiment: Experiment,
+    predictors: Predictors,
+    tell: Callable[[str], None] = print,
 ) -> list[scoring.Row]:
-    """The rows of DE-1 ... DE-M, then of every student that is complete.
+    """Computes the rows of DE-1 ... DE-M, then of every completed student.
 
-    Predictions are made where there are none of the latest training yet, and kept
-    in `predictions/`. `tell` gets a line on each student that is left out.
+    Args:
+      experiment: the run.
+      predictors: its completed networks.
+      tell: called with a line on each student that is not trained yet.
     """
-    config = experiment.run.config
-    record = restore.teachers_record(experiment.run)
+    run = experiment.run
+    record = predictors.records[TEACHERS]
     rows = scoring.ensemble_rows(
-        predict(experiment, "teachers", record),
-        seed=experiment.run.teacher_dependencies["seed"],
-        costs=costs.of_ensembles(experiment.run, record),
-        max_subsets=config.evaluation.max_subsets,
+        load_predictions(experiment, predictors, TEACHERS),
+        seed=run.teacher_dependencies["seed"],
+        costs=costs.of_ensembles(run, record),
+        max_subsets=run.config.evaluation.max_subsets,
     )
     if skipped := record.get("skipped_steps"):
         rows[-1]["skipped_steps"] = skipped
     ensemble_rows = list(rows)
-    for name in config.students:
-        record = restore.student_stage(experiment.run, name).record
-        if record is None:
+    for name, section in run.students.items():
+        if name not in predictors:
             tell(f"{name}: not trained yet, left out of the results")
             continue
-        chosen = experiment.run.students[name]
+        record = predictors.records[name]
         row = scoring.student_row(
             name,
-            predict(experiment, name, record),
+            load_predictions(experiment, predictors, name),
             ensemble_rows,
-            student=chosen["student"],
-            perturbation=chosen["perturbation"],
-            seed=config.seed,
-            **costs.of_student(experiment.run, name, record),
+            student=section["student"],
+            perturbation=section["perturbation"],
+            seed=run.config.seed,
+            **costs.of_student(run, name, record),
             skipped_steps=record.get("skipped_steps"),
         )
         rows.append(row)
     return rows
 
 
-def predict(
-    experiment: Experiment, name: str, record: Mapping[str, Any]
+def load_predictions(
+    experiment: Experiment, predictors: Predictors, name: str
 ) -> predictions.Predictions:
-    """Member probabilities on validation and test images, made once.
+    """Reads the predictions of a predictor; computes and writes missing ones.
 
-    Args:
-      experiment: the run.
-      name: 'teachers' or a student; also of the file in `predictions/`.
-      record: of the stage that made the variables.
+    They are in `predictions/<name>.npz`. Those of an earlier training are replaced.
     """
     directory = experiment.run.workdir / "predictions"
-    # Which training each file was made from.
+    # By predictor, the `id` of the training that its file comes from.
     index = directory / "made_from.json"
     made_from = storage.read_mapping(index) if index.exists() else {}
     path = directory / f"{name}.npz"
-    made = path.exists() and made_from.get(name) == record["id"]
+    training = predictors.records[name]["id"]
+    made = path.exists() and made_from.get(name) == training
     if multihost.from_first(made):
         return predictions.load_predictions(path)
-    probs_fn, variables = restore.load_predictor(experiment.run, experiment.mesh, name)
-    apply = functools.partial(
-        restore.create_predict(probs_fn, experiment.run.config.evaluation.batch_size),
-        variables,
-    )
-    dataset = experiment.data.dataset
-    result = predictions.Predictions(
-        apply(dataset.validation.images),
+    result = predict(predictors[name], experiment.data.dataset)
+    predictions.save_predictions(path, result)
+    storage.write_json(index, {**made_from, name: training})
+    return result
+
+
+def predict(predictor: Predictor, dataset: data.Dataset) -> predictions.Predictions:
+    """Computes member probabilities on the validation and test images."""
+    return predictions.Predictions(
+        predictor.predict(dataset.validation.images),
         dataset.validation.labels,
-        apply(dataset.test.images),
+        predictor.predict(dataset.test.images),
         dataset.test.labels,
     )
-    predictions.save_predictions(path, result)
-    storage.write_json(index, {**made_from, name: record["id"]})
-    return result

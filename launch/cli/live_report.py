@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from edp import report
 from edp.evaluation import results
+from edp.evaluation.predictor import Predictors
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
@@ -35,7 +36,8 @@ class Drafts:
         wanted = max(_LEAST_SECONDS, self._cost / _SHARE)
         if not multihost.from_first(started - self._drawn >= wanted):
             return
-        rows = results.collect_rows(self._experiment, tell=lambda line: None)
+        networks = Predictors(self._experiment)
+        rows = results.collect_rows(self._experiment, networks, tell=lambda line: None)
         storage.write_json(self._experiment.run.workdir / "results.json", rows)
         if multihost.is_first():
             path = report.write_report(self._experiment.run.workdir)

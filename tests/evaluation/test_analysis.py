@@ -12,6 +12,7 @@ from untrained_runs import finish_student, finish_teachers
 from configs import default
 from edp import perturbations
 from edp.evaluation import analysis, disagreement
+from edp.evaluation.predictor import Predictors
 from edp.experiment import restore
 from edp.experiment.create import create_experiment
 from edp.report.page import diversity
@@ -57,7 +58,7 @@ def experiment(tmp_path_factory):
     for seed, name in enumerate(KINDS):
         if name != "be_late":
             finish_student(experiment.run, name, seed)
-    analysis.write_analysis(experiment)
+    analysis.write_analysis(experiment, Predictors(experiment))
     return experiment
 
 

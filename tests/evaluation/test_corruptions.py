@@ -14,6 +14,7 @@ from edp import data, ensemble, metrics
 from edp.data import corruptions as image_corruptions
 from edp.errors import InputError
 from edp.evaluation import corruptions, ood, results
+from edp.evaluation.predictor import Predictors
 from edp.experiment import restore
 from edp.experiment.create import create_experiment
 from edp.metrics import uncertainty
@@ -62,8 +63,9 @@ def finish_student(run, name, seed):
 
 def evaluate(experiment):
     """What this is about, of all that is evaluated."""
-    ood.write_detection(experiment)
-    corruptions.write_robustness(experiment)
+    predictors = Predictors(experiment)
+    ood.write_detection(experiment, predictors)
+    corruptions.write_robustness(experiment, predictors)
 
 
 def read_rows(experiment, file):
@@ -166,7 +168,8 @@ def test_clean_rows_are_the_results_on_the_same_images(evaluated):
     rows = read_rows(evaluated, "corruptions.json")
     indices = chosen(evaluated, NUM_CORRUPTED)
     temperatures = {
-        row["model"]: row["temperature"] for row in results.collect_rows(evaluated)
+        row["model"]: row["temperature"]
+        for row in results.collect_rows(evaluated, Predictors(evaluated))
     }
     for model, name in (("DE-3", "teachers"), ("plain", "plain"), ("be", "be")):
         probs, labels = stored(evaluated, name, "test", indices)

@@ -14,6 +14,7 @@ from launching import ROOT, TINY
 from edp import ensemble, models
 from edp.errors import InputError
 from edp.evaluation import results
+from edp.evaluation.predictor import Predictors
 from edp.experiment import import_teachers, restore, validate
 from edp.experiment.create import create_experiment, record_run
 from edp.runtime import checkpoint
@@ -101,7 +102,10 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     run = experiment.run
     train_teachers.train_teachers(experiment)
     distill.distill_student(experiment, "single_conf_ods")
-    rows = {row["model"]: row for row in results.collect_rows(experiment)}
+    rows = {
+        row["model"]: row
+        for row in results.collect_rows(experiment, Predictors(experiment))
+    }
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
     # Both members come of one training; of dropout they are one network, too.
     for name in ("train_seconds", "train_flops"):

@@ -19,6 +19,7 @@ from untrained_runs import finish_student, finish_teachers
 from edp import export, metrics, students
 from edp.errors import InputError
 from edp.evaluation import predictions, results
+from edp.evaluation.predictor import Predictors
 from edp.experiment import open_run, restore
 from edp.experiment.create import create_experiment, record_run
 from edp.export import classify_files, from_run, loader
@@ -56,7 +57,7 @@ def create_evaluated(directory, kinds, **teachers):
     for kind in kinds:
         finish_student(experiment.run, kind, 0)
     # What is fitted to networks that know nothing would make all classes as likely.
-    rows = results.collect_rows(experiment)
+    rows = results.collect_rows(experiment, Predictors(experiment))
     rows = [{**row, "temperature": TEMPERATURE} for row in rows]
     storage.write_json(directory / "results.json", rows)
     np.savez(directory / "gallery.npz", class_names=np.array(NAMES))

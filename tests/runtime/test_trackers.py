@@ -174,9 +174,8 @@ def test_a_report_is_drawn_when_it_is_cheap(monkeypatch):
         now += 10.0  # what a report costs
         drawn.append(now)
 
-    monkeypatch.setattr(
-        live_report.results, "collect_rows", lambda experiment, tell: []
-    )
+    monkeypatch.setattr(live_report, "Predictors", lambda experiment: {})
+    monkeypatch.setattr(live_report.results, "collect_rows", lambda *args, tell: [])
     monkeypatch.setattr(live_report.storage, "write_json", lambda path, value: None)
     monkeypatch.setattr(live_report.report, "write_report", write_report)
     run = types.SimpleNamespace(workdir=pathlib.Path("run"))
