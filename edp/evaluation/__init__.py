@@ -1,1 +1,1 @@
-"""Computes what trained networks predict, and how good it is."""
+"""Evaluates trained networks: predictions, scores, costs and disagreement."""

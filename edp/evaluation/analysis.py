@@ -44,7 +44,7 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     config, students = run.config, run.students
     complete = {name: r["id"] for name, r in predictors.records.items()}
     teachers = complete.pop(TEACHERS)
-    looked_at, left_out = _looked_at(run, complete)
+    own_members, left_out = _used_students(run, complete)
     made_from = {
         "teachers": teachers,
         "students": complete,
@@ -52,13 +52,13 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
             name: settings.perturbation_settings(student)
             for name, student in students.items()
         },
-        "looked_at": looked_at,
+        "looked_at": own_members,
         "left_out": left_out,
         "seed": config.seed,
         "dtype": config.dtype,
         **{key: config.evaluation[key] for key in _EVALUATION_KEYS},
     }
-    made_from = json.loads(json.dumps(made_from))  # as it is read back
+    made_from = json.loads(json.dumps(made_from))  # to equal what is read back
     path = run.workdir / "analysis.json"
     gallery_path = run.workdir / "gallery.npz"
     exist = path.exists() and gallery_path.exists()
@@ -67,13 +67,13 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
         return
 
     perturbed = {n: s for n, s in students.items() if n not in left_out}
-    rows, views = _analyse_teachers(experiment, predictors, perturbed, looked_at)
+    rows, views = _analyse_teachers(experiment, predictors, perturbed, own_members)
     of_students = []
     for name in complete:
         of_students += student_rows(
             predictors[name], students[name]["temperature"], views
         )
-    shown = _first_alike(perturbed, apart=looked_at)
+    shown = _first_alike(perturbed, apart=own_members)
     shown = {name: views[name] for name in shown.values() if name in views}
     gallery = disagreement.gallery(
         {"clean": views["train"], **shown}, config.evaluation.gallery_size
@@ -96,14 +96,16 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     storage.write_json(path, result)
 
 
-def _looked_at(run: Run, complete: Collection[str]) -> tuple[list[str], dict[str, str]]:
+def _used_students(
+    run: Run, complete: Collection[str]
+) -> tuple[list[str], dict[str, str]]:
     """Finds the students whose members their own perturbation uses.
 
     Returns:
       The names of those that are complete and have these members; and by the names
       of the others the reason why theirs cannot be used.
     """
-    looked_at, left_out = [], {}
+    own_members, left_out = [], {}
     for name, section in run.students.items():
         methods = perturbations.methods(section["perturbation"])
         if not any(method.uses_student for method in methods):
@@ -116,15 +118,15 @@ def _looked_at(run: Run, complete: Collection[str]) -> tuple[list[str], dict[str
         elif name not in complete:
             left_out[name] = "the student is not trained yet"
         else:
-            looked_at.append(name)
-    return looked_at, left_out
+            own_members.append(name)
+    return own_members, left_out
 
 
 def _analyse_teachers(
     experiment: Experiment,
     predictors: Predictors,
     students: Students,
-    looked_at: Collection[str],
+    own_members: Collection[str],
 ) -> tuple[Rows, dict[str, disagreement.View]]:
     """Returns the rows of `diversity`; and the clean and the students' views, by name.
 
@@ -132,7 +134,7 @@ def _analyse_teachers(
       experiment: the run.
       predictors: its completed networks.
       students: those whose perturbed inputs are shown to the teachers.
-      looked_at: names of the students that their perturbation uses.
+      own_members: names of the students that their perturbation uses.
     """
     evaluation = experiment.run.config.evaluation
     teachers = predictors[TEACHERS]
@@ -154,13 +156,13 @@ def _analyse_teachers(
         "test": view("test", np.float32(test.images) / 255, test.labels),
     }
     students = {n: s for n, s in students.items() if s["perturbation"] != "none"}
-    leaders = _first_alike(students, but=["step_size"], apart=looked_at)
+    leaders = _first_alike(students, but=["step_size"], apart=own_members)
     perturbers = {
         name: _create_perturber(
             experiment,
             teachers.variables,
             students[name],
-            predictors[name] if name in looked_at else None,
+            predictors[name] if name in own_members else None,
         )
         for name in dict.fromkeys(leaders.values())
     }
@@ -175,7 +177,7 @@ def _analyse_teachers(
         name: settings.perturbation_settings(student).get("step_size")
         for name, student in students.items()
     }
-    for name, first in _first_alike(students, apart=looked_at).items():
+    for name, first in _first_alike(students, apart=own_members).items():
         if name == first:
             views[name] = view_perturbed(name, name, steps[name])
         views[name] = views[first]

@@ -14,10 +14,10 @@ from edp.evaluation.predictor import Predictor, Predictors
 from edp.experiment.create import Experiment
 
 _PROTOCOL = (
-    "{size:,} images of the test set, corrupted at full size and then brought to what "
-    "the networks take; the same ones for every network and seed. cNLL is at the "
-    "temperature fitted on the validation images as they are. DE-1 is the mean over "
-    "the {num_members} single members."
+    "{size:,} images of the test set, corrupted at full size and then downsampled to "
+    "the input of the networks; the same images for every network and seed. cNLL uses "
+    "the temperature fitted on the clean validation images. DE-1 is the mean over the "
+    "{num_members} single members."
 )
 _SCORES = ("accuracy", "nll", "cnll", "ece")
 

@@ -1,8 +1,8 @@
-"""What the networks of a run cost: parameters, time, floating-point operations.
+"""Costs of the networks of a run: parameters, time, floating-point operations.
 
-Operations are those of `flops.flops`, on one device, with the gradients of convolutions
-that most backends take: the same wherever a run was made. Nothing is computed; shapes
-are enough.
+`flops.flops` counts the operations on one device, with the gradients of convolutions
+that most backends use, so that the counts do not depend on the hardware. It traces
+shapes only.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,23 +20,23 @@ from edp.runtime import flops
 
 Record = Mapping[str, Any]
 
-_TX = optax.identity()  # an optimizer has nothing that is counted
+_TX = optax.identity()  # the operations of an optimizer are not counted
 
 
 def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
-    """The costs of the teachers' DE-1, ..., DE-M.
+    """Computes the costs of the teachers' DE-1, ..., DE-M.
 
     Args:
       run: the run.
-      record: of the teachers' stage.
+      record: the record of the teachers' stage.
 
     Returns:
-      For each size `num_params`, `inference_cost` (in passes of one network),
-      `train_seconds`, `train_flops` (of all optimizer steps; None where they were
-      trained elsewhere) and `inference_flops` (of one image). What is trained once for
-      all sizes is counted in full in each.
+      For each size `num_params`, `inference_cost` (in forward passes of one network),
+      `train_seconds`, `train_flops` (of all optimizer steps; None for imported
+      teachers) and `inference_flops` (of one image). A network trained once for all
+      sizes counts in full in each.
     """
-    run = _on_one_device(run)
+    run = _in_one_program(run)
     kind, num_members = run.kind, run.num_members
     section = run.teacher_dependencies["teachers"]
     model = run.build_model()
@@ -72,18 +72,18 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
 
 
 def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
-    """The costs of one completed student, its teachers' training left out.
+    """Computes the costs of one completed student, without its teachers' training.
 
     Args:
       run: the run.
-      name: of the student.
-      record: of its stage.
+      name: the student's name.
+      record: the record of its stage.
 
     Returns:
-      The fields that `of_ensembles` has. The operations of training are those of its
-      steps as they are: the teachers' passes and the perturbation's gradients too.
+      The fields of `of_ensembles`. `train_flops` includes the forward passes of the
+      teachers and the gradients of the perturbation.
     """
-    run = _on_one_device(run)
+    run = _in_one_program(run)
     section = run.students[name]
     student, tx, step = train.create_distillation(run, None, name)
     state, variables = jax.eval_shape(
@@ -108,20 +108,20 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
     }
 
 
-def _on_one_device(run: Run) -> Run:
-    """The run on one device, its teachers in one program however many there are."""
+def _in_one_program(run: Run) -> Run:
+    """Returns the run with its teachers in one program, whatever their number."""
     config = run.config.copy_and_resolve_references()
     config.teachers.member_strategy = "vmap"
     return run._replace(config=config)
 
 
 def _num_steps(run: Run, section: Mapping[str, Any]) -> int:
-    """Optimizer steps, for the teachers' section or a student's."""
+    """Returns the optimizer steps of the teachers' section or a student's."""
     return section["num_epochs"] * run.steps_per_epoch(section["batch_size"])
 
 
 def _batch(run: Run, *sizes: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of a batch [*sizes, ...]."""
+    """Returns the shapes of a batch [*sizes, ...]."""
     return {
         "image": jax.ShapeDtypeStruct((*sizes, *run.example.shape[1:]), np.float32),
         "label": jax.ShapeDtypeStruct(sizes, np.int32),
@@ -129,7 +129,7 @@ def _batch(run: Run, *sizes: int) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _flops(fn: Callable, *args: Any) -> int | None:
-    """None where they cannot be counted."""
+    """Counts the operations; returns None where they cannot be counted."""
     try:
         with cpu_convolution.plain_gradients():
             return flops.flops(fn, *args)

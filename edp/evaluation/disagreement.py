@@ -1,4 +1,4 @@
-"""What the teachers disagree on, and whether a student is like them there."""
+"""Disagreement of the teachers, and the match of a student to them."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Perturber = Callable[[jax.Array, np.ndarray, float], np.ndarray]
 
 
 class View(NamedTuple):
-    """Inputs, and what the teachers make of them.
+    """Inputs with the teachers' predictions on them.
 
     Attributes:
       images: float32 [N, H, W, C] in [0, 1].
@@ -32,7 +32,7 @@ class View(NamedTuple):
 
 
 def diversity(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The members' diversity and mean error, from probabilities [M, N, K]."""
+    """Computes the members' diversity and mean error from probabilities [M, N, K]."""
     wrong = probs.argmax(-1) != labels
     return {
         "pairwise_kl": float(metrics.pairwise_kl(probs).mean()),
@@ -46,7 +46,7 @@ def diversity(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def match(
     teacher_probs: np.ndarray, student_probs: np.ndarray, temperature: float
 ) -> dict[str, float]:
-    """How far a student is from its teachers, as its distillation loss has it.
+    """Computes the distance of a student to its teachers, as in its distillation loss.
 
     Args:
       teacher_probs: [M, N, K].
@@ -58,7 +58,7 @@ def match(
       over members, and, of a student with a member for each of several teachers,
       `member_match_kl`, the mean over m of KL(teacher m ‖ student's member m).
     """
-    # Logits up to a constant; float32 has nothing smaller that is not 0.
+    # Logits up to a constant; the smallest normal float32 avoids log(0).
     smallest = np.finfo(np.float32).tiny
     teachers, student = (
         jnp.log(jnp.maximum(probs, smallest))
@@ -78,11 +78,11 @@ def match(
 def compare(
     view: View, student_probs: np.ndarray, temperature: float
 ) -> dict[str, float]:
-    """A student beside its teachers on the same inputs.
+    """Compares a student with its teachers on the same inputs.
 
     Args:
-      view: the inputs.
-      student_probs: what the student makes of them, [S, N, K].
+      view: the inputs and the teachers' predictions.
+      student_probs: the student's probabilities [S, N, K].
       temperature: τ with which it was distilled.
 
     Returns:
@@ -111,14 +111,16 @@ def create_perturber(
     student_variables: Any = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Perturber:
-    """Perturbs images as distillation does, in one program for all step sizes.
+    """Creates a function that perturbs images as distillation does.
+
+    One program serves all step sizes.
 
     Args:
       create_perturbation: step size, which may be traced -> perturbation.
       make_teachers: variables -> `Teachers`.
-      variables: stacked.
-      batch_size: images at a time.
-      matched: that of the `Student` which the perturbation looks at; None without.
+      variables: the teachers' stacked variables.
+      batch_size: images per call.
+      matched: that of the `Student` that the perturbation uses; None without one.
       student_variables: the variables of `matched`; on the devices only while it
         perturbs.
       mesh: the devices, or None for one device.
@@ -139,7 +141,7 @@ def create_perturber(
         placed = sharding.put(student_variables, mesh)
         perturbed = []
         for start in range(0, len(images), size):
-            # The last batch starts early enough to be full: one shape, one program.
+            # The last batch overlaps the one before: one shape, one program.
             first = min(start, len(images) - size)
             batch_key = jax.random.fold_in(key, start)
             x = images[first:][:size]
@@ -151,11 +153,11 @@ def create_perturber(
 
 
 def gallery(views: Mapping[str, View], size: int) -> dict[str, np.ndarray]:
-    """The arrays of the report's gallery.
+    """Returns the arrays of the report's gallery.
 
     Args:
-      views: name -> the same inputs, as they are and perturbed.
-      size: how many of them to show.
+      views: by name, the same inputs, clean and perturbed.
+      size: n, the number of inputs to show.
 
     Returns:
       `names` [P], `images` [P, n, H, W, C] in [0, 1], `probs` [P, M, n, K] and
@@ -172,7 +174,7 @@ def gallery(views: Mapping[str, View], size: int) -> dict[str, np.ndarray]:
 
 
 def _one_of_each_class(labels: np.ndarray, size: int) -> np.ndarray:
-    """Indices of up to `size` examples, of as many classes as possible."""
+    """Returns the indices of up to `size` examples, of as many classes as possible."""
     rank = np.zeros(len(labels), int)
     for label in np.unique(labels):
         of_label = np.flatnonzero(labels == label)

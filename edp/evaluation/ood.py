@@ -13,10 +13,10 @@ from edp.metrics import uncertainty
 from edp.runtime.batched import Images
 
 _PROTOCOL = (
-    "Each score of uncertainty is asked to tell images of the test set from those of a "
-    "set that no network saw, brought to the same shape. In-distribution is the "
-    "positive class, and what is ranked is minus the uncertainty, without temperature "
-    "scaling. DE-1 is the mean over the {num_members} single members. Images: {sizes}."
+    "Each score of uncertainty separates images of the test set from those of a set "
+    "that no network saw, resized to the same shape. In-distribution is the positive "
+    "class, ranked by minus the uncertainty, without temperature scaling. DE-1 is the "
+    "mean over the {num_members} single members. Images: {sizes}."
 )
 _METRICS = {
     "auroc": metrics.auroc,
@@ -24,7 +24,7 @@ _METRICS = {
     "fpr95": metrics.fpr_at_95_tpr,
 }
 
-# By score of uncertainty, one for each image [N].
+# By name of the score, uncertainty [N].
 _Scores = Mapping[str, np.ndarray]
 
 

@@ -1,4 +1,4 @@
-"""Predictions: member probabilities of an ensemble or a student, and their files."""
+"""Member probabilities of an ensemble or a student, and their files."""
 
 import io
 import os
@@ -27,13 +27,13 @@ class Predictions(NamedTuple):
 
 
 def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
-    """Writes predictions as an uncompressed `.npz`, whole or not at all.
+    """Writes predictions as an uncompressed `.npz`, atomically.
 
-    Probabilities are stored as float32. A file already at `path` is replaced once
-    the new one is complete; missing directories are made.
+    Probabilities are stored as float32. A file at `path` is replaced; missing
+    directories are created.
 
     Raises:
-      InputError: the arrays' shapes do not fit together.
+      InputError: if the shapes of the arrays do not match.
     """
     check_shapes(predictions)
     predictions = predictions._replace(
@@ -46,10 +46,10 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
 
 
 def load_predictions(path: str | os.PathLike[str]) -> Predictions:
-    """Reads what `save_predictions` wrote.
+    """Reads the file of `save_predictions`.
 
     Raises:
-      InputError: the file is missing, damaged, or does not hold predictions.
+      InputError: if the file is missing, damaged, or does not hold predictions.
     """
     try:
         with (
@@ -60,19 +60,19 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
             check_shapes(predictions)
     except OSError as error:
         raise InputError(f"cannot read predictions: {error}") from error
-    except Exception as error:  # A damaged archive can fail in any layer under it.
+    except Exception as error:  # A damaged archive can fail in any layer.
         raise InputError(
-            f"{path} does not hold predictions: {error}; remove it to have them made "
-            "again"
+            f"{path} does not hold predictions: {error}; remove it to compute "
+            "them again"
         ) from error
     return predictions
 
 
 def check_shapes(predictions: Predictions) -> None:
-    """Checks that the shapes fit together.
+    """Checks that the shapes match.
 
     Raises:
-      InputError: they do not; tells the arrays at fault.
+      InputError: if they do not; names the arrays.
     """
     validation, test = predictions.validation_probs, predictions.test_probs
     if validation.ndim != 3 or test.ndim != 3 or 0 in validation.shape + test.shape:

@@ -1,9 +1,8 @@
-"""Evaluation: from predictions of an ensemble or a student to rows of results.
+"""Computes rows of results from the predictions of an ensemble or a student.
 
-A predictor is its member probabilities on two splits (`Predictions`): temperatures
-are fitted on the validation split, everything is reported on the test split. Rows
-are flat dicts of plain Python values, ready for JSON; what does not apply to a
-row is an absent key.
+Temperatures are fitted on the validation split of the `Predictions`; every score is
+on the test split. Rows are flat dicts of plain Python values, ready for JSON; a field
+that does not apply to a row is absent.
 """
 
 import functools
@@ -21,7 +20,7 @@ from edp.evaluation.predictions import Predictions, check_shapes
 Row = dict[str, Any]
 Subset = tuple[int, ...]  # Indices of members, ascending.
 
-# A smaller gap between DE-1 and DE-M is rounding: the members are the same.
+# A smaller gap between DE-1 and DE-M is rounding: the members are equal.
 _MIN_GAP = 1e-12
 
 
@@ -31,22 +30,22 @@ def scores(
     test_probs: np.ndarray,
     test_labels: np.ndarray,
 ) -> Row:
-    """Returns the scores of one predictor whose members, if any, are pooled already.
+    """Computes the scores of one predictor from its pooled probabilities.
 
     Args:
-      validation_probs: probabilities [N, K], which the temperature is fitted on.
+      validation_probs: probabilities [N, K], to fit the temperature.
       validation_labels: integers [N].
-      test_probs: probabilities [N', K], which are scored.
+      test_probs: probabilities [N', K], to score.
       test_labels: integers [N'].
 
     Returns:
       `accuracy`, `nll`, `brier`, `ece`, `aurc` (its confidence the largest
       probability), the fitted `temperature`, with it applied `cnll`, `cbrier`,
-      `cece`, and `temperature_at_bound` (True) only where the fit ended at a bound.
+      `cece`; and `temperature_at_bound` (True) only where the fit ended at a bound.
 
     Raises:
-      InputError: wrong shapes, rows that are not probabilities (NaN included), or
-        labels out of range.
+      InputError: if shapes do not match, rows are not probabilities (NaN included),
+        or labels are out of range.
     """
     temperature, at_bound = metrics.fit_temperature(validation_probs, validation_labels)
     calibrated_probs = metrics.apply_temperature(test_probs, temperature)
@@ -73,28 +72,28 @@ def ensemble_rows(
     costs: Sequence[Mapping[str, Any]],
     max_subsets: int = 256,
 ) -> list[Row]:
-    """Returns the rows of the deep ensembles DE-1, ..., DE-M, in this order.
+    """Computes the rows of the deep ensembles DE-1, ..., DE-M, in this order.
 
-    A metric of DE-m is its mean over all ensembles of m of the M members, each
-    with a temperature of its own; `temperature_at_bound` tells that some fit ended
-    at a bound. `prefix_<metric>` is the value of the first m members alone. From
-    m = 2 on there is diversity (on the test split, mean over examples).
+    A metric of DE-m is its mean over all subsets of m of the M members, each with its
+    own temperature; `temperature_at_bound` is set where any fit ended at a bound.
+    `prefix_<metric>` is the value of the first m members alone. Rows from m = 2 have
+    diversity (on the test split, mean over examples).
 
     Args:
-      predictions: of the M members.
+      predictions: the predictions of the M members.
       seed: the run's seed; recorded, and the seed of the sample of subsets.
-      costs: of DE-1, ..., DE-M, fields of the rows, such as `num_params`.
-      max_subsets: where there are more subsets of a size, that many distinct ones
-        are drawn, and the row tells `num_subsets`.
+      costs: by size, further fields of the rows, such as `num_params`.
+      max_subsets: where a size has more subsets, this many distinct ones are drawn,
+        and the row has `num_subsets`.
 
     Returns:
-      M rows. `dee` comes from the rows' own `cnll`, so it is below m where a
-      smaller ensemble does as well. `gap_closed` is absent where M = 1 or the cNLL
-      of DE-M and DE-1 are equal up to rounding (1e-12).
+      M rows. `dee` uses the rows' own `cnll`, so it is below m where a smaller
+      ensemble is as good. `gap_closed` is absent where M = 1 or the cNLLs of DE-M and
+      DE-1 are equal up to rounding (1e-12).
 
     Raises:
-      InputError: `max_subsets` below 1, or predictions that `scores` would refuse.
-      ValueError: there are not M `costs`.
+      InputError: if `max_subsets` is below 1, or `scores` refuses the predictions.
+      ValueError: if there are not M `costs`.
     """
     check_shapes(predictions)
     if max_subsets < 1:
@@ -138,28 +137,27 @@ def student_row(
     train_seconds: float,
     **extra: Any,
 ) -> Row:
-    """Returns the row of a student, its members pooled.
+    """Computes the row of a student from its pooled members.
 
     Args:
       name: the student's name, the row's `model`.
-      predictions: of the student's S members; from S = 2 on there is diversity.
-      ensemble_rows: its teachers' rows DE-1, ..., DE-M, which `dee` and the share
-        of the gap from DE-1 to DE-M that the student closes refer to: `gap_closed`
-        on the mean over subsets, `gap_closed_prefix` on the first members. The
-        share is not clipped: below 0 is worse than DE-1, above 1 better than DE-M
-        (where, as it should be, DE-M is better than DE-1). It is absent where
-        M = 1 or there is no gap.
+      predictions: those of the student's S members; from S = 2 the row has diversity.
+      ensemble_rows: its teachers' rows DE-1, ..., DE-M, the reference of `dee` and of
+        the share of the gap from DE-1 to DE-M that the student closes: `gap_closed`
+        on the mean over subsets, `gap_closed_prefix` on the first members. The share
+        is not clipped: below 0 is worse than DE-1, above 1 better than DE-M (if DE-M
+        is better than DE-1). It is absent where M = 1 or there is no gap.
       student: kind of student, such as "single" or "batch_ensemble".
       perturbation: name of the perturbation, or None.
       seed: the run's seed.
       num_params: parameters of the whole student.
       inference_cost: in units of one plain network.
       train_seconds: time to train the student.
-      **extra: further fields; None and NaN are left out.
+      **extra: further fields; None and NaN are removed.
 
     Raises:
-      InputError: `ensemble_rows` are not DE-1, ..., DE-M, an extra field has the
-        name of a field of the row, or predictions that `scores` would refuse.
+      InputError: if `ensemble_rows` are not DE-1, ..., DE-M, an extra field has the
+        name of a field of the row, or `scores` refuses the predictions.
     """
     check_shapes(predictions)
     teachers = sorted(ensemble_rows, key=lambda row: row["num_members"])
@@ -189,7 +187,7 @@ def student_row(
 
 
 def _subsets(num_members: int, size: int, limit: int, seed: int) -> list[Subset]:
-    """All subsets of a size in lexicographic order, or `limit` of them at random."""
+    """Returns all subsets of a size in lexicographic order, or a sample of `limit`."""
     if math.comb(num_members, size) <= limit:
         return list(itertools.combinations(range(num_members), size))
     rng = np.random.default_rng([seed, size])
@@ -202,9 +200,9 @@ def _subsets(num_members: int, size: int, limit: int, seed: int) -> list[Subset]
 def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
     """Returns a function from a subset of members to its scores and diversity.
 
-    What subsets have in common is computed once: sums over their first members,
-    divergences of pairs (the mean over pairs is the mean of the pairs' means) and
-    entropies of members.
+    It computes once what subsets share: sums over their first members, divergences of
+    pairs (the mean over pairs is the mean of the pairs' means) and entropies of
+    members.
     """
     pool_validation = _pooler(predictions.validation_probs)
     pool_test = _pooler(predictions.test_probs)
@@ -237,7 +235,7 @@ def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
 
 
 def _pair_diversity(probs: np.ndarray) -> tuple[float, float]:
-    """Divergence and disagreement rate of two members [2, N, K]."""
+    """Computes divergence and disagreement rate of two members [2, N, K]."""
     disagreement = metrics.disagreement_rate(probs)
     return metrics.pairwise_kl(probs).mean(), disagreement.mean()
 
@@ -245,7 +243,7 @@ def _pair_diversity(probs: np.ndarray) -> tuple[float, float]:
 def _pooler(probs: np.ndarray) -> Callable[[Subset], np.ndarray]:
     """Returns a function from a subset of members to its mean, float64 [N, K].
 
-    Subsets asked for in lexicographic order share the sums of their first members.
+    In lexicographic order, subsets share the sums of their first members.
     """
 
     @functools.lru_cache(maxsize=len(probs) + 1)
@@ -257,7 +255,7 @@ def _pooler(probs: np.ndarray) -> Callable[[Subset], np.ndarray]:
 
 
 def _mean(rows: Sequence[Row]) -> Row:
-    """Mean of each field; a flag is set where any row has it."""
+    """Returns the mean of each field; a flag is set where any row has it."""
     mean = {
         name: np.mean([row[name] for row in rows])
         for name in rows[0]
@@ -269,7 +267,7 @@ def _mean(rows: Sequence[Row]) -> Row:
 
 
 def _standing(cnll: float, rows: Sequence[Mapping[str, Any]]) -> Row:
-    """Where a calibrated NLL stands among DE-1, ..., DE-M: `dee`, `gap_closed`."""
+    """Computes `dee` and `gap_closed` of a calibrated NLL among DE-1, ..., DE-M."""
     ensemble_cnlls = [row["cnll"] for row in rows]
     return {
         "dee": metrics.deep_ensemble_equivalent(cnll, ensemble_cnlls),
@@ -280,13 +278,13 @@ def _standing(cnll: float, rows: Sequence[Mapping[str, Any]]) -> Row:
 def _gap_closed(
     name: str, cnll: float, rows: Sequence[Mapping[str, Any]], basis: str
 ) -> Row:
-    """Share of the gap from DE-1 to DE-M under `name`; nothing without a gap."""
+    """Computes the share of the gap from DE-1 to DE-M; {} without a gap."""
     gap = rows[0][basis] - rows[-1][basis]
     return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > _MIN_GAP else {}
 
 
 def _plain(row: Mapping[str, Any]) -> Row:
-    """Plain Python values, without those that are None or NaN."""
+    """Converts to plain Python values; removes None and NaN."""
     values = {
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in row.items()

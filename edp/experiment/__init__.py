@@ -1,1 +1,1 @@
-"""Makes a configuration into trained networks."""
+"""Turns a configuration into trained networks."""

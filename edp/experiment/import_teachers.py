@@ -1,4 +1,4 @@
-"""Teachers that were trained elsewhere, as a completed stage of a run."""
+"""Imports networks trained elsewhere as the completed teachers of a run."""
 
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -13,24 +13,23 @@ from edp.experiment.create import Experiment, record_run
 from edp.runtime import checkpoint
 from edp.runtime.stage import Stage
 
-# Of the leaves of a member that are not as they should be, how many are told.
+# How many wrong leaves of a member an error names.
 _MAX_FAULTS = 3
 
 
 def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     """Completes the teachers' stage with variables from elsewhere.
 
-    What was held out when they were trained is not known: the run's validation and
-    test images should not have been among their training images.
+    The data that they were trained on are unknown: the run's validation and test
+    images should not be among them.
 
     Args:
-      experiment: of the members' architecture; its seed draws the split of the data.
-      members: per network, the directory of an Orbax checkpoint of the variables of
-        one network of that architecture.
+      experiment: a run of the members' architecture; its seed draws the data split.
+      members: per network, the directory of an Orbax checkpoint of its variables.
 
     Raises:
-      InputError: if the stage has teachers already, or for members at fault; names
-        the member and its leaf. Nothing is written of the stage then.
+      InputError: if the stage has teachers already, or a member does not fit; names
+        the member and the leaf. Nothing of the stage is written then.
     """
     run = experiment.run
     if run.config.teachers_workdir is not None:
@@ -71,16 +70,16 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
 
 
 def check_member(name: str, path: pathlib.Path, like: Any) -> None:
-    """Compares what a checkpoint holds with what it should, reading no array.
+    """Checks the shapes in a checkpoint, without reading an array.
 
     Args:
-      name: of the member, in errors.
+      name: the member's name in errors.
       path: its directory.
-      like: a tree of shapes.
+      like: the expected tree of shapes.
 
     Raises:
-      InputError: where `path` is no checkpoint, or a leaf is missing, of another
-        shape or not known.
+      InputError: if `path` is no checkpoint, or a leaf is missing, unexpected or of
+        another shape.
     """
     found = checkpoint.read_shapes(path)
     if found is None:

@@ -1,8 +1,4 @@
-"""The files of a run: stages that are complete, and what they were made with.
-
-Of several processes the first one writes, and the others write nothing; all of
-them must see the same directory.
-"""
+"""Provenance of a run: the versions and the hardware that it was begun with."""
 
 import os
 import pathlib
@@ -15,17 +11,17 @@ from edp.errors import InputError
 from edp.runtime import multihost, storage
 
 SCHEMA_VERSION = 1
-# The packages that decide which numbers a run computes.
+# The packages that determine the numbers of a run.
 _COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
 
 
 def check_version(path: pathlib.Path) -> None:
-    """Checks that this version of the code can go on with a workdir, if it is one.
+    """Checks that this version of the code can continue a workdir, if it holds a run.
 
-    A warning tells where it was begun with other versions of what computes.
+    Warns where the run was begun with other versions of the packages that compute.
 
     Raises:
-      InputError: if it was begun with a version that keeps its files otherwise.
+      InputError: if it was begun with a version of another file format.
     """
     if not (path / "run.json").exists():
         return
@@ -43,20 +39,19 @@ def check_version(path: pathlib.Path) -> None:
         began = ", ".join(f"{key} {facts[key]}" for key in others)
         goes_on = ", ".join(f"{key} {now[key]}" for key in others)
         multihost.warn(
-            f"{path} was begun with {began} and goes on with {goes_on}: what is "
-            "complete is kept as it is, what is computed now may differ in its last "
-            "digits"
+            f"{path} was begun with {began} and goes on with {goes_on}: completed "
+            "stages are kept; what is computed now may differ in its last digits"
         )
 
 
 def versions() -> dict[str, str]:
-    """Those of this code and of what it computes with, by name."""
+    """Returns by name the versions of this code and of the packages that compute."""
     names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {"edp": __version__} | {name: metadata.version(name) for name in names}
 
 
 def run_facts() -> dict[str, Any]:
-    """Versions and hardware of this process, for `run.json`."""
+    """Returns the versions and the hardware of this process, for `run.json`."""
     import jax
 
     devices = jax.devices()

@@ -1,4 +1,4 @@
-"""The stages of a run: where each lives, and what a finished one gives."""
+"""Stages of a run: their directories, and their trained networks restored."""
 
 import contextlib
 import functools
@@ -20,7 +20,7 @@ from edp.runtime.stage import Stage, read_record
 
 
 def teachers_record(run: Run) -> dict[str, Any]:
-    """What the completed teachers' stage recorded.
+    """Reads the record of the completed teachers' stage.
 
     Raises:
       InputError: if they are not trained yet.
@@ -35,7 +35,7 @@ def teachers_record(run: Run) -> dict[str, Any]:
 
 
 def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
-    """The trained teachers: their network and its stacked variables.
+    """Loads the trained teachers: their network and its stacked variables.
 
     Raises:
       InputError: if they are not trained yet.
@@ -48,14 +48,14 @@ def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
 
 
 def teachers_like(run: Run, model: models.Classifier) -> Any:
-    """The shapes of the variables that a completed teachers' stage holds."""
+    """Returns the shapes of the variables in a completed teachers' stage."""
     num_kept = run.kind.num_kept(run.num_members)
     keys = jax.random.split(run.key, num_kept)
     return jax.eval_shape(lambda: ensemble.init(model, keys, run.example))
 
 
 def put_teachers(run: Run, mesh: Mesh | None, variables: Any) -> Any:
-    """Places the variables: spread like the members, where each has some of its own."""
+    """Places the teachers' variables: split over members, or replicated if shared."""
     num_kept = run.kind.num_kept(run.num_members)
     axes = (sharding.MEMBER,) if num_kept == run.num_members else ()
     return sharding.put(variables, mesh, *axes)
@@ -64,8 +64,8 @@ def put_teachers(run: Run, mesh: Mesh | None, variables: Any) -> Any:
 def make_teachers(
     run: Run, mesh: Mesh | None, model: models.Classifier, variables: Any
 ) -> ensemble.Teachers:
-    """`Teachers` as the run is configured; to be made inside a jitted function."""
-    # Of the seed that they were trained from, wherever that was.
+    """Creates the run's `Teachers`, inside a jitted function."""
+    # The seed that they were trained from, in this run or another.
     key = jax.random.key(run.teacher_dependencies["seed"])
     return run.kind.teachers(
         model,
@@ -80,7 +80,7 @@ def make_teachers(
 def teacher_probs(
     run: Run, mesh: Mesh | None, model: models.Classifier
 ) -> Callable[[Any, jax.Array], jax.Array]:
-    """(stacked variables, x [B, ...]) -> the members' probabilities [M, B, K]."""
+    """Returns (stacked variables, x [B, ...]) -> member probabilities [M, B, K]."""
 
     def probs(variables, x):
         logits = make_teachers(run, mesh, model, variables).all_logits(x)
@@ -92,7 +92,7 @@ def teacher_probs(
 def create_predict(
     probs_fn: Callable[[Any, jax.Array], jax.Array], batch_size: int
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
-    """Compiles a function once, to predict in batches.
+    """Jits a function once, to predict in batches.
 
     Args:
       probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
@@ -126,13 +126,13 @@ def create_selection(
     *,
     of_each: bool,
 ) -> best_epoch.Selection | None:
-    """What `training.fit` selects epochs by; None to keep the last.
+    """Returns how `loop.fit` selects the epoch to keep; None keeps the last.
 
     Args:
-      experiment: its validation images decide.
-      section: `teachers`, or a student's settings.
+      experiment: the run; selection uses its validation images.
+      section: the `teachers` section, or a student's settings.
       probs_fn: as in `create_predict`.
-      of_each: see `selection.by_accuracy`.
+      of_each: see `best_epoch.by_accuracy`.
     """
     if section["select"] == "last":
         return None
@@ -147,7 +147,7 @@ def create_selection(
 def create_teachers_selection(
     experiment: Experiment, model: models.Classifier
 ) -> best_epoch.Selection | None:
-    """`create_selection` of the teachers, as their kind has it."""
+    """Returns `create_selection` of the teachers, which depends on their kind."""
     run, mesh = experiment.run, experiment.mesh
     config = run.config.teachers
     probs_fn = teacher_probs(run, mesh, model)
@@ -161,13 +161,13 @@ def create_teachers_selection(
 def complete(
     stage: Stage, variables: Any, record: Mapping[str, Any], num_networks: int
 ) -> None:
-    """Saves what a stage has trained and marks it complete.
+    """Saves the variables of a stage and marks it complete.
 
     Args:
-      stage: where.
-      variables: of all its networks.
-      record: of `training.fit`; the parameters of one network are added.
-      num_networks: how many are stacked in `variables`.
+      stage: the stage.
+      variables: the variables of all its networks.
+      record: from `loop.fit`; the number of parameters of one network is added.
+      num_networks: number of networks stacked in `variables`.
     """
     checkpoint.save_variables(stage.variables, variables)
     num_params = models.count_params(variables["params"]) // num_networks
@@ -175,7 +175,7 @@ def complete(
 
 
 def student_stage(run: Run, name: str) -> Stage:
-    """The directory of one student.
+    """Opens the stage of one student.
 
     Raises:
       InputError: if it was begun with other settings.
@@ -187,7 +187,7 @@ def student_stage(run: Run, name: str) -> Stage:
 
 
 def create_student(run: Run, name: str) -> students.Student:
-    """The student `name` of the configuration, as functions."""
+    """Creates a student of the run from its settings."""
     chosen = run.students[name]
     return students.create_student(
         chosen,
@@ -200,7 +200,7 @@ def create_student(run: Run, name: str) -> students.Student:
 def load_student(
     run: Run, mesh: Mesh | None, name: str
 ) -> tuple[students.Student, Any]:
-    """A completed student and its finished variables."""
+    """Loads a completed student: its functions and its finished variables."""
     student = create_student(run, name)
     init = functools.partial(student.init, run.key)
     like = jax.eval_shape(lambda x: student.finalise(init(x)), run.example)
@@ -212,7 +212,7 @@ def load_student(
 def load_predictor(
     run: Run, mesh: Mesh | None, name: str
 ) -> tuple[Callable[[Any, jax.Array], jax.Array], Any]:
-    """The predictor 'teachers' or a completed student, and its variables.
+    """Loads the predictor 'teachers', or a completed student.
 
     Returns:
       (variables, x [B, ...]) -> member probabilities [S, B, K], and the variables.
@@ -225,10 +225,10 @@ def load_predictor(
 
 
 def check_complete(directory: pathlib.Path) -> None:
-    """Checks that the variables of a completed stage are as they were written.
+    """Checks the variables of a completed stage against their checksums.
 
     Raises:
-      InputError: if not; names the file, and tells what to do.
+      InputError: if they differ; names the file and the remedy.
     """
     with _of_complete(directory / "variables") as path:
         checkpoint.check_variables(path)
@@ -241,7 +241,7 @@ def _load_variables(path: pathlib.Path, like: Any) -> Any:
 
 @contextlib.contextmanager
 def _of_complete(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Has errors about the variables of a completed stage tell what to do."""
+    """Adds the remedy to errors about the variables of a completed stage."""
     if not path.exists():
         raise InputError(
             f"{path} is missing, though its stage is complete; put it back, or remove "

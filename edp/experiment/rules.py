@@ -1,4 +1,4 @@
-"""What a setting's value may be: rules, each in words and as a test."""
+"""Rules for the values of settings, each in words and as a test."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,13 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """A condition on a value.
+
+    Attributes:
+      words: the condition in words, for errors.
+      test: the condition as a predicate; a TypeError counts as False.
+      required: whether the setting must be present.
+    """
 
     words: str
     test: Callable[[Any], bool]
@@ -28,7 +34,7 @@ def optional(rule: Rule) -> Rule:
 
 
 def override(rule: Rule) -> Rule:
-    """For a setting that is taken from elsewhere where it is missing or None."""
+    """Returns the rule of an override, which may be missing or None."""
     return optional(rule)._replace(words=rule.words, required=False)
 
 
@@ -41,13 +47,13 @@ def _is_number(value: Any) -> bool:
 
 
 def are_names(value: Any) -> bool:
-    """Whether it is several distinct texts, and not one text."""
+    """Returns whether a value is a sequence of distinct non-empty strings."""
     named = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     return named and all(value) and len(set(value)) == len(value)
 
 
-TEXT = Rule("a text that is not empty", lambda v: isinstance(v, str) and v != "")
-ANYTHING = Rule("", lambda v: True)  # what reads it checks it
+TEXT = Rule("a non-empty text", lambda v: isinstance(v, str) and v != "")
+ANYTHING = Rule("", lambda v: True)  # checked by the function that reads it
 COUNT = Rule("an integer of at least 1", lambda v: _is_integer(v) and v >= 1)
 INDEX = Rule("an integer of at least 0", lambda v: _is_integer(v) and v >= 0)
 SEED = Rule("an integer from 0 to 2**32 - 1", lambda v: INDEX(v) and v < 2**32)

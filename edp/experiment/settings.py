@@ -1,4 +1,4 @@
-"""What a configuration says: its values checked, and what each stage depends on."""
+"""Settings of each student, and the settings that each stage depends on."""
 
 import inspect
 import itertools
@@ -13,30 +13,30 @@ from edp.experiment.rules import ANYTHING, Rule, override
 from edp.perturbations import PERTURBATIONS, Method, methods
 from edp.students import STUDENTS
 
-# Of `data`, what says where the images lie and how they are read, not which they are.
+# The settings of `data` that locate and read the images, and do not select them.
 WHEREABOUTS = ("data_dir", "stream", "num_workers")
 _SECTIONS = ("seed", "dtype", "model")
-# What changes the memory and time of a computation and not its result.
-_MANNER = ("member_strategy", "members_at_once", "remat")
-# What a stage depends on only where it differs from this: so a workdir begun before
-# there was such a setting goes on.
-_UNLESS = {"bootstrap": False, "kind": "deep", "dropout_rate": None}
-# Keywords of students that are no settings of theirs: M is the teachers', and the
+# Execution options: they change the memory and the time of a computation only.
+_EXECUTION_OPTIONS = ("member_strategy", "members_at_once", "remat")
+# Settings that did not exist once, and the behaviour then: a stage depends on them
+# only where they differ, so that a workdir begun before can be continued.
+_DEFAULT_BEFORE = {"bootstrap": False, "kind": "deep", "dropout_rate": None}
+# Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
 _DERIVED = {"num_members", "training_steps"}
 
 
 def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
-    """Functions of inputs and their views of the teachers."""
+    """Yields the functions of perturbations, whose keywords are settings."""
     return itertools.chain.from_iterable(one.functions for one in perturbations)
 
 
-# Kinds of student, perturbations and these's views of the teachers: all functions.
+# All functions whose keywords are settings: student kinds and perturbations.
 ALL_METHODS = [*STUDENTS.values(), *_functions(PERTURBATIONS.values())]
 
 
 def keywords(functions: Iterable[Callable]) -> dict[str, Rule]:
-    """The settings of functions, which check them, and not what others decide on."""
+    """Returns the settings that functions read and check, each with its rule."""
     parameters = [
         p for f in functions for p in inspect.signature(f).parameters.values()
     ]
@@ -45,7 +45,7 @@ def keywords(functions: Iterable[Callable]) -> dict[str, Rule]:
 
 
 def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
-    """The settings of one student: `distill`, with what the student overrides.
+    """Returns the settings of one student: `distill` with the student's overrides.
 
     Raises:
       InputError: if there is no such student.
@@ -65,14 +65,18 @@ def resolve_students(config: ml_collections.ConfigDict) -> dict[str, dict[str, A
 
 
 def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a student's settings, those that decide how its inputs are perturbed."""
+    """Returns the settings of a student that determine its perturbation."""
     name = student["perturbation"]
     read = {"perturbation", *keywords(_functions(methods(name)))}
-    return {key: student[key] for key in student if key in read.difference(_MANNER)}
+    return {
+        key: student[key]
+        for key in student
+        if key in read.difference(_EXECUTION_OPTIONS)
+    }
 
 
 def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Everything that the trained teachers depend on, and nothing else."""
+    """Returns every setting that the trained teachers depend on."""
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
@@ -106,25 +110,25 @@ def student_dependencies(
 
 
 def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves out what the chosen schedule does not read, and what changes nothing."""
+    """Removes the settings that the schedule does not read, and execution options."""
     unread = {
         "step_linear": ("warmup_epochs",),
         "cosine": ("milestones",),
         "constant": ("warmup_epochs", "milestones"),
         "cyclic": ("warmup_epochs", "milestones"),
     }[section["schedule"]]
-    return _without(section, (*unread, *_MANNER))
+    return _without(section, (*unread, *_EXECUTION_OPTIONS))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, ml_collections.ConfigDict):
-        return _changed(_without(value.to_dict(), _MANNER))
+        return _changed(_without(value.to_dict(), _EXECUTION_OPTIONS))
     return value
 
 
 def _changed(section: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what is as it was before it could be set."""
-    same = [key for key, value in _UNLESS.items() if section.get(key) == value]
+    """Removes the settings with the behaviour of before they existed."""
+    same = [key for key, value in _DEFAULT_BEFORE.items() if section.get(key) == value]
     return _without(section, same)
 
 

@@ -1,4 +1,4 @@
-"""What the steps of a run read: batches of data on the device, or streamed to it."""
+"""Inputs of training steps: batches gathered on the device, or streamed to it."""
 
 import contextlib
 import functools
@@ -23,18 +23,18 @@ def create_feed(
     *,
     bootstrap: bool = False,
 ) -> Feed:
-    """The feed of what `make_batch` takes for each step.
+    """Creates the feed of `inputs` that `make_batch` takes at each step.
 
     Args:
-      experiment: its training data, on the device or not.
-      key: of a stage; its streams 'order', 'crop' and 'bootstrap' are drawn from.
+      experiment: the run with its training data.
+      key: the key of a stage; its streams 'order', 'crop' and 'bootstrap' are used.
       batch_size: B.
-      num_members: M, for a batch per member; or None.
-      bootstrap: whether each member has a sample of the data, drawn with replacement.
+      num_members: M, for a batch per member; None for one batch.
+      bootstrap: whether each member trains on a bootstrap sample of the data.
 
     Returns:
-      A feed of indices [B] or [M, B] into `experiment.data.train`; of streamed data, of
-      the images and labels themselves.
+      A feed of indices [B] or [M, B] into `RunData.train`; of streamed data, of the
+      images and labels themselves.
     """
     order = data.EpochOrder(
         _key_data(key, "order"),
@@ -64,7 +64,7 @@ def create_feed(
             for first, size in schedule.dispatches(step):
                 read = itertools.islice(batches, size)
                 steps = tuple(np.stack(x) for x in zip(*read, strict=True))
-                # Copied while the device computes what it was given before.
+                # Copied while the device computes the dispatch before.
                 steps = sharding.put_parts(steps, mesh, (size, *shape), None, *axes)
                 first = sharding.put_parts(np.asarray(first, np.int32), mesh, ())
                 yield StepInputs(first, steps)
@@ -99,7 +99,7 @@ def draw_batch(
     """Makes the batch of a step, and a key for the rest of the step.
 
     Args:
-      key: of a stage; its stream 'step' is drawn from.
+      key: the key of a stage; its stream 'step' is used.
       step: number of training steps done before.
       train: see `make_batch`.
       inputs: see `make_batch`.

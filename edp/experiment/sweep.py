@@ -1,4 +1,4 @@
-"""Sweeps: the runs that seeds and a grid of settings ask for, and what they share."""
+"""Sweeps: the runs of several seeds and of a grid of settings."""
 
 import copy
 import difflib
@@ -17,18 +17,18 @@ from edp.errors import InputError
 from edp.experiment import settings, validate
 from edp.experiment.rules import SEED
 
-# Longer names of directories are cut and told apart by a digest.
+# Longer names of directories are cut and end in a digest.
 _LONGEST_NAME = 80
-# What a sweep decides itself.
+# Settings that a sweep determines.
 _OWN = {"seed": "give --seeds", "teachers_workdir": "give it as --config."}
 
 
 class Setting(NamedTuple):
-    """One place of the grid.
+    """One point of the grid, without a seed.
 
     Attributes:
-      name: of its directory, such as `step_size=0.002`; "" where there is no grid.
-      values: by dotted key, the text that it is set to.
+      name: the name of its directory, such as `step_size=0.002`; "" without a grid.
+      values: by dotted key, the value as text.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
     @property
     def flags(self) -> list[str]:
-        """What sets the values on a command line."""
+        """The command-line flags that set the values."""
         return [f"--config.{key}={text}" for key, text in self.values.items()]
 
 
@@ -44,12 +44,12 @@ class Point(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-      setting: its place in the grid.
-      seed: of the run.
-      config: with both.
-      directory: of the run, below the sweep's.
-      teachers: the directory of its teachers, below the sweep's; of all points whose
-        teachers depend on the same. None: those of `teachers_workdir`.
+      setting: its point of the grid.
+      seed: the seed of the run.
+      config: the configuration with both.
+      directory: the run's directory, relative to the sweep's.
+      teachers: the directory of its teachers, relative to the sweep's; shared by all
+        points whose teachers depend on equal settings. None: `teachers_workdir`.
     """
 
     setting: Setting
@@ -60,10 +60,10 @@ class Point(NamedTuple):
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Reads seeds: `0:3` is 0, 1, 2; `0,4` these two; `0:2,7` both forms.
+    """Parses seeds: `0:3` is 0, 1, 2; `0,4` is 0, 4; `0:2,7` is 0, 1, 7.
 
     Raises:
-      InputError: none, one twice, or what is no seed.
+      InputError: if there is no seed, a duplicate or an invalid one.
     """
     try:
         seeds = [seed for part in text.split(",") for seed in _range(part)]
@@ -83,15 +83,15 @@ def _range(part: str) -> Sequence[int]:
 
 
 def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Reads `KEY=VALUE,VALUE,...` of each key; commas in brackets do not separate.
+    """Parses `KEY=VALUE,VALUE,...`; commas in brackets do not separate values.
 
     Raises:
-      InputError: a text that is not of this form, or a key given twice.
+      InputError: if a text is not of this form, or a key is given twice.
     """
     grid: dict[str, list[str]] = {}
     for text in texts:
         key, equals, values = text.partition("=")
-        # Not inside of brackets: the nearest one that follows does not close.
+        # A comma is inside brackets if the next bracket after it closes.
         found = [v.strip() for v in re.split(r",(?![^(\[]*[)\]])", values)]
         if not key or not equals or not all(found):
             raise InputError(f"--grid={text!r} must be KEY=VALUE,VALUE,...")
@@ -109,13 +109,13 @@ def points(
     """Returns the runs, all settings under the first seed, then under the next.
 
     Args:
-      config: what the grid changes; one that `settings.check` accepts.
-      seeds: of `parse_seeds`.
-      grid: of `parse_grid`; settings are the product of its values, in order.
+      config: the configuration that the grid changes; `validate.check` accepts it.
+      seeds: from `parse_seeds`.
+      grid: from `parse_grid`; settings are the product of its values, in order.
 
     Raises:
-      InputError: a key that does not exist or that a sweep decides itself, a value
-        that does not fit, or two that are the same; names the key and the value.
+      InputError: if a key does not exist or is determined by the sweep, a value is
+        not accepted, or two settings are equal; names the key and the value.
     """
     _check_keys(config, grid)
     configs: dict[str, tuple[Setting, ml_collections.ConfigDict]] = {}
@@ -137,7 +137,7 @@ def points(
 
 
 def _teachers(config: ml_collections.ConfigDict) -> str | None:
-    """A name for all that trained teachers depend on."""
+    """Returns the directory of the teachers: a digest of their dependencies."""
     if config.teachers_workdir is not None:
         return None
     record = json.dumps(settings.teacher_dependencies(config), sort_keys=True)
@@ -167,7 +167,7 @@ def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 def _override(
     config: ml_collections.ConfigDict, values: Mapping[str, str]
 ) -> ml_collections.ConfigDict:
-    """A copy with the values, read as the commands read them, and checked."""
+    """Returns a copy with the values, parsed as command-line flags and validated."""
     changed = copy.deepcopy(config)
     if not values:
         return changed
@@ -190,7 +190,7 @@ def _override(
 
 
 def _name(config: ml_collections.ConfigDict, values: Mapping[str, str]) -> str:
-    """`key=value` of each, the keys as short as tells them apart."""
+    """Joins `key=value`; a key is shortened to its last part where that is unique."""
     parts = []
     for key in values:
         value = config

@@ -1,4 +1,4 @@
-"""Kinds of teachers: what is trained, what is kept of it, and the M members it makes.
+"""Kinds of teachers: networks trained, networks kept, and the M members of these.
 
 A new kind is a line in `KINDS`.
 """
@@ -11,22 +11,22 @@ import jax
 from edp import ensemble
 from edp.runtime import best_epoch
 
-# (of_each) -> what chooses epochs by the validation accuracy of the members; None
-# where the last is to be kept. See `selection.by_accuracy`.
+# (of_each) -> selection of epochs by the members' validation accuracy; None keeps the
+# last. See `best_epoch.by_accuracy`.
 ByAccuracy = Callable[[bool], best_epoch.Selection | None]
 
 
 class Kind(NamedTuple):
-    """A kind of teachers. Its variables have a leading axis, of all that is kept.
+    """A kind of teachers. The leading axis of its variables is the networks kept.
 
     Attributes:
-      num_trained: M -> how many networks are trained.
-      num_kept: M -> how many networks' variables are kept.
+      num_trained: M -> number of networks trained.
+      num_kept: M -> number of networks whose variables are kept.
       select: (M, number of epochs, `ByAccuracy`) -> the selection of epochs.
-      teachers: (model, variables, M, key of all masks, strategy=, mesh=) ->
+      teachers: (model, variables, M, key of the masks, strategy=, mesh=) ->
         `ensemble.Teachers`.
-      training: settings -> those that the optimizer reads.
-      faults: the whole configuration -> what in it this kind cannot be trained with.
+      training: the `teachers` section -> the settings of its optimizer.
+      faults: the configuration -> its faults for this kind.
     """
 
     num_trained: Callable[[int], int]
@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 
 
 def of(teachers: Mapping[str, Any]) -> Kind:
-    """The kind that the settings of `teachers` name; of old ones, the only one then."""
+    """Returns the kind of a `teachers` section; 'deep' where an old one has none."""
     return KINDS[teachers.get("kind", "deep")]
 
 

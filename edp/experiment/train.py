@@ -1,4 +1,4 @@
-"""The stages of a run that are trained: its teachers, and each of its students."""
+"""Trains the stages of a run: its teachers, and each of its students."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from edp.runtime.stage import Stage
 def create_distillation(
     run: Run, mesh: Mesh | None, name: str
 ) -> tuple[students.Student, optax.GradientTransformation, Callable[..., Any]]:
-    """The student `name`, its optimizer, and what trains it.
+    """Creates a student, its optimizer and its training step.
 
     Returns:
       The student; the optimizer; and (state, batch, key, the teachers' variables) ->
@@ -49,7 +49,7 @@ def create_distillation(
     return student, tx, step
 
 
-# Opened for as long as a training takes: gives a function that tells whether to stop.
+# Opens while a stage trains; yields a function that returns whether to stop.
 StopRequests = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 
 
@@ -58,15 +58,15 @@ def fit_teachers(
     stage: Stage,
     stop_requests: StopRequests,
 ) -> None:
-    """Trains the teachers, all at once in one jitted step; completes the stage.
+    """Trains all teachers at once in one jitted step; completes the stage.
 
     Args:
       experiment: the run.
-      stage: of the teachers, while it is made.
-      stop_requests: open while training; gives what is asked whether to stop.
+      stage: the teachers' stage, while its lock is held.
+      stop_requests: see `StopRequests`.
 
     Raises:
-      Interrupted, finite.NonFinite: as `training.fit`.
+      Interrupted, loop.NonFinite: as `loop.fit`.
     """
     config = experiment.run.config.teachers
     key = rng.stream(experiment.run.key, "teachers")
@@ -128,16 +128,16 @@ def fit_student(
     """Distils the teachers into one student; completes the stage.
 
     Args:
-      experiment: the run, its teachers trained.
-      name: of the student.
-      stage: of the student, while it is made.
-      stop_requests: open while training; gives what is asked whether to stop.
+      experiment: the run; its teachers are trained.
+      name: the student's name.
+      stage: the student's stage, while its lock is held.
+      stop_requests: see `StopRequests`.
 
     Raises:
-      Interrupted, finite.NonFinite: as `training.fit`.
+      Interrupted, loop.NonFinite: as `loop.fit`.
     """
     config = experiment.run.students[name]
-    # Not of the name: students differ in nothing but their settings.
+    # Independent of the name: students differ in their settings only.
     key = rng.stream(experiment.run.key, "student")
     mesh = experiment.mesh
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
@@ -186,7 +186,7 @@ def _fit(
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
 ) -> tuple[Any, dict[str, Any]]:
-    """`training.fit`, with what all stages of a run have in common."""
+    """Calls `loop.fit` with the arguments that all stages of a run share."""
     seen_as = trackers.Stage(experiment.run.workdir, stage.path, label, stage.settings)
     with (
         stop_requests() as should_stop,

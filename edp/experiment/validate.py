@@ -1,4 +1,4 @@
-"""What a configuration says: its values checked, and what each stage depends on."""
+"""Config validators: every setting by itself, and settings in combination."""
 
 import dataclasses
 import difflib
@@ -37,7 +37,7 @@ from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.students import STUDENTS, create_student
 
-# The section of the configuration at fault, and what is wrong in words.
+# The section at fault, and the fault in words.
 _Fault = tuple[str, str]
 
 
@@ -95,7 +95,7 @@ _RULES = {
     "checkpoint_steps": optional(COUNT),
     "nonfinite": one_of("stop", "skip"),
     "steps_per_dispatch": COUNT,
-    # Not required: of runs there may be no trace of them.
+    # Optional: the configuration of a run may lack them.
     "tensorboard": override(BOOL),
     "wandb_project": override(Rule("a name", lambda v: isinstance(v, str) and v != "")),
     "mesh": {"member": COUNT, "data": COUNT, "shard_optimizer": BOOL},
@@ -117,17 +117,17 @@ _RULES = {
         "corruption_size": COUNT,
     },
 }
-# Names of students that the files of results have for something else.
-_TAKEN = re.compile(r"teachers|train|test|clean|DE-\d+")
+# Names that the files of results use for something else.
+_RESERVED = re.compile(r"teachers|train|test|clean|DE-\d+")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Checks that every setting is there, no other is, and each is in its range.
+    """Checks that every setting is present, known and in its range.
 
-    What depends on the data or on the hardware is left to what reads those.
+    `preconditions` checks the settings that depend on the data or the devices.
 
     Raises:
-      InputError: naming every setting at fault, its value and what is accepted.
+      InputError: names every setting at fault, its value and what is accepted.
     """
     values = config.to_dict()
     data, students = (
@@ -166,7 +166,7 @@ def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
     if not students:
         yield "students", "students is empty; accepted: a section for at least one"
     for name in students:
-        if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name):
+        if not re.fullmatch(r"[\w-]+", name) or _RESERVED.fullmatch(name):
             yield (
                 "students",
                 f"students.{name}: a name is of letters, digits, _ and -, and not "
@@ -177,7 +177,7 @@ def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
 def _faults_between(
     config: ml_collections.ConfigDict, values: Mapping[str, Any], at_fault: set[str]
 ) -> Iterator[str]:
-    """Of sections in which each setting is right by itself, what is wrong together."""
+    """Yields the faults between settings, of sections without a fault of their own."""
     if "data" not in at_fault:
         yield from data_rules.faults(values["data"])
     build_model = functools.partial(
@@ -190,7 +190,7 @@ def _faults_between(
             yield f"model.{error}"
             at_fault = {*at_fault, "model"}
     if at_fault & {"model", "teachers"} or config.get("teachers_workdir") is not None:
-        return  # teachers elsewhere may be of other numbers
+        return  # the teachers of another run may have other sizes
     yield from teacher_kinds.of(values["teachers"]).faults(values)
     if at_fault & {"distill", "students"}:
         return
@@ -209,7 +209,7 @@ def _faults_between(
 def _faults(
     values: Mapping[str, Any], rules: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[_Fault]:
-    """What is wrong with each setting by itself; `path` leads to the section."""
+    """Yields the faults of each setting by itself; `path` leads to the section."""
     prefix = "".join(f"{name}." for name in path)
     for key in values:
         if key not in rules:
@@ -232,7 +232,7 @@ def _faults(
 
 
 def _of_models() -> dict[str, Rule]:
-    """The settings of all models, which check them."""
+    """Returns the settings of all models, which check them."""
     names = {field.name for m in MODELS.values() for field in dataclasses.fields(m)}
     common = {field.name for field in dataclasses.fields(Classifier)}
     return dict.fromkeys(names - common, override(ANYTHING))

@@ -1,4 +1,4 @@
-"""Predictors that run without this project: programs, weights and their loader."""
+"""Exports predictors that run without this project: programs and their loader."""
 
 from edp.export.artifact import (
     FORMAT,

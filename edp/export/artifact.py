@@ -1,4 +1,4 @@
-"""A student, or the ensemble, as one program that needs nothing of this project."""
+"""Artifacts: a predictor as one program that runs without this project."""
 
 import json
 import os
@@ -50,27 +50,27 @@ def write_artifact(
     details: Mapping[str, Any] | None = None,
     onnx: bool = False,
 ) -> bool:
-    """Writes a program as an artifact, whole or not at all.
+    """Writes a program as an artifact, atomically.
 
-    It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
-    it, with the weights inside), `metadata.json`, and `load.py`, which loads the two.
+    An artifact is a directory of `model.jax` (the program as StableHLO from
+    `jax.export`, with the weights inside), `metadata.json`, and `load.py`, which
+    loads the two.
 
     Args:
-      program: of `create_program`.
+      program: from `create_program`.
       image_shape: (H, W, C).
-      directory: where the artifact shall be.
-      classes: their K names.
-      details: what else the metadata shall have, as JSON takes it. `preparation`
-        there tells how image files become inputs; if not given, all of an image is
-        resized.
+      directory: the directory to create.
+      classes: K names.
+      details: further metadata, as JSON values. `preparation` describes how image
+        files become inputs; by default the whole image is resized.
       onnx: whether to add the same program as `model.onnx`.
 
     Returns:
-      Whether it was written; if not, the same is there already.
+      Whether it was written; False where the same artifact is there already.
 
     Raises:
-      InputError: if anything else is at `directory`, for other than K names, or for
-        `onnx` that cannot be made.
+      InputError: if `directory` holds anything else, there are not K names, or the
+        program cannot be converted to ONNX.
     """
     storage.check_writable(directory, "out")
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
@@ -86,8 +86,8 @@ def write_artifact(
         if path.exists() and storage.read_json(path) == metadata:
             return False
         raise InputError(
-            f"out={str(directory)!r} holds something else already; accepted: a "
-            "directory that is empty or not there yet"
+            f"out={str(directory)!r} already holds something else; accepted: an "
+            "empty or missing directory"
         )
     files = {
         "model.jax": serialize(program, image_shape),
@@ -104,12 +104,12 @@ def write_artifact(
 def create_program(
     probs_fn: ProbsFn, scores_fn: UncertaintyFn, variables: Any, temperature: float
 ) -> _Program:
-    """The function to export.
+    """Creates the function to export.
 
     Args:
       probs_fn: (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
       scores_fn: (variables, x) -> scores of uncertainty {name: [B]}.
-      variables: of the predictor; they become constants.
+      variables: the predictor's variables; they become constants.
       temperature: T.
 
     Returns:
@@ -128,11 +128,11 @@ def create_program(
 
 
 def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
-    """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it.
+    """Serialises a function of uint8 images [B, H, W, C], any B, with `jax.export`.
 
     Raises:
-      InputError: for one that is of batches of some sizes only.
-      Exception: what the program itself raises for a batch of two.
+      InputError: if the function accepts certain batch sizes only.
+      Exception: as the program raises it for a batch of two.
     """
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
 
@@ -142,8 +142,8 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
     (any_size,) = jax.export.symbolic_shape("batch")
     try:
         exported = export_for(any_size)
-    except Exception as error:  # Whatever a network makes of a size that has no number.
-        export_for(2)  # Raises what is not for want of a number.
+    except Exception as error:  # A network can fail on a symbolic size in any way.
+        export_for(2)  # Raises faults that are not those of a symbolic size.
         raise InputError(
             f"the program cannot take batches of any size: {error}; accepted: "
             "functions that take the size from x.shape[0], not len(x), and do not "
@@ -157,7 +157,7 @@ def _metadata(
     outputs: Mapping[str, jax.ShapeDtypeStruct],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """What is known of any program."""
+    """Returns the metadata that every program has."""
     return {
         "format": FORMAT,
         "classes": list(map(str, classes)),

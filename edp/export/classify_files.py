@@ -1,4 +1,4 @@
-"""Image files classified by an exported predictor; nothing of the run is needed."""
+"""Classifies image files with an exported predictor, without its run."""
 
 import csv
 import io
@@ -19,16 +19,16 @@ from edp.runtime import batched, storage, xla
 
 FIELDS = ("file", "class", "probability", "entropy")
 
-# Of the metadata.
-_NEEDED = ("classes", "input", "preparation")
+# Required keys of the metadata.
+_REQUIRED = ("classes", "input", "preparation")
 _RESIZES = {"whole": image_reader.WHOLE, "central_crop": "random_crop"}
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """The files named, and all images below the folders named, each of these sorted.
+    """Returns the files named, and the images below the folders named, each sorted.
 
     Raises:
-      InputError: if there is none.
+      InputError: if there are none.
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
@@ -58,29 +58,29 @@ def predict_files(
     batch_size: int,
     skip: Callable[[str], None],
 ) -> int:
-    """Writes a CSV of the class of each image.
+    """Writes a CSV with the class of each image.
 
-    Its columns are the `file`, the most probable `class`, the calibrated
-    `probability` of it, and the `entropy` of all classes' in nats. Images are brought
-    to the size of the network's input, greyscale or colour, as those of the run's
-    evaluation were; where these were of just that size, all of an image is squeezed
-    or stretched to it.
+    Its columns are the `file`, the most probable `class`, its calibrated
+    `probability`, and the `entropy` of the probabilities in nats. Images are resized
+    to the network's input, and converted to greyscale or colour, as in the run's
+    evaluation; where that used images of exactly this size, the whole image is resized
+    whatever its aspect ratio.
 
     Args:
-      artifact: directory that `export.export` made.
+      artifact: a directory from `export.write_artifact`.
       paths: image files.
-      out: the CSV; written once all is done.
-      batch_size: images at once, at most.
-      skip: is told of each file that cannot be read, which then has no row.
+      out: the CSV; written at the end.
+      batch_size: most images per call.
+      skip: called with the fault of each unreadable file, which has no row.
 
     Returns:
       The number of images classified; if it is 0, nothing is written.
 
     Raises:
-      InputError: for an artifact at fault, or an `out` that is there already.
+      InputError: if the artifact cannot be loaded, or `out` exists.
     """
     if os.path.lexists(out):
-        raise InputError(f"out={str(out)!r} is there already; give another file")
+        raise InputError(f"out={str(out)!r} exists already; accepted: a new file")
     storage.check_writable(out.parent, "out")
     call, metadata = _load(artifact)
     probs_fn = jax.jit(
@@ -89,7 +89,7 @@ def predict_files(
     )
     images = _Images(paths, metadata)
     size = min(batch_size, len(paths))
-    # None: only on a terminal.
+    # None: shows the bar on a terminal only.
     with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
 
         def predict(batch):
@@ -112,7 +112,7 @@ def predict_files(
 def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
     try:
         call, metadata = loader.load(artifact)
-        missing = [key for key in _NEEDED if key not in metadata]
+        missing = [key for key in _REQUIRED if key not in metadata]
         if missing:
             raise InputError(f"metadata.json does not have {', '.join(missing)}")
         return call, metadata
@@ -131,10 +131,10 @@ def _describe(probs: np.ndarray, classes: Sequence[str]) -> tuple[str, str, str]
 
 
 class _Images:
-    """Image files in the place of an array of them; what cannot be read is black.
+    """Image files indexed like an array; an unreadable image is black.
 
     Attributes:
-      faults: by index, what is wrong with a file.
+      faults: by index, the fault of an unreadable file.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path], metadata: dict[str, Any]):

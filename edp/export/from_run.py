@@ -1,4 +1,4 @@
-"""A student, or the ensemble, as one program that needs nothing of this project."""
+"""Exports a student, or the ensemble, of an evaluated run."""
 
 import json
 import pathlib
@@ -19,20 +19,20 @@ def export_predictor(
     """Writes the artifact of one predictor of a run; see `write_artifact`.
 
     The temperature is that of the predictor's row in `results.json`, fitted on the
-    validation images. The metadata have the row and the run's configuration too.
+    validation images. The metadata include the row and the run's configuration.
 
     Args:
       run: an evaluated run.
       name: 'teachers' or a student.
-      directory: where the artifact shall be.
+      directory: the directory to create.
       onnx: whether to add the same program as `model.onnx`.
 
     Returns:
-      Whether it was written; if not, the same is there already.
+      Whether it was written; False where the same artifact is there already.
 
     Raises:
-      InputError: for a predictor that is not there, or is not evaluated since it was
-        trained, and as `write_artifact`.
+      InputError: if there is no such predictor, or it is not evaluated since it was
+        trained; and as `write_artifact`.
     """
     record = _record(run, name)
     row = _row(run, name, record)
@@ -56,13 +56,13 @@ def _scores_of_members(probs_fn: export.ProbsFn) -> export.UncertaintyFn:
 
 
 def _record(run: Run, name: str) -> dict[str, Any]:
-    """What the predictor's stage recorded."""
+    """Reads the record of the predictor's stage."""
     if name == "teachers":
         return restore.teachers_record(run)
     students = run.config.students
     if name not in students:
         raise InputError(
-            f"student={name!r} is none of this run; accepted: "
+            f"student={name!r} does not exist in this run; accepted: "
             f"{', '.join(students)}, or teachers for the ensemble"
         )
     record = restore.student_stage(run, name).record
@@ -72,7 +72,7 @@ def _record(run: Run, name: str) -> dict[str, Any]:
 
 
 def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The predictor's row of results, made since it was trained."""
+    """Reads the predictor's row of results, if it is of the latest training."""
     model = f"DE-{run.num_members}" if name == "teachers" else name
     results = run.workdir / "results.json"
     index = run.workdir / "predictions" / "made_from.json"
@@ -90,7 +90,7 @@ def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def _details(
     run: Run, name: str, record: Mapping[str, Any], row: dict[str, Any]
 ) -> dict[str, Any]:
-    """What is known of the predictor of a run."""
+    """Returns the metadata that a predictor of a run adds."""
     config = run.config
     own = {} if name == "teachers" else run.students[name]
     crops = config.data.resize != "none"

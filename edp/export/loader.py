@@ -1,4 +1,4 @@
-"""Loads the classifier beside this file; needs jax, numpy and flatbuffers alone."""
+"""Loads the classifier beside this file; needs only jax, numpy and flatbuffers."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""An exported program as ONNX, for runtimes other than JAX's."""
+"""Converts a program to ONNX, for other runtimes than JAX."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from edp.errors import InputError
 
-# The most by which ONNX Runtime may differ in any output.
+# Largest accepted difference between ONNX Runtime and JAX, in any output.
 TOLERANCE = 1e-4
 _CHECKED = 7  # images
 
@@ -18,19 +18,19 @@ def convert(
     image_shape: Sequence[int],
     names: Sequence[str],
 ) -> bytes:
-    """A function of images [B, H, W, C], any B, as ONNX that was seen to do the same.
+    """Converts a function of images [B, H, W, C], any B, to ONNX, and verifies it.
 
-    Its input is `images`, uint8; on random ones, ONNX Runtime and JAX are compared.
-    What draws random numbers, the same for each input, is not converted.
+    The input is `images`, uint8. ONNX Runtime and JAX are compared on random images.
+    A program that draws random numbers cannot be converted.
 
     Args:
-      program: as `export.create_program` makes it.
+      program: from `export.create_program`.
       image_shape: (H, W, C).
-      names: of its outputs.
+      names: the names of its outputs.
 
     Raises:
-      InputError: without the packages of the extra `onnx`, for a program that cannot
-        be converted, or if an output is more than `TOLERANCE` away.
+      InputError: if the packages of the extra `onnx` are missing, the program cannot
+        be converted, or an output differs by more than `TOLERANCE`.
     """
     try:
         import onnxruntime
@@ -59,7 +59,7 @@ def convert(
         shape = (_CHECKED, *image_shape)
         images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
         given = session.run(list(names), {"images": images})
-    except Exception as error:  # The converter fails in ways of its own.
+    except Exception as error:  # The converter can fail with any exception.
         raise InputError(f"the program cannot be converted to ONNX: {error}") from error
     wanted = jax.jit(outputs)(images)
     for name, one, other in zip(names, given, wanted, strict=True):

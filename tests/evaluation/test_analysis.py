@@ -1,4 +1,4 @@
-"""The analysis of a run whose perturbation looks at the student."""
+"""Tests of the analysis of a run whose perturbation uses the student."""
 
 import functools
 import json
@@ -18,8 +18,8 @@ from edp.experiment.create import create_experiment
 from edp.report.page import diversity
 from edp.runtime import rng
 
-# Two with members of their own, and one more that is not trained; one that is averaged
-# when finished; and two without members, which perturb alike.
+# Two with members, and one more that is not trained; one whose members are averaged
+# when finished; and two without members, which have the same perturbation.
 KINDS = {
     "be_a": "batch_ensemble",
     "be_b": "batch_ensemble",
@@ -39,7 +39,7 @@ SIZE = 12
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """An analysed run of networks drawn at random."""
+    """Analyses a run of networks with random weights."""
     config = default.get_config()
     config.data.update(train_size=80, validation_size=40, test_size=60, downsample=2)
     config.model.update(name="convnet", width=4)
@@ -117,7 +117,7 @@ def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
 
 def test_what_is_left_out_is_said(experiment, written):
     assert written["notes"] == NOTES
-    # What an older version wrote names neither, and is made again.
+    # A file of an older version names neither.
     made_from = written["made_from"]
     assert made_from["looked_at"] == ["be_a", "be_b"]
     assert made_from["left_out"].keys() == {"be_late", "latent"}

@@ -1,4 +1,4 @@
-"""Evaluations on other sets and on corrupted images, of networks drawn at random."""
+"""Tests of evaluation on OOD sets and corrupted images, with random weights."""
 
 import functools
 import json
@@ -13,11 +13,12 @@ from configs import default
 from edp import data, ensemble, metrics
 from edp.data import corruptions as image_corruptions
 from edp.errors import InputError
-from edp.evaluation import corruptions, ood, results
+from edp.evaluation import analysis, corruptions, ood, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment import restore
 from edp.experiment.create import create_experiment
 from edp.metrics import uncertainty
+from edp.runtime import checkpoint
 from edp.runtime.stage import Stage
 
 STUDENTS = {"plain": "single", "be": "batch_ensemble"}
@@ -25,7 +26,7 @@ NUM_UNSEEN, NUM_CORRUPTED = 25, 30
 
 
 def make_config(unseen, **settings):
-    """Three members and two students on digits of 4x4 pixels."""
+    """Configures three members and two students on digits of 4x4 pixels."""
     config = default.get_config()
     config.data.update(train_size=80, validation_size=40, test_size=60, downsample=2)
     config.model.width = 4
@@ -62,7 +63,7 @@ def finish_student(run, name, seed):
 
 
 def evaluate(experiment):
-    """What this is about, of all that is evaluated."""
+    """Runs the two evaluations tested here."""
     predictors = Predictors(experiment)
     ood.write_detection(experiment, predictors)
     corruptions.write_robustness(experiment, predictors)
@@ -78,7 +79,7 @@ def read_rows(experiment, file):
 
 @pytest.fixture(scope="module")
 def unseen(tmp_path_factory):
-    """An .npz of colour images that are larger than digits."""
+    """Writes an .npz of colour images that are larger than digits."""
     images = np.random.default_rng(1).integers(0, 90, (40, 10, 12, 3), np.uint8)
     path = tmp_path_factory.mktemp("sets") / "dark.npz"
     np.savez(path, test_images=images, test_labels=np.zeros(40, int))
@@ -87,7 +88,7 @@ def unseen(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(unseen, tmp_path_factory):
-    """An evaluated run."""
+    """Evaluates a run of networks with random weights."""
     directory = tmp_path_factory.mktemp("run")
     experiment = create_experiment(make_config(unseen), directory)
     finish_teachers(experiment.run, 0)
@@ -98,18 +99,18 @@ def evaluated(unseen, tmp_path_factory):
 
 
 def chosen(experiment, size):
-    """Which test images are used."""
+    """Returns the indices of the test images used."""
     return data.fixed_subset(experiment.data.dataset.test.labels, "", size)
 
 
 def load(experiment, name):
-    """images -> probabilities [S, N, K]."""
+    """Returns images -> probabilities [S, N, K], compiled apart from `Predictors`."""
     probs_fn, variables = restore.load_predictor(experiment.run, None, name)
     return functools.partial(restore.create_predict(probs_fn, 16), variables)
 
 
 def stored(experiment, name, part, indices=slice(None)):
-    """Probabilities and labels from `predictions/`."""
+    """Reads probabilities and labels from `predictions/`."""
     with np.load(experiment.run.workdir / "predictions" / f"{name}.npz") as file:
         return file[f"{part}_probs"][:, indices], file[f"{part}_labels"][indices]
 
@@ -246,7 +247,7 @@ def test_mean_rows_are_means_over_corruptions(evaluated):
 
 
 def watch(monkeypatch):
-    """The names of the predictors that are loaded from now on."""
+    """Records the names of the predictors that are loaded from now on."""
     loaded = []
 
     def load(which, run, mesh, name):
@@ -257,6 +258,44 @@ def watch(monkeypatch):
         watched = functools.partial(load, getattr(restore, which))
         monkeypatch.setattr(restore, which, watched)
     return loaded
+
+
+def test_each_network_is_loaded_and_compiled_once(unseen, tmp_path, monkeypatch):
+    config = make_config(unseen, corruptions=("contrast",))
+    config.students.tempered = default.student(config, student="single")
+    config.students.again = default.student(config, student="single")
+    config.students.tempered.temperature = 3.0
+    experiment = create_experiment(config, tmp_path / "run")
+    finish_teachers(experiment.run, 0)
+    for seed, name in enumerate(config.students):
+        finish_student(experiment.run, name, seed)
+    checked, compiled = [], []
+    check, compile_one = checkpoint.check_variables, restore.create_predict
+    monkeypatch.setattr(
+        checkpoint, "check_variables", lambda p: checked.append(p) or check(p)
+    )
+    monkeypatch.setattr(
+        restore, "create_predict", lambda *a: compiled.append(a) or compile_one(*a)
+    )
+    predictors = Predictors(experiment)
+    assert list(predictors) == ["teachers", *config.students] and not checked
+    results.collect_rows(experiment, predictors)
+    analysis.write_analysis(experiment, predictors)
+    ood.write_detection(experiment, predictors)
+    corruptions.write_robustness(experiment, predictors)
+    assert len(checked) == len(set(checked)) == 5
+    # The teachers' probabilities; for `plain` (and `again`), `tempered` and `be`,
+    # probabilities and scores.
+    assert len(compiled) == 7
+    # A shared program predicts with the student's own variables, kept on the host.
+    images = experiment.data.dataset.test.images
+    plain, again = (predictors[name] for name in ("plain", "again"))
+    np.testing.assert_array_equal(
+        again.predict(images), load(experiment, "again")(images)
+    )
+    assert np.abs(again.predict(images) - plain.predict(images)).max() > 1e-3
+    leaves = jax.tree.leaves(again.variables)
+    assert leaves and all(isinstance(leaf, np.ndarray) for leaf in leaves)
 
 
 def test_nothing_is_evaluated_twice(evaluated, monkeypatch):
@@ -304,7 +343,7 @@ def test_other_settings_make_all_anew_and_fewer_students_leave_the_rest(
     )
     files = [directory / file for file in ("ood.json", "corruptions.json")]
     kept = [file.read_bytes() for file in files]
-    # Where nothing is asked for, nothing is touched.
+    # Without sets and corruptions, the files are kept.
     config = make_config(unseen, corruptions=(), ood_sets=())
     evaluate(create_experiment(config, directory))
     assert [file.read_bytes() for file in files] == kept

@@ -1,4 +1,4 @@
-"""The analysis: values computed by hand, and identities."""
+"""Tests of the analysis: values computed by hand, and identities."""
 
 import functools
 import math
@@ -136,7 +136,7 @@ def test_the_student_is_passed_as_training_passes_it(kind):
         return jnp.zeros(len(batch.image)), (model_state, {})
 
     def create(step_size):
-        # Moves by what it is given, whatever the key.
+        # Perturbs by its argument, whatever the key.
         def perturb(key, x, teachers, student=None):
             move = 0.0 if student is None else student(x).std(axis=(0, 2))
             return x + step_size * (1 + jnp.reshape(move, (-1, 1, 1, 1)))

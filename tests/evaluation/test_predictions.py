@@ -1,4 +1,4 @@
-"""Files of predictions, and batched prediction."""
+"""Tests of files of predictions, and of batched prediction."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Scores and rows of results against direct computation."""
+"""Tests of scores and rows of results against direct computation."""
 
 import itertools
 import json
@@ -17,7 +17,7 @@ DIVERSITY = ["pairwise_kl", "disagreement_rate", "mutual_information"]
 
 
 def make_predictions(num_members, num_examples=60, num_classes=4, seed=0):
-    """Members that see the same signal through noise of their own."""
+    """Draws members that see one signal, each with its own noise."""
     rng = np.random.default_rng(seed)
 
     def split():
@@ -45,7 +45,7 @@ def direct_aurc(probs, labels):
 
 
 def direct_scores(predictions):
-    """Scores and diversity, straight from the metrics' definitions."""
+    """Computes scores and diversity from the definitions of the metrics."""
     validation = predictions.validation_probs.astype(np.float64).mean(0)
     members = predictions.test_probs.astype(np.float64)
     temperature, _ = metrics.fit_temperature(validation, predictions.validation_labels)
@@ -98,7 +98,7 @@ def test_scores_by_hand():
         "nll": -np.log(0.9 / 82) / 2,
         "brier": (2 * 0.1**2 + 2 * (81 / 82) ** 2) / 2,
         "ece": (0.1 + 81 / 82) / 2,
-        "aurc": (1 + 1 / 2) / 2,  # The surer one is wrong.
+        "aurc": (1 + 1 / 2) / 2,  # The more confident one is wrong.
         "temperature": np.log(9) / np.log(7 / 3),
         "cnll": -np.log(0.7 * 9 / 58) / 2,
         "cbrier": (2 * 0.3**2 + 2 * (49 / 58) ** 2) / 2,

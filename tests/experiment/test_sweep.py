@@ -1,4 +1,4 @@
-"""Sweeps: which runs are planned, what they share, and one table of them all."""
+"""Tests of sweeps: the planned runs, the teachers they share, and the table."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def plan(*grid, seeds="0:2", config=None):
     return sweep.points(config.lock(), sweep.parse_seeds(seeds), sweep.parse_grid(grid))
 
 
-# What is planned.
+# Planned runs.
 
 
 def test_seeds():
@@ -73,7 +73,7 @@ def test_points_are_the_product_seed_by_seed():
         "--config.distill.step_size=2e-3",
         "--config.students.be_none.temperature=4",
     ]
-    # What was given is as it was, and placeholders still know their types.
+    # The argument is unchanged, and placeholders keep their types.
     assert config.distill.step_size == 4 / 255 and config.seed == 0
     assert points[0].config.model.get_type("depth") is int
     assert [point.directory for point in plan(seeds="3")] == ["seed3"]
@@ -159,7 +159,7 @@ def test_a_run_is_done_when_it_ended_with_the_same_settings(tmp_path):
     )
 
 
-# Runs made up: three students, of which the second is better for a larger value.
+# Synthetic runs: three students; the second improves with the value.
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,7 @@ def test_the_table_of_a_sweep(points, directory):
     ]
     assert result["settings"][1]["values"] == {"distill.step_size": "0.004"}
     assert result["settings"][0]["seeds"] == [0, 1, 2]
-    # The teachers are the same: once, with no setting.
+    # Equal teachers appear once, without a setting.
     assert [(row.get("setting"), row["model"]) for row in result["rows"][:2]] == [
         (None, "DE-1"),
         (None, "DE-2"),
@@ -203,12 +203,12 @@ def test_the_table_of_a_sweep(points, directory):
         of = (row["cnll"][by_seed][seed] for row in (second, first))
         assert found[by_seed][seed] == pytest.approx(next(of) - next(of))
     assert found["mean"] < 0 and 0 < found["p"] < 1 and "difference" not in first
-    # By the validation images alone.
+    # Chosen on the validation images alone.
     assert second["validation_cnll"]["mean"] < first["validation_cnll"]["mean"]
     assert second["best"] and "best" not in first
     assert result["best"]["model"] == "be_none"
     assert result["best"]["setting"] == "step_size=0.004"
-    # A student that no setting changes differs by nothing, and none of it is best.
+    # A student that no setting changes has no differences and no best setting.
     same = rows_of(result, "single_none")
     assert same[1]["difference"]["cnll"]["mean"] == 0
     assert not any("best" in row for row in same)
@@ -243,7 +243,7 @@ def test_what_is_not_done_is_left_out_and_said(points, directory):
     ]
     second = rows_of(result, "be_none")[1]
     assert second["difference"]["cnll"]["by_seed"].keys() == {"2"}
-    # One seed against three is no choice.
+    # One seed is not compared with three.
     assert "best" not in second and result["best"]["setting"] == "step_size=0.002"
     text = sweep_tables.format_markdown(result)
     assert "| seeds |" in text and "Not done, and so left out" in text
@@ -260,7 +260,7 @@ def test_settings_of_other_images_are_not_compared(tmp_path):
     result = sweep_results.summarize(tmp_path, points)
     assert "best" not in result and not any("best" in row for row in result["rows"])
     assert "other validation images" in result["notes"][0]
-    # Other teachers: those of each setting.
+    # Different teachers: one row per setting.
     assert [row["setting"] for row in rows_of(result, "DE-2")] == [
         "validation_size=150",
         "validation_size=200",
@@ -333,7 +333,7 @@ def test_bad_input_is_told_in_a_line_before_any_work(commands, tmp_path):
 
 @pytest.mark.long
 def test_a_sweep_killed_half_way_goes_on(commands, tmp_path):
-    """Killed in the second run, then asked to end in the third, then to the end."""
+    """Is killed in the second run, stopped in the third, then finishes."""
     runs = [
         tmp_path / f"step_size={step}/seed{seed}"
         for seed in (0, 1)
@@ -345,7 +345,7 @@ def test_a_sweep_killed_half_way_goes_on(commands, tmp_path):
 
     process = start()
     wait_for(lambda: num_lines(runs[1] / "students/single_none/metrics.jsonl"), process)
-    process.kill()  # what it runs, a process of its own, goes on by itself
+    process.kill()  # its child process continues
     finish(process)
     assert (runs[0] / "finished.json").exists() and not (
         runs[1] / "finished.json"

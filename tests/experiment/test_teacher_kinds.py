@@ -1,4 +1,4 @@
-"""Kinds of teachers: what their members are, and the whole run with each."""
+"""Tests of the kinds of teachers: their members, and a whole run with each."""
 
 import json
 import pathlib
@@ -52,7 +52,7 @@ def test_a_mask_makes_a_network_a_function(config):
 
     everyone = all_logits(variables, x)
     assert everyone.shape == (M, B, K)
-    # Whatever else is in the batch, and in whichever place.
+    # Independent of the rest of the batch and of the position in it.
     again = all_logits(variables, x[::-1])[:, ::-1]
     np.testing.assert_allclose(everyone, again, atol=1e-5)
     teachers = ensemble.teachers_from_masks(model, variables, keys)
@@ -77,7 +77,7 @@ def test_half_of_the_features_are_dropped_of_each_input_in_training():
     masked = fixed.apply({}, x, rngs={"dropout": jax.random.key(0)})
     assert set(np.unique(masked)) == {0.0, 2.0} and (masked == masked[0]).all()
     assert (fixed.apply({}, x) == x).all()
-    # Without dropout, no stream of random numbers is asked for.
+    # Without dropout, no PRNG stream is requested.
     assert (models.Dropout(0.0, train=True).apply({}, x) == x).all()
 
 
@@ -107,7 +107,7 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
         for row in results.collect_rows(experiment, Predictors(experiment))
     }
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
-    # Both members come of one training; of dropout they are one network, too.
+    # Both members come from one training; with dropout they are one network too.
     for name in ("train_seconds", "train_flops"):
         assert rows["DE-1"][name] == rows["DE-2"][name] > 0
     kept = run.kind.num_kept(2)
@@ -122,7 +122,7 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     if kind == "snapshot":
         assert record["selected_epoch"] == [1, 2]
 
-    # The members of the predictions are those that others are taught by, and differ.
+    # The predictions are those of the members that teach students; they differ.
     x = np.float32(experiment.data.dataset.test.images) / 255
     teachers = jax.jit(
         lambda v: restore.make_teachers(run, None, model, v).all_logits(x)

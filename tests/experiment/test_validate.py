@@ -1,4 +1,4 @@
-"""What each stage depends on: changing anything else must not refuse it."""
+"""Tests of the settings that each stage depends on, and of the validators."""
 
 import ml_collections
 import pytest

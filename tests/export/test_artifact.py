@@ -1,4 +1,4 @@
-"""Exported programs: the same predictions, in a process without this project."""
+"""Tests of exported programs: equal predictions, without this project."""
 
 import csv
 import functools
@@ -30,7 +30,7 @@ from tests.configs import tiny
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = tuple(f"class {k}" for k in range(10))
 TEMPERATURE = 0.7
-# The beginning of a program that shall do with jax, numpy, flatbuffers and Pillow.
+# The start of a program that may import jax, numpy, flatbuffers and Pillow only.
 WITHOUT_EDP = (
     "import sys\n"
     "for name in ('edp', 'flax', 'optax', 'orbax', 'chex', 'ml_collections',"
@@ -40,7 +40,7 @@ WITHOUT_EDP = (
 
 
 def create_evaluated(directory, kinds, **teachers):
-    """An evaluated run of networks that are made up; none is trained."""
+    """Evaluates a run of networks with random weights."""
     config = tiny.get_config()
     config.data.test_size = 256
     config.teachers.update(teachers)
@@ -56,7 +56,7 @@ def create_evaluated(directory, kinds, **teachers):
     finish_teachers(experiment.run, 0)
     for kind in kinds:
         finish_student(experiment.run, kind, 0)
-    # What is fitted to networks that know nothing would make all classes as likely.
+    # A temperature fitted to random networks would make all classes equally likely.
     rows = results.collect_rows(experiment, Predictors(experiment))
     rows = [{**row, "temperature": TEMPERATURE} for row in rows]
     storage.write_json(directory / "results.json", rows)
@@ -71,7 +71,7 @@ def experiment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(experiment, tmp_path_factory):
-    """By predictor, its artifact, made from the workdir alone."""
+    """Exports every predictor from the workdir alone; returns artifacts by name."""
     root = tmp_path_factory.mktemp("exported")
     opened = open_run.open_run(experiment.run.workdir)
     names = ["teachers", *students.STUDENTS]
@@ -80,7 +80,7 @@ def exported(experiment, tmp_path_factory):
 
 
 def in_process(experiment, name):
-    """Members' probabilities of the test images, and the scores of uncertainty."""
+    """Returns member probabilities of the test images, and the uncertainty scores."""
     path = experiment.run.workdir / f"predictions/{name}.npz"
     probs = predictions.load_predictions(path).test_probs
     if name != "dirichlet":
@@ -169,7 +169,7 @@ def test_without_a_converter_onnx_is_told_what_it_needs(
     assert not list(tmp_path.iterdir())
 
 
-# ONNX Runtime has no random numbers that could be drawn again.
+# ONNX Runtime cannot reproduce the random numbers.
 DRAWS = "functional"
 
 
@@ -222,7 +222,7 @@ def test_the_same_again_is_complete_and_nothing_is_overwritten(experiment, expor
     opened = open_run.open_run(experiment.run.workdir)
     before = (exported["single"] / "model.jax").stat().st_mtime_ns
     assert not from_run.export_predictor(opened, "single", exported["single"])
-    with pytest.raises(InputError, match=r"holds something else already; accepted: a"):
+    with pytest.raises(InputError, match=r"already holds something else; accepted: an"):
         from_run.export_predictor(opened, "hydra", exported["single"])
     assert (exported["single"] / "model.jax").stat().st_mtime_ns == before
     assert sorted(p.name for p in exported["single"].iterdir()) == [
@@ -248,9 +248,9 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
     assert not (tmp_path / "own").exists()
     assert write(tmp_path / "own", classes=["a", "b", "c"])
     assert not write(tmp_path / "own", classes=["a", "b", "c"])
-    with pytest.raises(InputError, match="holds something else already"):
+    with pytest.raises(InputError, match="already holds something else"):
         write(tmp_path / "own", classes=["a", "b", "d"])
-    # And classifies image files, as one of a run does.
+    # It classifies image files, like an artifact of a run.
     paths, out = [photos / f"b/{i}.png" for i in (0, 1)], tmp_path / "out.csv"
     options = {"batch_size": 2, "skip": pytest.fail}
     assert classify_files.predict_files(tmp_path / "own", paths, out, **options) == 2
@@ -291,7 +291,9 @@ def test_what_cannot_be_exported_is_told(experiment, tmp_path):
     with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):
         open_run.open_run(tmp_path)
     opened = open_run.open_run(experiment.run.workdir)
-    with pytest.raises(InputError, match="student='sngle' is none of this run; acc"):
+    with pytest.raises(
+        InputError, match="student='sngle' does not exist in this run; acc"
+    ):
         from_run.export_predictor(opened, "sngle", out)
     index = experiment.run.workdir / "predictions/made_from.json"
     made_from = storage.read_json(index)
@@ -312,7 +314,7 @@ def test_what_cannot_be_exported_is_told(experiment, tmp_path):
 
 @pytest.fixture
 def photos(experiment, tmp_path):
-    """Files of the run's first test images, among others."""
+    """Writes the run's first test images, and other files."""
     folder = tmp_path / "photos"
     (folder / "b/.cache").mkdir(parents=True)
     for i, image in enumerate(experiment.data.dataset.test.images[:5]):
@@ -352,7 +354,7 @@ def test_image_files_are_classified_as_arrays_are(
         assert row["class"] == NAMES[p.argmax()]
         assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-5)
         assert float(row["entropy"]) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
-    # Squeezed and made greyscale, as images of other sets are in the evaluation.
+    # Resized and made greyscale, as images of OOD sets are in the evaluation.
     grey = Image.open(paths[0]).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
     (p,) = np.asarray(predict(np.asarray(grey)[None, ..., None])["probs"])
     assert float(rows[0]["probability"]) == pytest.approx(p.max(), abs=1e-5)
@@ -370,7 +372,7 @@ def test_image_files_are_classified_as_arrays_are(
 def test_the_program_that_the_docs_show_says_the_same(
     preparation, exported, photos, tmp_path
 ):
-    """Without this project, of image files of several sizes."""
+    """Classifies image files of several sizes without this project."""
     artifact = tmp_path / "artifact"
     shutil.copytree(exported["single"], artifact)
     if preparation is not None:
@@ -431,7 +433,7 @@ def test_bad_input_of_predict_is_told(exported, photos, tmp_path):
     with pytest.raises(InputError, match=r"artifact='.*photos' cannot be loaded"):
         classify_files.predict_files(photos, [photos / "a.JPG"], out, **options)
     out.write_text("mine")
-    with pytest.raises(InputError, match=r"out.csv' is there already"):
+    with pytest.raises(InputError, match=r"out.csv' exists already"):
         classify_files.predict_files(
             exported["single"], [photos / "a.JPG"], out, **options
         )
