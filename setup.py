@@ -23,7 +23,11 @@ setuptools.setup(
         "edp.launch",
     ],
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
-    package_data={"edp": ["py.typed"], "edp.report": ["*.html"]},
+    package_data={
+        "edp": ["py.typed"],
+        "edp.models.native": ["*.cc", "*.h"],
+        "edp.report": ["*.html"],
+    },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
