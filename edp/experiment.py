@@ -26,6 +26,7 @@ from edp import (
     workdir,
 )
 from edp.errors import InputError
+from edp.models import native
 
 
 class Experiment(NamedTuple):
@@ -253,7 +254,8 @@ def record(experiment: Experiment) -> None:
         workdir.write_text(directory / "config.json", text)
         # Of the process that began the run: results may be made anywhere.
         if not (directory / "run.json").exists():
-            workdir.write_json(directory / "run.json", workdir.run_facts())
+            facts = {**workdir.run_facts(), "kernels": native.status()}
+            workdir.write_json(directory / "run.json", facts)
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"

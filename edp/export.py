@@ -25,6 +25,7 @@ from edp import (
 )
 from edp.errors import InputError
 from edp.experiment import Experiment
+from edp.models import native
 
 FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -183,7 +184,8 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
 
     def export_for(size):
-        return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
+        with native.disabled():
+            return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
 
     (any_size,) = jax.export.symbolic_shape("batch")
     try:

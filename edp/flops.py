@@ -12,6 +12,8 @@ import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
+from edp.models import native
+
 
 class Uncountable(ValueError):
     """Nothing tells how often a loop runs that has operations to count."""
@@ -36,7 +38,8 @@ def flops(fn: Callable, *args: Any) -> int:
     Raises:
       Uncountable: for such operations in a loop that runs until a condition holds.
     """
-    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    with native.disabled():
+        jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return _of_program(used)
 

@@ -7,6 +7,7 @@ import jax.export
 import numpy as np
 
 from edp.errors import InputError
+from edp.models import native
 
 # The most by which ONNX Runtime may differ in any output.
 TOLERANCE = 1e-4
@@ -47,12 +48,13 @@ def convert(
 
     (size,) = jax.export.symbolic_shape("batch")
     try:
-        model = to_onnx(
-            outputs,
-            [jax.ShapeDtypeStruct((size, *image_shape), np.uint8)],
-            input_names=["images"],
-            output_names=list(names),
-        ).SerializeToString()
+        with native.disabled():
+            model = to_onnx(
+                outputs,
+                [jax.ShapeDtypeStruct((size, *image_shape), np.uint8)],
+                input_names=["images"],
+                output_names=list(names),
+            ).SerializeToString()
         session = onnxruntime.InferenceSession(
             model, providers=["CPUExecutionProvider"]
         )

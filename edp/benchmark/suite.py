@@ -16,6 +16,7 @@ from edp.benchmark import isolated, limits, neighbours, ours, tables, timing
 from edp.benchmark.cases import Group
 from edp.benchmark.isolated import Recipe
 from edp.errors import InputError
+from edp.models import native
 
 PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
@@ -109,6 +110,7 @@ def run(
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(["python", "-m", "launch.benchmark", *command]),
         **workdir.run_facts(),
+        "kernels": native.status(),
         "cpu": _cpu_model(),
     }
     if settings.peers:
