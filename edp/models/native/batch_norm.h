@@ -111,21 +111,30 @@ void LoadAll(const std::vector<float>& from, Index first, Vector (&to)[V]) {
 template <class Run>
 void Normalise(const Layer& s, const float* x, const float* scale, const float* bias,
                float* y, float* mean, float* var, Run&& run) {
+  // Less the first row, so that a mean far from 0 costs the variance no digits.
+  std::vector<float> shift(s.width());
+  for (Index j = 0; j < s.width(); ++j) shift[j] = x[j % s.channels];
   std::vector<double> sum, squares;
-  Sum(s, run, sum, squares, [&](auto count, Index) {
+  Sum(s, run, sum, squares, [&](auto count, Index first) {
     constexpr int V = decltype(count)::value;
-    return [x](Index at, Vector* a, Vector* b) {
+    struct Term {
+      const float* x;
+      Vector shift[V];
+      void operator()(Index at, Vector* a, Vector* b) const {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        const Vector value = Load(x + at + v * kLanes);
-        a[v] += value;
-        b[v] += value * value;
+        for (int v = 0; v < V; ++v) {
+          const Vector value = Load(x + at + v * kLanes) - shift[v];
+          a[v] += value;
+          b[v] += value * value;
+        }
       }
-    };
+    } term{x, {}};
+    LoadAll(shift, first, term.shift);
+    return term;
   });
   for (Index c = 0; c < s.channels; ++c) {
     const double m = sum[c] / s.rows;
-    mean[c] = m;
+    mean[c] = shift[c] + m;
     var[c] = std::max(0.0, squares[c] / s.rows - m * m);
   }
   const Coefficients k(s, mean, var, scale, bias);
