@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from edp import costs, experiment, flops, members, models
-from edp.models import convolution
+from edp.models import convolution, native
 from tests.configs import tiny
 
 SHAPE = jax.ShapeDtypeStruct
@@ -21,6 +21,12 @@ def array(*shape):
 
 def count(fn, *shapes):
     return flops.flops(fn, *(array(*shape) for shape in shapes))
+
+
+@pytest.fixture(autouse=True)
+def _without_compiled_kernels():
+    with native.disabled():
+        yield
 
 
 def convolve(x, kernel, strides):
