@@ -7,7 +7,7 @@
 #include <random>
 
 #include "batch_norm.h"
-#include "kernel_gradient.h"
+#include "winograd.h"
 
 namespace {
 
@@ -50,9 +50,9 @@ bool Convolution(Index members, Index batch, Index height, Index width, Index ch
   const Index size = members * taps * taps * channels * features;
   const Floats x = Draw(in), k = Draw(size), g = Draw(end);
   const Floats y(new float[end]), dx(new float[in]), dk(new float[size]);
-  edp::Convolve(s, x.get(), k.get(), false, y.get(), InOrder());
-  edp::InputGradient(s, g.get(), k.get(), dx.get(), InOrder());
-  edp::KernelGradient(s, x.get(), g.get(), dk.get(), InOrder());
+  edp::BestConvolve(s, x.get(), k.get(), y.get(), InOrder());
+  edp::BestInputGradient(s, g.get(), k.get(), dx.get(), InOrder());
+  edp::BestKernelGradient(s, x.get(), g.get(), dk.get(), InOrder());
   std::vector<double> wanted_y(end), wanted_dx(in), wanted_dk(size);
   Index at = 0;
   for (Index n = 0; n < s.images; ++n)
@@ -124,6 +124,12 @@ int main() {
         for (Index channels : {3, 8, 16, 24})
           for (Index features : {8, 16, 40})
             good &= Convolution(2, 3, 5, width, channels, features, taps, stride);
+  for (Index height : {8, 9})
+    for (Index width : {1, 2, 7, 32, 33})
+      for (Index channels : {16, 48}) {
+        const Index batch = 512 / (height * width) + 1;
+        good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
+      }
   for (Index rows : {6, 34, 4098})
     for (Index channels : {8, 16, 48, 128})
       for (bool relu : {false, true}) good &= Normalisation(rows, channels, relu);

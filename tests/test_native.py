@@ -26,7 +26,11 @@ KERNELS = pytest.mark.skipif(
 # Members, images of each, size, channels, features, taps, strides.
 SHAPES = [
     (1, 1, (5, 7), 8, 8, 3, 1),
+    # The next four with fewer products.
     (1, 3, (16, 16), 16, 16, 3, 1),
+    (4, 9, (8, 8), 64, 64, 3, 1),
+    (2, 5, (11, 13), 16, 48, 3, 1),
+    (1, 16, (33, 1), 32, 16, 3, 1),
     (4, 5, (8, 8), 64, 64, 3, 1),
     (2, 1, (3, 33), 24, 40, 3, 1),
     (3, 2, (9, 8), 16, 32, 3, 2),

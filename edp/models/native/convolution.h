@@ -38,7 +38,7 @@ struct Row {
   std::array<Tap, kMaxTaps> taps;
   int num_taps;
   Index channels, x_step, y_step, features, count;
-  const float* kernel;  // of one member, packed
+  const float* kernel;  // of one member, packed; see PackTaps
   Index kernel_taps;    // all of them
   float* y;
 };
@@ -115,22 +115,19 @@ inline void Outputs(const Row& row) {
   if (vector < vectors) Outputs<1>(row, vector);
 }
 
-// Where the convolution's kernel [taps, taps, channels, features] becomes blocks of
-// two vectors or one, [all taps, in, lanes], the last padded with zeros. For the input
-// gradient `in` are the features; `flip` is for those without a stride.
-inline void Pack(const Shape& s, const float* kernel, bool gradient, bool flip,
-                 float* packed) {
-  const Index in = gradient ? s.features : s.channels;
-  const Index out = gradient ? s.channels : s.features;
-  const Index all = s.taps * s.taps, vectors = Vectors(out);
+// Packs taps [all, in, out] into blocks of two vectors or one, [all, in, lanes], the last
+// padded with zeros. `transposed` are [all, out, in]; `flip` takes them from the end.
+inline void PackTaps(const float* taps, Index all, Index in, Index out, bool transposed,
+                     bool flip, float* packed) {
+  const Index vectors = Vectors(out);
   for (Index vector = 0; vector < vectors;) {
     const Index width = (vector + 2 <= vectors ? 2 : 1) * kLanes;
     const Index first = vector * kLanes, number = std::min(width, out - first);
     for (Index t = 0; t < all; ++t) {
-      const float* tap = kernel + (flip ? all - 1 - t : t) * in * out;
+      const float* tap = taps + (flip ? all - 1 - t : t) * in * out;
       for (Index i = 0; i < in; ++i, packed += width) {
         for (Index o = 0; o < number; ++o)
-          packed[o] = gradient ? tap[(first + o) * in + i] : tap[i * out + first + o];
+          packed[o] = transposed ? tap[(first + o) * in + i] : tap[i * out + first + o];
         for (Index o = number; o < width; ++o) packed[o] = 0;
       }
     }
@@ -138,34 +135,36 @@ inline void Pack(const Shape& s, const float* kernel, bool gradient, bool flip,
   }
 }
 
-// The last rows of an image that were asked for, with `pad` zeros at both ends.
+// The last `slots` rows of an image that were asked for, with `pad` zeros before and,
+// unless `pad` is 0, pad + 1 after.
 class PaddedRows {
  public:
-  PaddedRows(Index width, Index channels, Index pad)
-      : row_(width * channels), margin_(pad * channels), buffer_(), held_() {
-    if (pad) buffer_.resize(kSlots * (row_ + 2 * margin_), 0.0f);
+  PaddedRows(Index width, Index channels, Index pad, Index slots = 3)
+      : row_(width * channels), margin_(pad * channels),
+        padded_(row_ + 2 * margin_ + channels), held_(slots) {
+    if (pad) buffer_.resize(slots * padded_, 0.0f);
   }
 
   void Start(const float* image) {
     image_ = image;
-    held_.fill(-1);
+    std::fill(held_.begin(), held_.end(), -1);
   }
 
   const float* operator[](Index r) {
     if (!margin_) return image_ + r * row_;
-    float* row = buffer_.data() + (r % kSlots) * (row_ + 2 * margin_);
-    if (held_[r % kSlots] != r) {
+    const Index slot = r % static_cast<Index>(held_.size());
+    float* row = buffer_.data() + slot * padded_;
+    if (held_[slot] != r) {
       std::memcpy(row + margin_, image_ + r * row_, row_ * sizeof(float));
-      held_[r % kSlots] = r;
+      held_[slot] = r;
     }
     return row;
   }
 
  private:
-  static constexpr Index kSlots = 3;
-  Index row_, margin_;
+  Index row_, margin_, padded_;
   std::vector<float> buffer_;
-  std::array<Index, kSlots> held_;
+  std::vector<Index> held_;
   const float* image_ = nullptr;
 };
 
@@ -180,16 +179,18 @@ void ForImages(const Shape& s, Run&& run, Image&& images) {
   });
 }
 
+// The members' kernels, packed; for the input gradient transposed.
 template <class Run>
 std::vector<float> PackAll(const Shape& s, const float* kernels, bool gradient,
                            bool flip, Run&& run) {
   const Index all = s.taps * s.taps;
-  const Index size = all * (gradient ? s.features * Vectors(s.channels)
-                                     : s.channels * Vectors(s.features)) * kLanes;
+  const Index in = gradient ? s.features : s.channels;
+  const Index out = gradient ? s.channels : s.features;
+  const Index size = all * in * Vectors(out) * kLanes;
   std::vector<float> packed(s.members * size);
   run(s.members, [&](Index member) {
-    Pack(s, kernels + member * all * s.channels * s.features, gradient, flip,
-         packed.data() + member * size);
+    PackTaps(kernels + member * all * in * out, all, in, out, gradient, flip,
+             packed.data() + member * size);
   });
   return packed;
 }

@@ -1,8 +1,8 @@
 // The kernels as custom calls of XLA.
 
 #include "batch_norm.h"
-#include "kernel_gradient.h"
 #include "pool.h"
+#include "winograd.h"
 
 namespace {
 
@@ -32,8 +32,8 @@ ffi::Error Convolve(ffi::ThreadPool threads, Array x, Array kernels, Result y,
                     std::int64_t stride) {
   auto s = ShapeOf(x.dimensions(), kernels.dimensions(), y->dimensions(), stride);
   if (!s) return s.error();
-  edp::Convolve(*s, x.typed_data(), kernels.typed_data(), false, y->typed_data(),
-                edp::Pool(threads));
+  edp::BestConvolve(*s, x.typed_data(), kernels.typed_data(), y->typed_data(),
+                    edp::Pool(threads));
   return ffi::Error::Success();
 }
 
@@ -41,8 +41,8 @@ ffi::Error InputGradient(ffi::ThreadPool threads, Array g, Array kernels, Result
                          std::int64_t stride) {
   auto s = ShapeOf(dx->dimensions(), kernels.dimensions(), g.dimensions(), stride);
   if (!s) return s.error();
-  edp::InputGradient(*s, g.typed_data(), kernels.typed_data(), dx->typed_data(),
-                     edp::Pool(threads));
+  edp::BestInputGradient(*s, g.typed_data(), kernels.typed_data(), dx->typed_data(),
+                         edp::Pool(threads));
   return ffi::Error::Success();
 }
 
@@ -50,8 +50,8 @@ ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result dk,
                           std::int64_t stride) {
   auto s = ShapeOf(x.dimensions(), dk->dimensions(), g.dimensions(), stride);
   if (!s) return s.error();
-  edp::KernelGradient(*s, x.typed_data(), g.typed_data(), dk->typed_data(),
-                      edp::Pool(threads));
+  edp::BestKernelGradient(*s, x.typed_data(), g.typed_data(), dk->typed_data(),
+                          edp::Pool(threads));
   return ffi::Error::Success();
 }
 

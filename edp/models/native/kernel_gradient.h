@@ -46,15 +46,24 @@ void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
     for (int v = 0; v < V; ++v) Store(dk + t * s.dk_step + v * kLanes, sum[t][v]);
 }
 
-// Over all `number` neighbouring inputs: of 3 taps of 8 channels or a multiple, tiles
-// of 24 / V (AVX2: 12 / V) leave nothing over.
+// Over all `number` neighbouring inputs, in tiles that leave none over where these are
+// channels of 3 taps (12 and 24; AVX2: 6 and 12) or of one (8 and 16; AVX2: 4 and 8).
 template <int V>
 void AddProducts(const Positions& s, Index number, Index vector, float* dk) {
-  constexpr Index most = kAccumulators / 12 * 12 / V;
+  constexpr Index most = kAccumulators / 12 * 12 / V, fewer = most / 3 * 2;
   Index first = 0;
-  for (; first + most <= number; first += most) AddProducts<most, V>(s, first, vector, dk);
+  if (number % most == 0)
+    for (; first < number; first += most) AddProducts<most, V>(s, first, vector, dk);
+  for (; first + fewer <= number; first += fewer)
+    AddProducts<fewer, V>(s, first, vector, dk);
   for (; first + 4 <= number; first += 4) AddProducts<4, V>(s, first, vector, dk);
   for (; first < number; ++first) AddProducts<1, V>(s, first, vector, dk);
+}
+
+inline void AddAllProducts(const Positions& s, Index number, Index vectors, float* dk) {
+  Index vector = 0;
+  for (; vector + 2 <= vectors; vector += 2) AddProducts<2>(s, number, vector, dk);
+  if (vector < vectors) AddProducts<1>(s, number, vector, dk);
 }
 
 // Copies rows [begin, end) of `width` floats apart from one another.
@@ -111,11 +120,7 @@ class ImageGradient {
         (g_.empty() ? g : g_.data()) + begin * s_.out_width * step,
         s_.out_width * step, step, end - begin, s_.out_width, step};
     const Index number = s_.taps * s_.channels;
-    float* own = dk + i * number * step;
-    Index vector = 0;
-    for (; vector + 2 <= vectors_; vector += 2)
-      AddProducts<2>(positions, number, vector, own);
-    if (vector < vectors_) AddProducts<1>(positions, number, vector, own);
+    AddAllProducts(positions, number, vectors_, dk + i * number * step);
   }
 
   const Shape s_;
@@ -123,36 +128,47 @@ class ImageGradient {
   std::vector<float> x_, g_;
 };
 
-// dk [members, taps, taps, channels, features]. The batch is summed in parts, as many
-// whatever the number of threads, and the parts in order.
-template <class Run>
-void KernelGradient(const Shape& s, const float* x, const float* g, float* dk,
-                    Run&& run) {
+// For each member, sums of `size` floats over its images. The batch is summed in parts,
+// as many whatever the number of threads, by add(member, first image, end, sums), and
+// the parts in order; then finish(member, sums).
+template <class Run, class Add, class Finish>
+void SumInParts(const Shape& s, Index size, Run&& run, Add&& add, Finish&& finish) {
   constexpr Index kParts = 16, kMaxFloats = Index{1} << 24;
-  const Index rows = s.taps * s.taps * s.channels, vectors = Vectors(s.features);
-  const Index size = rows * vectors * kLanes, batch = s.images / s.members;
+  const Index batch = s.images / s.members;
   Index parts = std::min(batch, (kParts + s.members - 1) / s.members);
   parts = std::max<Index>(1, std::min(parts, kMaxFloats / (size * s.members)));
   std::vector<float> sums(s.members * parts * size, 0.0f);
   run(s.members * parts, [&](Index task) {
     const Index member = task / parts, part = task % parts;
+    add(member, batch * part / parts, batch * (part + 1) / parts,
+        sums.data() + task * size);
+  });
+  run(s.members, [&](Index member) {
+    float* total = sums.data() + member * parts * size;
+    for (Index part = 1; part < parts; ++part)
+      for (Index i = 0; i < size; ++i) total[i] += total[part * size + i];
+    finish(member, total);
+  });
+}
+
+// dk [members, taps, taps, channels, features].
+template <class Run>
+void KernelGradient(const Shape& s, const float* x, const float* g, float* dk,
+                    Run&& run) {
+  const Index rows = s.taps * s.taps * s.channels;
+  const Index width = Vectors(s.features) * kLanes;
+  const auto add = [&](Index member, Index begin, Index end, float* sums) {
     ImageGradient gradient(s);
-    for (Index b = batch * part / parts; b < batch * (part + 1) / parts; ++b) {
+    for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       gradient.Add(x + n * s.height * s.width * s.channels,
-                   g + n * s.out_height * s.out_width * s.features,
-                   sums.data() + task * size);
+                   g + n * s.out_height * s.out_width * s.features, sums);
     }
-  });
-  run(s.members * s.taps, [&](Index task) {
-    const Index member = task / s.taps, number = rows / s.taps;
-    for (Index r = task % s.taps * number; r < (task % s.taps + 1) * number; ++r)
-      for (Index o = 0; o < s.features; ++o) {
-        float sum = 0;
-        for (Index part = 0; part < parts; ++part)
-          sum += sums[(member * parts + part) * size + r * vectors * kLanes + o];
-        dk[(member * rows + r) * s.features + o] = sum;
-      }
+  };
+  SumInParts(s, rows * width, run, add, [&](Index member, const float* sums) {
+    for (Index r = 0; r < rows; ++r)
+      std::memcpy(dk + (member * rows + r) * s.features, sums + r * width,
+                  s.features * sizeof(float));
   });
 }
 
