@@ -21,12 +21,14 @@ setuptools.setup(
         *setuptools.find_packages(include=["edp", "edp.*"]),
         "edp.configs",
         "edp.launch",
+        "edp.launch.cli",
+        "edp.launch.cloud_tpu",
     ],
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
     package_data={
         "edp": ["py.typed"],
         "edp.models.native": ["*.cc", "*.h"],
-        "edp.report": ["*.html"],
+        "edp.report.page": ["*.html"],
     },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
@@ -65,6 +67,7 @@ setuptools.setup(
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",
+            "import-linter>=2.1",
             "mypy>=1.18,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",

@@ -102,7 +102,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.mixup_alpha = 1.0  # mixup: a of Beta(a, a), of which the shares are drawn
     distill.temperature = 1.0  # τ, of targets, student and perturbation
     distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
-    distill.clean_pass = True  # False: the label term too on perturbed inputs
+    distill.clean_pass = True  # False: the label term too on perturbed inputs (of
+    # mixtures with mixed labels)
     distill.factor_init = "normal"  # batch_ensemble: or "sign", "ones"
     distill.rank_one_lr_factor = 0.5  # batch_ensemble: of the learning rate
     distill.hydra_single_share = 0.5  # hydra: of training, with one head for the mean
@@ -135,7 +136,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # "noise", names of TFDS sets as "svhn_cropped", a folder of images or an .npz
     evaluation.ood_size = 1000  # images of each, and of the test set beside them
     evaluation.corruptions = ()  # of test images: ("all",), or names from
-    # edp/corruptions.py as ("fog", "gaussian_noise")
+    # edp/data/corruptions.py as ("fog", "gaussian_noise")
     evaluation.corruption_size = 1000  # test images, of each at five severities
     return choose(config, variant)
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from edp import sharding
 from edp.ensemble import Teachers
 from edp.perturbations import Perturb
-from edp.students.record import DistillBatch, Student
-from edp.train_state import TrainState, split_variables
+from edp.runtime import sharding
+from edp.runtime.state import TrainState, split_variables
+from edp.students.student import DistillBatch, Student
 
 
 def create_state(
@@ -47,15 +47,18 @@ def distill_step(
 
     Args:
       state: from `create_state`.
-      batch: `image` [B, ...] in [0, 1] and `label` [B].
+      batch: `image` [B, ...] in [0, 1] and `label`, integers [B] or distributions
+        [B, K].
       key: PRNG key.
       student: what learns.
       teachers: what it learns from.
-      perturb: from `edp.perturbations.create_perturbation`. One that returns its
-        very input costs no second pass.
+      perturb: from `edp.perturbations.create_perturbation`, or (key, x, teachers,
+        student) -> x̃. An attribute `identity` that is true saves the second pass;
+        see `edp.perturbations.Perturbation`.
       tx: the optimizer.
       clean_pass: the label term is taken on the clean inputs, in a pass of their
-        own; if False, both terms are taken on the perturbed ones.
+        own; if False, both terms are taken on the perturbed ones, of which labels
+        and accuracy are those of `perturb.mix_labels`, if there is such an attribute.
       mesh: splits the student's batch over all devices (the teachers bring the
         mesh of their own).
 
@@ -66,14 +69,19 @@ def distill_step(
     image = batch["image"]
     own = student.matched and functools.partial(student.matched, state.variables)
     perturbed = perturb(perturb_key, image, teachers, own)
-    one_pass = perturbed is image or not clean_pass
+    # Read from attributes: jit keeps these, and returns another array than its input.
+    one_pass = getattr(perturb, "identity", False) or not clean_pass
+    mix_labels = None if clean_pass else getattr(perturb, "mix_labels", None)
     # Split as the teachers read it; below, over more devices, for the student.
     perturbed = sharding.constrain(perturbed, mesh, sharding.DATA)
     teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
+    label = batch["label"]
+    if mix_labels is not None:
+        num_classes = teacher_logits.shape[-1]
+        label = jax.nn.one_hot(label, num_classes) if label.ndim == 1 else label
+        label = mix_labels(perturb_key, label)
     axes = sharding.batch_axes(mesh, image.shape[0])
-    image, label, perturbed = sharding.constrain(
-        (image, batch["label"], perturbed), mesh, axes
-    )
+    image, label, perturbed = sharding.constrain((image, label, perturbed), mesh, axes)
     # Nothing else keeps the student's clean pass from going first, and what it
     # leaves for its gradient from lying about while the teachers compute theirs.
     image, label, perturbed, teacher_logits = jax.lax.optimization_barrier(

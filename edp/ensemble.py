@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from edp import losses, sharding
+from edp import losses
 from edp.errors import InputError
-from edp.members import (
+from edp.runtime import sharding
+from edp.runtime.stacking import (
     STRATEGIES,
     check_members_at_once,
     default_strategy,
@@ -23,7 +24,7 @@ from edp.members import (
     stack,
     unstack,
 )
-from edp.train_state import TrainState, split_variables
+from edp.runtime.state import TrainState, split_variables
 
 __all__ = [
     "STRATEGIES",

@@ -1,5 +1,7 @@
 """Losses. All return one value per example; the caller reduces."""
 
+from collections.abc import Sequence
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,17 +28,21 @@ def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)_y.
+    """−log softmax(logits)_y, or −Σ_k y_k log softmax(logits)_k.
 
     Args:
       logits: [..., B, K].
-      labels: integers [B], shared by the leading axes.
+      labels: integers [B] or distributions [B, K], shared by the leading axes.
 
     Returns:
       [..., B].
     """
-    chex.assert_rank(labels, 1)
+    chex.assert_rank(labels, {1, 2})
     chex.assert_axis_dimension(logits, -2, labels.shape[0])
+    if labels.ndim == 2:
+        chex.assert_axis_dimension(logits, -1, labels.shape[1])
+        terms = jnp.where(labels > 0, log_probs(logits), 0)
+        return -(labels * terms).sum(axis=-1)
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
 
@@ -69,3 +75,29 @@ def distillation(
     """
     student = log_probs(logits, temperature)
     return temperature**2 * kl_divergence(target_log_probs, student)
+
+
+def maximum_mean_discrepancy(
+    a: jax.Array, b: jax.Array, widths: Sequence[float] = (2.0, 10.0, 20.0, 50.0)
+) -> jax.Array:
+    """⟨k(a, a')⟩ + ⟨k(b, b')⟩ − 2 ⟨k(a, b)⟩, means over all pairs of rows.
+
+    (The biased estimate of the squared discrepancy, of Gretton et al., *A Kernel
+    Two-Sample Test*, 2012, eq. 5: never below 0, and 0 where the rows are the same.)
+    k(x, y) = Σ_s exp(−‖x − y‖² / (2 s)).
+
+    Args:
+      a: [N, D].
+      b: [N', D].
+      widths: s.
+
+    Returns:
+      [], in float32 or better.
+    """
+    a, b = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (a, b))
+
+    def mean_kernel(a, b):
+        distance = jnp.square(a[:, None] - b[None]).sum(axis=-1)
+        return sum(jnp.exp(-distance / (2 * s)) for s in widths).mean()
+
+    return mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)

@@ -5,22 +5,22 @@ from collections.abc import Callable
 import ml_collections
 from absl import flags
 
-from edp import experiment as experiments
-from edp import fitting, settings, stages
+from edp.experiment import restore, settings, train
+from edp.experiment.create import Experiment
 
-from . import app, signals
+from .cli import app, signals
 
 _ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
 
 
-def distill_student(experiment: experiments.Experiment, name: str) -> None:
+def distill_student(experiment: Experiment, name: str) -> None:
     """Distils one student, unless it is complete already."""
-    stage = stages.student_stage(experiment, name)
+    stage = restore.student_stage(experiment, name)
     with stage.making() as needed:
         if needed:
-            fitting.fit_student(experiment, name, stage, signals.stop_requests)
+            train.fit_student(experiment, name, stage, signals.stop_requests)
         else:
-            stages.check_complete(stage.path)
+            restore.check_complete(stage.path)
             print(f"{name}: complete")
 
 
@@ -31,7 +31,7 @@ def check_only(config: ml_collections.ConfigDict) -> None:
 
 
 def distill_all(
-    experiment: experiments.Experiment, after: Callable[[], None] = lambda: None
+    experiment: Experiment, after: Callable[[], None] = lambda: None
 ) -> None:
     """Distils every student, or those that --only names; calls `after` each time."""
     for name in _ONLY.value or experiment.config.students:

@@ -1,9 +1,10 @@
 """Evaluates the ensemble and every completed student, side by side."""
 
-from edp import detection, disagreements, lock, results, robustness, workdir
-from edp.experiment import Experiment, record
+from edp.evaluation import analysis, corruptions, ood, results
+from edp.experiment.create import Experiment, record_run
+from edp.runtime import lock, storage
 
-from . import app
+from .cli import app
 
 
 def evaluate(experiment: Experiment) -> None:
@@ -13,11 +14,11 @@ def evaluate(experiment: Experiment) -> None:
     """
     with lock.held(experiment.workdir):
         rows = results.collect_rows(experiment)
-        record(experiment)
-        workdir.write_json(experiment.workdir / "results.json", rows)
-        disagreements.write_analysis(experiment)
-        detection.write_detection(experiment)
-        robustness.write_robustness(experiment)
+        record_run(experiment)
+        storage.write_json(experiment.workdir / "results.json", rows)
+        analysis.write_analysis(experiment)
+        ood.write_detection(experiment)
+        corruptions.write_robustness(experiment)
 
 
 if __name__ == "__main__":

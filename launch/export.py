@@ -11,7 +11,7 @@ import os
 
 from absl import app, flags
 
-from . import plain
+from .cli import arguments
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a program is written, none is run
 
@@ -27,22 +27,26 @@ _OUT = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    with plain.bad_input_in_a_line():
-        plain.refuse_arguments(argv[1:])
-        plain.require(_WORKDIR, _STUDENT)
-        from edp import export, paths, reopened
+    with arguments.bad_input_in_a_line():
+        arguments.refuse_arguments(argv[1:])
+        arguments.require(_WORKDIR, _STUDENT)
         from edp.errors import InputError
+        from edp.experiment import open_run
+        from edp.export import from_run
+        from edp.runtime import storage
 
-        run = paths.as_path(_WORKDIR.value)
+        run = storage.as_path(_WORKDIR.value)
         directory = run / "exported" / _STUDENT.value
         if _OUT.value:
-            directory = paths.as_path(_OUT.value)
-        if paths.is_remote(directory):
+            directory = storage.as_path(_OUT.value)
+        if storage.is_remote(directory):
             raise InputError(
                 f"out={str(directory)!r} must be on this machine; give --out"
             )
-        experiment = reopened.open_experiment(run)
-        written = export.export(experiment, _STUDENT.value, directory, onnx=_ONNX.value)
+        experiment = open_run.open_experiment(run)
+        written = from_run.export_predictor(
+            experiment, _STUDENT.value, directory, onnx=_ONNX.value
+        )
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
     told = f"{size:.1f} MB" if written else "complete"
     print(f"{_STUDENT.value}: {directory} ({told})")

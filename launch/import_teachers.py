@@ -10,18 +10,18 @@ Each is an Orbax checkpoint of the variables of one network of the configured mo
 import ml_collections
 from absl import flags
 
-from edp import imported
 from edp.errors import InputError
-from edp.experiment import Experiment
+from edp.experiment import import_teachers as importing
+from edp.experiment.create import Experiment
 
-from . import app
+from .cli import app
 
 _MEMBERS = flags.DEFINE_list("members", None, "A directory per network.")
 
 
 def import_teachers(experiment: Experiment) -> None:
     """Completes the teachers' stage with what --members names."""
-    imported.import_teachers(experiment, _MEMBERS.value)
+    importing.import_teachers(experiment, _MEMBERS.value)
 
 
 def check_members(config: ml_collections.ConfigDict) -> None:

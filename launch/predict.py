@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags
 
-from . import plain
+from .cli import arguments
 
 _ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that export made.")
 _OUT = flags.DEFINE_string("out", "predictions.csv", "CSV to write; never overwritten.")
@@ -19,15 +19,15 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at once.", 1)
 
 
 def main(argv: list[str]) -> None:
-    with plain.bad_input_in_a_line():
-        plain.require(_ARTIFACT)
-        from edp import inference
+    with arguments.bad_input_in_a_line():
+        arguments.require(_ARTIFACT)
         from edp.errors import InputError
+        from edp.export import classify_files
 
         skipped: list[str] = []
-        paths = inference.find_images(argv[1:])
+        paths = classify_files.find_images(argv[1:])
         out = pathlib.Path(_OUT.value).expanduser()
-        number = inference.predict_files(
+        number = classify_files.predict_files(
             pathlib.Path(_ARTIFACT.value).expanduser(),
             paths,
             out,

@@ -6,10 +6,10 @@ Stages that are complete are not run again; an interrupted one goes on from its
 last checkpoint. Between long stages the report is drawn of what there is.
 """
 
-from edp.drafts import Drafts
-from edp.experiment import Experiment
+from edp.experiment.create import Experiment
 
-from . import app
+from .cli import app
+from .cli.live_report import Drafts
 from .distill import check_only, distill_all
 from .evaluate import evaluate
 from .report import write_report
@@ -23,7 +23,7 @@ def run(experiment: Experiment) -> None:
     drafts.draw()
     distill_all(experiment, after=drafts.draw)
     evaluate(experiment)
-    write_report(experiment)
+    write_report(experiment.workdir)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import os
 
 from absl import app, flags
 
-from . import plain, terminal
+from .cli import arguments, terminal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
 
@@ -25,17 +25,17 @@ _BASELINE = flags.DEFINE_list(
 
 
 def main(argv: list[str]) -> None:
-    with plain.bad_input_in_a_line():
-        plain.refuse_arguments(argv[1:])
-        from edp import paths, runs, summary, workdir
-        from edp.report import seeds
+    with arguments.bad_input_in_a_line():
+        arguments.refuse_arguments(argv[1:])
+        from edp.report.seeds import runs, summary, tables
+        from edp.runtime import storage
 
-        directory = paths.as_path(_OUT.value)
-        workdir.check_writable(directory, "out")
+        directory = storage.as_path(_OUT.value)
+        storage.check_writable(directory, "out")
         found = runs.read_runs(_WORKDIRS.value)
         result = summary.summarize(found, _BASELINE.value)
-    files = seeds.write_summary(result, directory)
-    print(seeds.format_terminal(result, terminal.width()))
+    files = tables.write_summary(result, directory)
+    print(tables.format_terminal(result, terminal.width()))
     for note in result["notes"]:
         print(note)
     print(f"\nSummary: {directory / 'summary.md'} (beside it {', '.join(files[:-1])})")

@@ -17,64 +17,66 @@ from absl import flags
 _ENVIRONMENT = dict(os.environ)  # of the runs
 os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the devices to them
 
-from . import app, children, endings, terminal  # noqa: E402
+from .cli import app, exit_codes, subprocesses, terminal  # noqa: E402
 
 _SEEDS = flags.DEFINE_string("seeds", "0:3", "START:END, or seeds joined by commas.")
 _GRID = flags.DEFINE_multi_string(
     "grid", [], "KEY=VALUE,VALUE,...; of several, all combinations."
 )
 _OWN = ("seeds", "grid", "workdir")
-_ENDING = (endings.EXIT_BAD_INPUT, endings.EXIT_INTERRUPTED)
+_ENDING = (exit_codes.EXIT_BAD_INPUT, exit_codes.EXIT_INTERRUPTED)
 
 
 def sweep(config, directory: pathlib.Path) -> int:
     """Does the runs that are not done, then writes the table of all; an exit code."""
-    from edp import sweep, swept, workdir
-    from edp.report import sweeps
+    from edp.experiment import sweep
+    from edp.report.seeds import sweep_results, sweep_tables
+    from edp.runtime import storage
 
     grid = sweep.parse_grid(_GRID.value)
     points = sweep.points(config, sweep.parse_seeds(_SEEDS.value), grid)
-    workdir.check_writable(directory)
-    runner, failed = children.Children(_ENVIRONMENT), 0
+    storage.check_writable(directory)
+    runner, failed = subprocesses.Children(_ENVIRONMENT), 0
     for i, point in enumerate(points, 1):
-        is_done = swept.is_done(directory, point)
+        is_done = sweep_results.is_done(directory, point)
         where = f"[{i}/{len(points)}] {directory / point.directory}"
         print(f"{where}: complete" if is_done else where, flush=True)
         code = 0 if is_done else _run(runner, directory, point)
         if runner.stopped or code in _ENDING:
-            if code == endings.EXIT_BAD_INPUT:  # the run has said of what
+            if code == exit_codes.EXIT_BAD_INPUT:  # the run has said of what
                 return code
             print(
                 f"interrupted: {i - 1} of {len(points)} runs are done; run the "
                 "command again to go on",
                 file=sys.stderr,
             )
-            return endings.EXIT_INTERRUPTED
+            return exit_codes.EXIT_INTERRUPTED
         if code:
             print(f"failed: {where} (exit code {code})", file=sys.stderr)
             failed += 1
     if failed == len(points):
-        return endings.EXIT_FAILURE
-    result = swept.summarize(directory, points)
-    files = sweeps.write_sweep(result, directory)
-    print(f"\n{sweeps.format_terminal(result, terminal.width())}\n")
+        return exit_codes.EXIT_FAILURE
+    result = sweep_results.summarize(directory, points)
+    files = sweep_tables.write_sweep(result, directory)
+    print(f"\n{sweep_tables.format_terminal(result, terminal.width())}\n")
     print("\n".join(result["notes"]))
     print(f"Sweep: {directory / 'sweep.md'} (beside it {', '.join(files[:-1])})")
-    return endings.EXIT_FAILURE if failed else 0
+    return exit_codes.EXIT_FAILURE if failed else 0
 
 
-def _run(runner: children.Children, directory: pathlib.Path, point) -> int:
+def _run(runner: subprocesses.Children, directory: pathlib.Path, point) -> int:
     """Trains the point's teachers, if need be, and does its run."""
-    from edp import swept, workdir
+    from edp.report.seeds import sweep_results
+    from edp.runtime.stage import read_record
 
     own = [
-        *children.passed_on(sys.argv[1:], _OWN),
+        *subprocesses.passed_on(sys.argv[1:], _OWN),
         *point.setting.flags,
         f"--config.seed={point.seed}",
     ]
     if point.teachers is not None:
         teachers = directory / point.teachers
-        if workdir.read_record(teachers / "teachers") is None:
+        if read_record(teachers / "teachers") is None:
             code = runner.run(
                 f"{__package__}.train_teachers", [*own, f"--workdir={teachers}"]
             )
@@ -84,7 +86,7 @@ def _run(runner: children.Children, directory: pathlib.Path, point) -> int:
     run = directory / point.directory
     code = runner.run(f"{__package__}.run", [*own, f"--workdir={run}"])
     if code == 0:
-        swept.mark_done(directory, point)
+        sweep_results.mark_done(directory, point)
     return code
 
 

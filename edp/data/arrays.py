@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edp import paths
-from edp.data.records import Records
+from edp.data.image_reader import Records
 from edp.errors import InputError
+from edp.runtime import storage
 
 
 class Split(NamedTuple):
@@ -154,7 +154,7 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     failures = (OSError, EOFError, ValueError, TypeError)
     try:
         with (
-            paths.as_path(path).open("rb") as file,
+            storage.as_path(path).open("rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
             return dict(arrays)

@@ -18,7 +18,7 @@ import numpy as np
 
 from edp.data import splits
 from edp.data.arrays import Source, Split, read_arrays
-from edp.data.records import Records
+from edp.data.image_reader import Records
 from edp.data.tfds_source import load_tfds
 from edp.errors import InputError
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edp import paths
 from edp.data.arrays import read_arrays
 from edp.errors import InputError
+from edp.runtime import storage
 
 
 class Indices(NamedTuple):
@@ -184,7 +184,7 @@ def stored_indices(
       InputError: if the file cannot be read, was made with other settings or for
         other data.
     """
-    path = paths.as_path(path)
+    path = storage.as_path(path)
     if not path.exists():
         indices = draw_indices(plan)
         arrays = {f"{part}_indices": array for part, array in indices._asdict().items()}
@@ -208,7 +208,7 @@ def stored_indices(
 
 def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The labels that are kept with a split, by part; none where there are none."""
-    if not paths.as_path(path).exists():
+    if not storage.as_path(path).exists():
         return {}
     suffix = "_labels"
     stored = read_arrays(path)

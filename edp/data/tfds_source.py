@@ -21,7 +21,7 @@ from absl import logging
 from PIL import Image
 
 from edp.data.arrays import Source, Split
-from edp.data.records import WHOLE, Records
+from edp.data.image_reader import WHOLE, Records
 from edp.errors import InputError
 
 _READ_SIZE = 1024  # Records in one read: few calls, little held twice.

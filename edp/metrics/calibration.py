@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.metrics.inputs import as_probs, as_probs_and_labels
+from edp.metrics.validation import as_probs, as_probs_and_labels
 
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.metrics.inputs import as_scores
+from edp.metrics.validation import as_scores
 
 
 def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:

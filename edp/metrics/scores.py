@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edp.metrics.inputs import as_probs_and_labels, as_scores
+from edp.metrics.validation import as_probs_and_labels, as_scores
 
 _EPSILON = 1e-12  # Inside logarithms: a zero probability costs 27.6 nats, not inf.
 

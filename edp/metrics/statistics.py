@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.metrics.inputs import as_scores
+from edp.metrics.validation import as_scores
 
 # Resampled examples that are counted at once: arrays that fit in a cache.
 _CHUNK = 2**20

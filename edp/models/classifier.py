@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.errors import InputError
+from edp.models.batch_norm import BatchNorm
 from edp.models.dropout import Dropout
 from edp.models.layers import Conv, Dense, factor_initializer
-from edp.models.normalization import BatchNorm
 
 
 def fold(x: jax.Array, num_members: int) -> jax.Array:

@@ -20,7 +20,7 @@ from flax import linen as nn
 
 from edp.errors import InputError
 from edp.models import native
-from edp.models.convolution import convolve
+from edp.models.cpu_convolution import convolve
 
 # He et al., *Delving Deep into Rectifiers*, ICCV 2015, eq. 10: N(0, 2 / fan-in),
 # not truncated; the fan-in is kernel height · kernel width · input channels.

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 
 from edp.errors import InputError
+from edp.perturbations.bound import Perturbation
 from edp.perturbations.disagreement import disagreement
-from edp.perturbations.mixup import mixup
+from edp.perturbations.mixup import mix_labels, mixup
 from edp.perturbations.noise import gaussian, none
+from edp.perturbations.objectives import QUANTITIES
 from edp.perturbations.ods import conf_ods, ods
-from edp.perturbations.quantities import QUANTITIES
 from edp.perturbations.tdiv_sdiv import tdiv_sdiv
 
 __all__ = [
@@ -28,18 +29,20 @@ __all__ = [
     "QUANTITIES",
     "Method",
     "Perturb",
+    "Perturbation",
     "conf_ods",
     "create_perturbation",
     "disagreement",
     "gaussian",
     "methods",
+    "mix_labels",
     "mixup",
     "none",
     "ods",
     "tdiv_sdiv",
 ]
 
-# (key, x, teachers, student) -> x̃
+# (key, x, teachers, student) -> x̃; a `Perturbation`, or any function
 Perturb = Callable[..., jax.Array]
 
 
@@ -100,20 +103,39 @@ def check_random_members(name: str, value: int | None, num_members: int) -> None
 
 
 class Method(NamedTuple):
-    """A perturbation and what of the teachers it looks at."""
+    """A perturbation, and what `distill_step` must know of it.
+
+    Attributes:
+      fn: (key, logits_fn, x, *, settings) -> x̃.
+      view: (key, teachers, student, *, settings) -> the `logits_fn` of `fn`.
+      uses_student: whether `view` reads the student, where it has a member for each
+        teacher: then x̃ depends on the student's variables.
+      identity: `fn` returns x itself.
+      mix_labels: (key, label distributions [B, K], *, settings) -> those of x̃, from
+        the key and settings of `fn`, of which it may take some. None where an input
+        keeps its label, as under noise and moves that are short.
+    """
 
     fn: Callable[..., jax.Array]
     view: Callable[..., Callable[[jax.Array], jax.Array]]
+    uses_student: bool = False
+    identity: bool = False
+    mix_labels: Callable[..., jax.Array] | None = None
+
+    @property
+    def functions(self) -> tuple[Callable, Callable]:
+        """Those whose keyword-only arguments are the settings."""
+        return self.fn, self.view
 
 
 PERTURBATIONS: dict[str, Method] = {
-    "none": Method(none, no_members),
+    "none": Method(none, no_members, identity=True),
     "gaussian": Method(gaussian, no_members),
-    "mixup": Method(mixup, no_members),
+    "mixup": Method(mixup, no_members, mix_labels=mix_labels),
     "ods": Method(ods, random_member),
     "conf_ods": Method(conf_ods, random_member),
     "disagreement": Method(disagreement, members),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair),
+    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True),
 }
 
 
@@ -133,7 +155,7 @@ def methods(name: str) -> list[Method]:
     return [PERTURBATIONS[part] for part in parts]
 
 
-def create_perturbation(config: Mapping[str, Any]) -> Perturb:
+def create_perturbation(config: Mapping[str, Any]) -> Perturbation:
     """Binds the perturbation that `config` names to records of teachers.
 
     Args:
@@ -149,7 +171,8 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturb:
     Returns:
       `perturb(key, x, teachers, student=None) -> x̃`, where `teachers` is a
       record like `edp.ensemble.Teachers` and `student`, if it has a member for each
-      of them, gives these's logits, x -> [M, B, K]. `none` returns x itself.
+      of them, gives these's logits, x -> [M, B, K]. `none` returns x itself. A chain
+      is the identity if all its parts are, and mixes labels part by part.
 
     Raises:
       InputError: for an unknown name.
@@ -158,24 +181,45 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturb:
     if len(bound) == 1:
         return bound[0]
 
+    def parts(key):
+        return zip(bound, jax.random.split(key, len(bound)), strict=True)
+
     def perturb(key, x, teachers, student=None):
-        for one, own_key in zip(bound, jax.random.split(key, len(bound)), strict=True):
+        for one, own_key in parts(key):
             x = one(own_key, x, teachers, student)
         return x
 
-    return perturb
+    def mix(key, probs):
+        for one, own_key in parts(key):
+            probs = one.mix_labels(own_key, probs) if one.mix_labels else probs
+        return probs
+
+    return Perturbation(
+        perturb,
+        identity=all(one.identity for one in bound),
+        mix_labels=mix if any(one.mix_labels for one in bound) else None,
+    )
 
 
-def _bind(method: Method, config: Mapping[str, Any]) -> Perturb:
+def _bind(method: Method, config: Mapping[str, Any]) -> Perturbation:
     settings = _accepted(method.fn, config)
     view_settings = _accepted(method.view, config)
+    mix_labels = method.mix_labels
 
     def perturb(key, x, teachers, student=None):
         view_key, draw_key = jax.random.split(key)
         logits_fn = method.view(view_key, teachers, student, **view_settings)
         return method.fn(draw_key, logits_fn, x, **settings)
 
-    return perturb
+    if mix_labels is None:
+        return Perturbation(perturb, identity=method.identity)
+    label_settings = _accepted(mix_labels, config)
+
+    def mix(key, probs):
+        _, draw_key = jax.random.split(key)
+        return mix_labels(draw_key, probs, **label_settings)
+
+    return Perturbation(perturb, identity=method.identity, mix_labels=mix)
 
 
 def _accepted(fn: Callable, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import jax
 
 from edp.errors import InputError
 from edp.perturbations import geometry
-from edp.perturbations.quantities import QUANTITIES
+from edp.perturbations.objectives import QUANTITIES
 
 
 def disagreement(
@@ -43,7 +43,7 @@ def disagreement(
       temperature: τ of the softmax.
       clip: range of valid inputs, or None.
       quantity: 'variance', 'mutual_information', 'pairwise_kl' or 'projection';
-        see `edp.perturbations.quantities`.
+        see `edp.perturbations.objectives`.
       num_steps: gradient steps, at least 1; each costs a forward and a backward
         pass of all members.
       step_length: L2 length of one step; η√D / num_steps if None.

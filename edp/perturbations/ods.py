@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from edp.perturbations import geometry, quantities
+from edp.perturbations import geometry, objectives
 
 LogitsFn = Callable[[jax.Array], jax.Array]
 
@@ -71,7 +71,7 @@ def _direction(key, logits_fn, x, temperature):
     """The unit gradient [B, ...] and the confidence [B]."""
     logits, pull_back = jax.vjp(logits_fn, x)
     chex.assert_rank(logits, 2)
-    cotangent = quantities.random_output(key, logits[None], temperature)[0]
+    cotangent = objectives.random_output(key, logits[None], temperature)[0]
     (gradient,) = pull_back(cotangent.astype(logits.dtype))
     scaled = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) / temperature
     return geometry.unit(gradient), jax.nn.softmax(scaled, axis=-1).max(axis=-1)

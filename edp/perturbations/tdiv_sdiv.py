@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from edp.perturbations import geometry, quantities
+from edp.perturbations import geometry, objectives
 
 Pairs = tuple[jax.Array, jax.Array | None]
 
@@ -53,11 +53,11 @@ def _cotangents(teachers: jax.Array, students: jax.Array | None) -> Pairs:
     dH(sg p_j, p_i) / dz_i = p_i − p_j; nothing flows to member j, which is held.
     """
     chex.assert_axis_dimension(teachers, 0, 2)
-    of_teachers, scale = quantities.difference_of_two(teachers)
+    of_teachers, scale = objectives.difference_of_two(teachers)
     if students is None:
         return _held(of_teachers, teachers), None
     chex.assert_axis_dimension(students, 0, 2)
-    of_students, student_scale = quantities.difference_of_two(students)
+    of_students, student_scale = objectives.difference_of_two(students)
     # Both come without a factor of their own, lest they underflow: one for both.
     common = jnp.maximum(scale, student_scale)
     of_teachers = of_teachers * jnp.exp(scale - common)

@@ -11,13 +11,13 @@ import pathlib
 import re
 import string
 
-from edp import paths
-from edp.report.comparison import cautions, compare_with_plain
-from edp.report.facts import run_facts
 from edp.report.files import read_mapping, read_rows
-from edp.report.markup import escape_markdown, paragraph
-from edp.report.table import LEGEND, format_table, table_section
-from edp.workdir import write_text
+from edp.report.page.facts import run_facts
+from edp.report.page.markup import escape_markdown, paragraph
+from edp.report.page.table import LEGEND, format_table, table_section
+from edp.report.page.verdicts import cautions, compare_with_plain
+from edp.runtime import storage
+from edp.runtime.storage import write_text
 
 __all__ = ["compare_with_plain", "format_table", "run_facts", "write_report"]
 
@@ -40,19 +40,19 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       InputError: if `results.json` is missing or is not a list of rows.
     """
     # Matplotlib and Pillow are for the page only; a table needs neither.
-    from edp.report import (
-        corrupted,
+    from edp.report.figures import svg
+    from edp.report.page import (
+        corruptions,
         diversity,
         gallery,
+        ood,
         pareto,
         ranking,
         risk,
         sections,
-        svg,
-        unseen,
     )
 
-    workdir = paths.as_path(workdir)
+    workdir = storage.as_path(workdir)
     rows = read_rows(workdir / "results.json")
     config, no_config = read_mapping(workdir / "config.json")
     run, no_run = read_mapping(workdir / "run.json")
@@ -65,8 +65,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     lines += [f"- {escape_markdown(f'{k}: {v}')}" for k, v in facts.items()]
     lines += ["", format_table(rows, "markdown"), "", LEGEND, ""]
     lines += [line for said in findings for line in (escape_markdown(said), "")]
-    ood = ranking.read_ood(workdir / "ood.json")
-    lines += ranking.format_ranking(rows, ood)
+    ood_rows = ranking.read_ood(workdir / "ood.json")
+    lines += ranking.format_ranking(rows, ood_rows)
     write_text(workdir / "results.md", "\n".join(lines))
 
     drawn = {
@@ -75,7 +75,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         "diversity": diversity.diversity_section(workdir / "analysis.json", rows),
         "reliability": sections.reliability_section(workdir / "predictions", rows),
         "risk": risk.risk_section(workdir / "predictions", rows),
-        "corruptions": corrupted.corruptions_section(
+        "corruptions": corruptions.corruptions_section(
             workdir / "corruptions.json", rows
         ),
     }
@@ -84,16 +84,16 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
             file = re.sub(r"[^\w.-]", "_", name) + ".svg"
             write_text(workdir / "figures" / file, svg.standalone(figure))
 
-    template = importlib.resources.files(__name__) / "template.html"
+    template = importlib.resources.files("edp.report.page") / "template.html"
     page = string.Template(template.read_text(encoding="utf-8")).substitute(
         light=" ".join(f"--{name}: {value};" for name, value in svg.LIGHT.items()),
         title=html.escape(title),
         findings="".join(paragraph(said, "finding") for said in findings),
         facts=sections.facts_section(facts, no_run),
         table=table_section(rows),
-        ranking=ranking.ranking_section(rows, ood),
+        ranking=ranking.ranking_section(rows, ood_rows),
         **{name: section.html for name, section in drawn.items()},
-        ood=unseen.ood_section(workdir / "ood.json", rows),
+        ood=ood.ood_section(workdir / "ood.json", rows),
         gallery=gallery.gallery_section(workdir / "gallery.npz"),
         configuration=sections.configuration_section(config, no_config),
     )

@@ -10,8 +10,8 @@ from edp.students.dirichlet import dirichlet
 from edp.students.functional import functional
 from edp.students.hydra import hydra
 from edp.students.latent_batch_ensemble import latent_batch_ensemble
-from edp.students.record import DistillBatch, Student
 from edp.students.single import single
+from edp.students.student import DistillBatch, Student
 
 __all__ = ["STUDENTS", "DistillBatch", "Student", "create_student"]
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from edp import losses, models, optimizers
+from edp import losses, models
+from edp.runtime import optimizers
 from edp.students.matching import matching_student
-from edp.students.record import Student
+from edp.students.student import Student
 
 
 def batch_ensemble(

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from edp import dirichlet as distributions
 from edp.errors import InputError
-from edp.students import network
-from edp.students.record import Student
+from edp.students import dirichlet_math as distributions
+from edp.students import forward
+from edp.students.student import Student
 
 
 class _Loss(NamedTuple):
@@ -62,13 +62,13 @@ def dirichlet(
 
     def loss(variables, batch, key):
         image = batch.image if batch.perturbed is None else batch.perturbed
-        (logits,), variables = network.forward(model, variables, image, key=key)
+        (logits,), variables = forward.forward(model, variables, image, key=key)
         temperature = annealed(
             batch.step, training_steps, dirichlet_start_temperature, dirichlet_annealing
         )
         total = chosen.fn(logits, batch.teacher_logits, temperature)
-        accuracy = logits.argmax(-1) == batch.label
-        return total, (network.model_state(variables), {"accuracy": accuracy})
+        accuracy = forward.accuracy(logits, batch.label)
+        return total, (forward.model_state(variables), {"accuracy": accuracy})
 
     def log_alpha(variables, x):
         return chosen.log_alpha(model.apply(variables, x, train=False))
@@ -76,7 +76,7 @@ def dirichlet(
     return Student(
         num_members=1,
         inference_cost=1.0,
-        init=network.create_init(model),
+        init=forward.create_init(model),
         loss=loss,
         finalise=lambda variables: variables,
         predict=lambda *args: distributions.mean_probs(log_alpha(*args))[None],

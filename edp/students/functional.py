@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from edp import discrepancy, losses
+from edp import losses
 from edp.errors import InputError
 from edp.models.classifier import fold, unfold
-from edp.students import network
-from edp.students.record import Student
+from edp.students import forward
+from edp.students.student import Student
 
 
 class _Functions(nn.Module):
@@ -73,22 +73,22 @@ def functional(
         image = batch.image if batch.perturbed is None else batch.perturbed
         draw_key, teachers_key, key = jax.random.split(key, 3)
         z = draw(draw_key, functional_samples, image)
-        logits, variables = network.forward(model, variables, image, z, key=key)
+        logits, variables = forward.forward(model, variables, image, z, key=key)
         members = jax.random.permutation(teachers_key, num_members)[:drawn]
         functions = [
             jnp.exp(losses.log_probs(x)).reshape(len(x), -1)
             for x in (batch.teacher_logits[members], logits)
         ]
-        total = discrepancy.maximum_mean_discrepancy(*functions)
-        accuracy = (logits.argmax(-1) == batch.label).mean(axis=0)
-        aux = network.model_state(variables), {"accuracy": accuracy}
-        return jnp.full(batch.label.shape, total), aux
+        total = losses.maximum_mean_discrepancy(*functions)
+        accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
+        aux = forward.model_state(variables), {"accuracy": accuracy}
+        return jnp.full(len(image), total), aux
 
     def probs(variables, x):
         z = draw(jax.random.key(0), functional_inference_samples, x)
         return jnp.exp(losses.log_probs(model.apply(variables, x, z, train=False)))
 
-    predict, uncertainty = network.predictors(probs)
+    predict, uncertainty = forward.predictors(probs)
     return Student(
         num_members=functional_inference_samples,
         inference_cost=float(functional_inference_samples),

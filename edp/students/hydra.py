@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from edp import losses
 from edp.students.matching import matching_student
-from edp.students.record import Student
+from edp.students.student import Student
 
 
 def hydra(

@@ -7,9 +7,9 @@ import jax
 import optax
 
 from edp import losses, models
-from edp.students import network
+from edp.students import forward
 from edp.students.matching import matching_student
-from edp.students.record import Student
+from edp.students.student import Student
 
 
 def latent_batch_ensemble(
@@ -31,7 +31,7 @@ def latent_batch_ensemble(
     def finalise(variables):
         return {**variables, "params": models.average_factors(variables["params"])}
 
-    predict, uncertainty = network.predictors_of_logits(build_model())
+    predict, uncertainty = forward.predictors_of_logits(build_model())
     return student._replace(
         num_members=1,
         inference_cost=1.0,

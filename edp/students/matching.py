@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 
 from edp import losses
-from edp.students import network
-from edp.students.record import DistillBatch, Student
+from edp.students import forward
+from edp.students.student import DistillBatch, Student
 
 
 def matching_student(
@@ -36,30 +36,30 @@ def matching_student(
 
     def loss(variables, batch: DistillBatch, key):
         clean_key, perturbed_key = jax.random.split(key)
-        logits, variables = network.forward(
+        logits, variables = forward.forward(
             model, variables, batch.image, key=clean_key
         )
         label_term = losses.cross_entropy(logits, batch.label).mean(axis=0)
-        accuracy = (logits.argmax(-1) == batch.label).mean(axis=0)
+        accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
         if batch.perturbed is not None:
-            logits, variables = network.forward(
+            logits, variables = forward.forward(
                 model, variables, batch.perturbed, key=perturbed_key
             )
         target = targets(batch.teacher_logits, temperature)
         term = losses.distillation(target, logits, temperature).mean(axis=0)
         total = (1 - alpha) * label_term + alpha * term
         scores = {"label_loss": label_term, "distillation_loss": term}
-        aux = network.model_state(variables), {**scores, "accuracy": accuracy}
+        aux = forward.model_state(variables), {**scores, "accuracy": accuracy}
         return total, aux
 
     def matched(variables, x):
         return model.apply(variables, x, train=False)
 
-    predict, uncertainty = network.predictors_of_logits(model)
+    predict, uncertainty = forward.predictors_of_logits(model)
     return Student(
         num_members=num_members,
         inference_cost=float(num_members),
-        init=network.create_init(model),
+        init=forward.create_init(model),
         loss=loss,
         finalise=lambda variables: variables,
         predict=predict,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from edp import losses
 from edp.students.matching import matching_student
-from edp.students.record import Student
+from edp.students.student import Student
 
 
 def single(build_model: Callable, *, alpha: float, temperature: float) -> Student:

@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from edp import processes
 from edp.models.native import build
 from edp.models.native.build import Unavailable
+from edp.runtime import multihost
 
 KERNELS = (
     "edp_convolve",
@@ -60,7 +60,7 @@ def _load() -> dict[str, Any]:
         path, facts = build.library()
         register(path)
     except Unavailable as error:
-        processes.warn(
+        multihost.warn(
             f"the fast CPU kernels are not used, as {error}; XLA's own are, which "
             "compute the same in more time (EDP_NATIVE=0 hides this)"
         )

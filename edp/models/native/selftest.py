@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edp.models import convolution, normalization
+from edp.models import batch_norm, cpu_convolution
 from edp.models.native import library, operations
 
 # Members, images of each, image size, channels, features, taps, strides.
@@ -44,7 +44,7 @@ def check_convolution(members, batch, size, channels, features, taps, strides):
 
     def expected(x, kernels):
         rows = [
-            convolution.convolve(x[m::members], kernels[m], strides)
+            cpu_convolution.convolve(x[m::members], kernels[m], strides)
             for m in range(members)
         ]
         return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
@@ -52,7 +52,7 @@ def check_convolution(members, batch, size, channels, features, taps, strides):
     x = _normal(0, members * batch, *size, channels)
     kernels = _normal(1, members, taps, taps, channels, features)
     own = functools.partial(operations.convolve, strides=strides)
-    with convolution.plain_gradients():
+    with cpu_convolution.plain_gradients():
         wanted = _with_gradients(expected, x, kernels)
     _compare(_with_gradients(own, x, kernels), wanted)
 
@@ -61,7 +61,7 @@ def check_normalisation(rows, channels, relu):
     """The normalisation, its moments and its gradients."""
 
     def expected(x, scale, bias):
-        y, *moments = normalization.normalise(x, scale, bias, 1e-5)
+        y, *moments = batch_norm.normalise(x, scale, bias, 1e-5)
         return jax.nn.relu(y) if relu else y, *moments
 
     own = functools.partial(operations.normalise, epsilon=1e-5, relu=relu)

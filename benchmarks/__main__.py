@@ -1,0 +1,69 @@
+"""Times the steps beside the published recipe in PyTorch, and to the limit.
+
+    python -m benchmarks --quick                    # minutes, on a CPU
+    python -m benchmarks --gpu                      # the GPU cases
+    python -m benchmarks --cases=wrn28_1,resnet32   # every step of these
+    python -m benchmarks --cases=wrn28_1 --scaling  # over members and batches
+    python -m benchmarks --cases=wrn28_10 --steps=teacher_step --capacity_gib=16
+
+Without PyTorch (`pip install torch`) it times this project alone.
+"""
+
+import functools
+import os
+import pathlib
+import sys
+
+from absl import app, flags
+
+from launch.cli import arguments
+
+# The peer needs memory of the device too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# Its waiting threads shall not spin for long, lest they keep others from running.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+_BOOLS = {
+    "quick": "Two CPU cases, in less than five minutes.",
+    "gpu": "The GPU cases.",
+    "scaling": "Vary M and the batch size of each case.",
+}
+_LISTS = {
+    "cases": "Names of cases.",
+    "steps": "Names of steps; all of them if not given.",
+    "strategies": "Member strategies of ours; all of them if not given.",
+    "peers": "Of eager, compile and cudagraphs; --peers= for ours alone.",
+}
+_COUNTS = {
+    **dict.fromkeys(("batch_size", "num_members"), "Instead of the case's."),
+    "rounds": "Turns of every contender.",
+    "steps_per_dispatch": "Of ours, in one program; for GPUs.",
+}
+_OPTIONS = [
+    *(flags.DEFINE_bool(name, False, text) for name, text in _BOOLS.items()),
+    *(flags.DEFINE_list(name, None, text) for name, text in _LISTS.items()),
+    *(flags.DEFINE_integer(name, None, text, 1) for name, text in _COUNTS.items()),
+    flags.DEFINE_float("round_seconds", None, "Of one turn.", 0.0),
+    flags.DEFINE_string("precision", None, "float32 or bfloat16, not the case's."),
+]
+_CAPACITY = flags.DEFINE_integer(
+    "capacity_gib", None, "Instead: the largest batches that fit in so much.", 1
+)
+_OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to.")
+
+
+def main(argv: list[str]) -> None:
+    with arguments.bad_input_in_a_line():
+        arguments.refuse_arguments(argv[1:])
+        from benchmarks import capacity, plan, suite
+
+        groups, settings = plan.create_plan({o.name: o.value for o in _OPTIONS})
+    say, directory = functools.partial(print, flush=True), pathlib.Path(_OUTPUT.value)
+    if _CAPACITY.value:
+        capacity.write(directory, groups, _CAPACITY.value * 2**30, say)
+    else:
+        suite.write(directory, groups, settings, sys.argv[1:], say)
+
+
+if __name__ == "__main__":
+    app.run(main)

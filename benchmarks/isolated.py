@@ -1,0 +1,109 @@
+"""Contenders in processes of their own.
+
+Two libraries in one process get in each other's way: on a CPU, XLA's steps took a
+third longer once PyTorch had computed beside them, with four times as many context
+switches, and PyTorch's a tenth.
+"""
+
+import contextlib
+import importlib
+import multiprocessing
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from benchmarks import ours
+from benchmarks.cases import Case, Step
+from benchmarks.timing import Contender
+from edp.runtime import xla
+
+
+class Recipe(NamedTuple):
+    """What a contender is made from; can be pickled.
+
+    Attributes:
+      case: see `Case`.
+      step: see `Step`.
+      strategy: of ours, of `ensemble.STRATEGIES`; None for the peer.
+      peer_mode: of the peer, of `peer.MODES`; None for ours.
+      steps_per_call: of ours; see `ours.create_contender`.
+    """
+
+    case: Case
+    step: Step
+    strategy: str | None = None
+    peer_mode: str | None = None
+    steps_per_call: int = 1
+
+
+class Failed(Exception):
+    """What went wrong in a contender's process."""
+
+
+def build(recipe: Recipe) -> Contender:
+    """Makes the contender in this process."""
+    case, step = recipe.case, recipe.step
+    problem = ours.create_problem(case, () if step.student is None else [step.student])
+    if recipe.peer_mode is None:
+        return ours.create_contender(
+            problem, step, recipe.strategy, recipe.steps_per_call
+        )
+    peer = importlib.import_module("benchmarks.peer")
+    return peer.create_contender(problem, step, recipe.peer_mode)
+
+
+@contextlib.contextmanager
+def started(recipe: Recipe) -> Iterator[Contender]:
+    """The contender in a process that lives as long as the block.
+
+    Raises:
+      Failed: if it cannot be made. Its `run` raises that too.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, recipe), daemon=True)
+    process.start()
+    there.close()
+
+    def receive():
+        try:
+            failure, value = here.recv()
+        except EOFError:
+            process.join()
+            raise Failed(f"its process ended with code {process.exitcode}") from None
+        if failure is not None:
+            raise Failed(failure)
+        return value
+
+    def run(calls: int) -> float:
+        here.send(calls)
+        return receive()
+
+    try:
+        yield Contender(**receive(), run=run)
+    finally:
+        here.close()
+        process.join(timeout=10)
+        process.kill()
+
+
+def _serve(connection, recipe: Recipe) -> None:
+    """Makes so many calls as it is sent, until the other end is closed."""
+    xla.keep_memory()
+    contender = None
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            try:
+                if contender is None:
+                    contender = build(recipe)
+                    value = contender._asdict()
+                    del value["run"]
+                else:
+                    value = contender.run(connection.recv())
+            except EOFError:
+                raise
+            except Exception as error:
+                connection.send((f"{type(error).__name__}: {error}", None))
+            else:
+                connection.send((None, value))
+            if contender is None:
+                return

@@ -1,0 +1,101 @@
+"""What the command's options ask to be measured."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from benchmarks import cases, suite, timing
+from edp import ensemble, models
+from edp.errors import InputError
+
+# Less than five minutes in all on two slow cores, compilation included.
+_QUICK_BUDGET = timing.Budget(rounds=4, round_seconds=1.0, group_seconds=30.0)
+
+
+def create_plan(
+    options: Mapping[str, Any],
+) -> tuple[list[cases.Group], suite.Settings]:
+    """Reads the options of `benchmarks`.
+
+    Args:
+      options: by name; None for one that was not given.
+
+    Returns:
+      The groups to measure and how.
+
+    Raises:
+      InputError: for options that are unknown, missing or contradict each other.
+    """
+    chosen = [name for name in ("quick", "gpu", "cases") if options[name]]
+    if len(chosen) != 1:
+        raise InputError(
+            "give one of --quick, --gpu and --cases=NAMES; known cases: "
+            f"{', '.join(cases.CASES)}"
+        )
+    if options["gpu"] and jax.default_backend() != "gpu":
+        raise InputError(
+            f"--gpu needs a GPU; JAX sees {jax.default_backend()} (accepted: "
+            "--quick or --cases, or an installation with jax[cuda12])"
+        )
+    quick = bool(options["quick"])
+    if quick and options["scaling"]:
+        raise InputError("--scaling needs --cases or --gpu, not --quick")
+    default = ensemble.default_strategy()
+    every = (default, *(s for s in ensemble.STRATEGIES if s != default))
+    strategies = _names(
+        options, "strategies", (default,) if quick else every, ensemble.STRATEGIES
+    )
+    if not strategies:
+        raise InputError(f"strategies is empty; accepted: {', '.join(every)}")
+    on_gpu = jax.default_backend() == "gpu"
+    peers = ("eager", "compile") if on_gpu and not quick else ("eager",)
+    budget = _QUICK_BUDGET if quick else timing.Budget()
+    given = {key: options[key] for key in ("rounds", "round_seconds")}
+    settings = suite.Settings(
+        strategies=strategies,
+        peers=_names(options, "peers", peers, suite.PEERS),
+        budget=budget._replace(**{k: v for k, v in given.items() if v is not None}),
+        steps_per_call=options["steps_per_dispatch"] or 1,
+    )
+    return _groups(options), settings
+
+
+def _names(
+    options: Mapping[str, Any],
+    option: str,
+    default: Sequence[str],
+    accepted: Sequence[str],
+) -> tuple[str, ...]:
+    if options[option] is None:
+        return tuple(default)
+    for name in options[option]:
+        if name not in accepted:
+            raise InputError(
+                f"{option}={name!r} is not known; accepted: {', '.join(accepted)}"
+            )
+    return tuple(dict.fromkeys(options[option]))
+
+
+def _groups(options: Mapping[str, Any]) -> list[cases.Group]:
+    sizes = {k: options[k] for k in ("batch_size", "num_members", "precision")}
+    if sizes["precision"] not in (None, *models.DTYPES):
+        raise InputError(
+            f"precision={sizes['precision']!r} is not known; accepted: "
+            f"{', '.join(models.DTYPES)}"
+        )
+    if options["quick"]:
+        groups = cases.quick_groups()
+        if options["steps"]:
+            raise InputError("--steps needs --cases or --gpu, not --quick")
+        return [g._replace(case=cases.override(g.case, **sizes)) for g in groups]
+    names = cases.GPU_CASES if options["gpu"] else options["cases"]
+    chosen = [
+        cases.override(case, **sizes)
+        for case in cases.choose(cases.CASES, names, "cases")
+    ]
+    if options["scaling"]:
+        return [group for case in chosen for group in cases.scaling_groups(case)]
+    names = options["steps"] or list(cases.STEPS)
+    steps = cases.choose(cases.STEPS, names, "steps")
+    return [cases.Group(case, step) for case in chosen for step in steps]

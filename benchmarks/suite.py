@@ -1,0 +1,241 @@
+"""Measures groups of contenders and makes rows of what they took."""
+
+import contextlib
+import importlib
+import pathlib
+import platform
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from benchmarks import isolated, limits, neighbours, ours, tables, timing
+from benchmarks.cases import Group
+from benchmarks.isolated import Recipe
+from edp.errors import InputError
+from edp.experiment import provenance
+from edp.models import native
+
+PEERS = ("eager", "compile", "cudagraphs")
+Row = dict[str, Any]
+Start = Callable[[Recipe], contextlib.AbstractContextManager[timing.Contender]]
+
+# Cores' worth of other work above which numbers are not worth quoting.
+_BUSY = 0.1
+
+
+class Settings(NamedTuple):
+    """Who takes part and how long.
+
+    Attributes:
+      strategies: of `ensemble.STRATEGIES`; the first one alone measures steps of
+        one member.
+      peers: names in `PEERS`, none for ours only.
+      budget: see `timing.Budget`.
+      steps_per_call: of ours; see `ours.create_contender`.
+    """
+
+    strategies: tuple[str, ...]
+    peers: tuple[str, ...]
+    budget: timing.Budget
+    steps_per_call: int = 1
+
+
+class Rates(NamedTuple):
+    """Measured peaks, in operations per second; see `limits`."""
+
+    matmul: float
+    convolution: float | None  # on CPU only
+
+
+def find_peer():
+    """The module `peer`.
+
+    Raises:
+      InputError: if PyTorch, or its support for this device, is missing.
+    """
+    try:
+        peer = importlib.import_module("benchmarks.peer")
+    except (ImportError, OSError) as error:  # OSError: a library that it loads
+        raise InputError(f"PyTorch cannot be imported ({error})") from error
+    peer.find_device()
+    return peer
+
+
+def measure_rates(precision: str) -> Rates:
+    """The device's peaks in one precision."""
+    on_cpu = jax.default_backend() == "cpu"
+    convolution = limits.convolution_rate(precision) if on_cpu else None
+    return Rates(limits.matmul_rate(precision), convolution)
+
+
+def write(
+    directory: pathlib.Path,
+    groups: Sequence[Group],
+    settings: Settings,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> None:
+    """`run`, its rows written to `directory` as they come; earlier ones are kept."""
+    tables.set_aside(directory, ["benchmark", "machine"])
+    rows: list[Row] = []
+    for new, metadata in run(groups, settings, command, say):
+        rows += new
+        tables.write(directory, metadata, rows)  # each time, lest it be lost
+        for row in new:
+            say(f"  {tables.describe(row)}")
+    say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")
+
+
+def run(
+    groups: Sequence[Group],
+    settings: Settings,
+    command: Sequence[str],
+    say: Callable[[str], None],
+) -> Iterator[tuple[list[Row], Row]]:
+    """Measures group by group.
+
+    Args:
+      groups: what to measure.
+      settings: see `Settings`.
+      command: the arguments of the command, for the record.
+      say: told what goes on, a line at a time.
+
+    Yields:
+      After each group, its rows and the metadata of all so far.
+    """
+    metadata = {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join(["python", "-m", "benchmarks", *command]),
+        **provenance.run_facts(),
+        "kernels": native.status(),
+        "cpu": _cpu_model(),
+    }
+    if settings.peers:
+        try:
+            metadata |= find_peer().versions()
+        except InputError as error:
+            say(f"{error}: timing this project alone, without ratios.")
+            settings = settings._replace(peers=())
+    rates: dict[str, Rates] = {}
+    for group in groups:
+        case = group.case
+        if case.precision not in rates:
+            rates[case.precision] = measure_rates(case.precision)
+        say(
+            f"{case.name}, {group.step.name}: {case.precision}, "
+            f"M = {case.num_members}, batch {case.batch_size}"
+        )
+        rows = measure(group, settings, rates[case.precision], say)
+        peaks = {precision: rate._asdict() for precision, rate in rates.items()}
+        yield rows, {**metadata, "peak_flops_per_second": peaks}
+
+
+def measure(
+    group: Group,
+    settings: Settings,
+    rates: Rates,
+    say: Callable[[str], None],
+    start: Start = isolated.started,
+) -> list[Row]:
+    """The rows of one group.
+
+    A contender that cannot be built or run (for want of memory, say) gets a row
+    with `error`, and the others are measured.
+    """
+    contenders, rows = [], []
+    with contextlib.ExitStack() as running:
+        for labels, recipe in _recipes(group, settings):
+            try:
+                contenders.append(running.enter_context(start(recipe)))
+            except Exception as error:
+                text = " ".join(str(error).split())[:300]
+                say(f"  {' '.join(labels.values())} failed: {text}")
+                rows.append({**describe(group), **labels, "error": text})
+        before = neighbours.usage()
+        rounds = timing.alternate(contenders, settings.budget)
+        others = neighbours.other_cpus(before, neighbours.usage())
+    if others is not None and others > _BUSY:
+        say(
+            f"  Other work kept {others:.1f} cores busy meanwhile; contenders suffer "
+            "from that unequally, and these numbers are not worth quoting."
+        )
+    flops = ours.flops(group.case, group.step)
+    for contender, seconds in zip(contenders, rounds, strict=True):
+        facts = {k: v for k, v in contender.facts.items() if v is not None}
+        row = {**describe(group), **contender.labels, **facts, "flops": flops}
+        if others is not None:
+            row["other_cpus"] = others
+        row |= timing.summarise(seconds, group.case.batch_size)
+        row |= shares(flops / row["seconds_per_step"], rates)
+        rows.append(row)
+    return add_ratios(rows)
+
+
+def _recipes(group: Group, settings: Settings) -> Iterator[tuple[Row, Recipe]]:
+    """Of every contender its labels, and what it is made from."""
+    strategies = settings.strategies if group.step.uses_all_members else ()
+    for strategy in strategies or settings.strategies[:1]:
+        labels = {"contender": "edp", "strategy": strategy}
+        recipe = Recipe(*group, strategy, steps_per_call=settings.steps_per_call)
+        yield labels, recipe
+    for mode in settings.peers:
+        name = "pytorch" if mode == "eager" else f"pytorch-{mode}"
+        yield {"contender": name}, Recipe(*group, peer_mode=mode)
+
+
+def describe(group: Group) -> Row:
+    """What a row was measured on."""
+    case = group.case
+    return {
+        "case": case.name,
+        "what": group.step.name,
+        "backend": jax.default_backend(),
+        "num_members": case.num_members,
+        "batch_size": case.batch_size,
+        "precision": case.precision,
+    }
+
+
+def shares(flops_per_second: float, rates: Rates) -> Row:
+    """`mfu`, of the large product's rate, and `conv_utilisation`, where measured."""
+    row = {"mfu": flops_per_second / rates.matmul}
+    if rates.convolution is not None:
+        row["conv_utilisation"] = flops_per_second / rates.convolution
+    return row
+
+
+def add_ratios(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one group with `ratio_to_peer`: above 1 is faster than the peer.
+
+    The peer is the fastest one measured. The ratio is the median over rounds of
+    the ratio within a round, which drifts of the machine leave alone; so it may
+    differ a little from that of the medians. Without a peer there is none.
+    """
+    peers = [
+        row
+        for row in rows
+        if row["contender"].startswith("pytorch") and "seconds_per_step" in row
+    ]
+    if not peers:
+        return list(rows)
+    fastest = min(peers, key=lambda row: row["seconds_per_step"])
+    reference = fastest["round_seconds_per_step"]
+    return [
+        {**row, "ratio_to_peer": timing.ratio(row["round_seconds_per_step"], reference)}
+        if "seconds_per_step" in row
+        else row
+        for row in rows
+    ]
+
+
+def _cpu_model() -> str:
+    """As 'Intel(R) Xeon(R) Processor', where the system tells."""
+    path = pathlib.Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

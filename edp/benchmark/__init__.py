@@ -1,5 +1,0 @@
-"""How fast the steps are: beside the published recipe in PyTorch, and to the limit.
-
-`python -m launch.benchmark` is the command. PyTorch is optional and imported by
-`peer` and `peer_models` only.
-"""

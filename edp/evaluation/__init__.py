@@ -1,0 +1,1 @@
+"""Computes what trained networks predict, and how good it is."""

@@ -1,0 +1,96 @@
+"""Predictions: member probabilities of an ensemble or a student, and their files."""
+
+import io
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from edp.errors import InputError
+from edp.runtime import storage
+
+
+class Predictions(NamedTuple):
+    """Member probabilities of one predictor, before pooling.
+
+    Attributes:
+      validation_probs: float32 [S, N, K], S members (S = 1 for a plain network).
+      validation_labels: integers [N].
+      test_probs: float32 [S, N', K].
+      test_labels: integers [N'].
+    """
+
+    validation_probs: np.ndarray
+    validation_labels: np.ndarray
+    test_probs: np.ndarray
+    test_labels: np.ndarray
+
+
+def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> None:
+    """Writes predictions as an uncompressed `.npz`, whole or not at all.
+
+    Probabilities are stored as float32. A file already at `path` is replaced once
+    the new one is complete; missing directories are made.
+
+    Raises:
+      InputError: the arrays' shapes do not fit together.
+    """
+    check_shapes(predictions)
+    predictions = predictions._replace(
+        validation_probs=np.asarray(predictions.validation_probs, np.float32),
+        test_probs=np.asarray(predictions.test_probs, np.float32),
+    )
+    archive = io.BytesIO()
+    np.savez(archive, **predictions._asdict())
+    storage.write_bytes(storage.as_path(path), archive.getbuffer())
+
+
+def load_predictions(path: str | os.PathLike[str]) -> Predictions:
+    """Reads what `save_predictions` wrote.
+
+    Raises:
+      InputError: the file is missing, damaged, or does not hold predictions.
+    """
+    try:
+        with (
+            storage.as_path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            predictions = Predictions(*(arrays[name] for name in Predictions._fields))
+            check_shapes(predictions)
+    except OSError as error:
+        raise InputError(f"cannot read predictions: {error}") from error
+    except Exception as error:  # A damaged archive can fail in any layer under it.
+        raise InputError(
+            f"{path} does not hold predictions: {error}; remove it to have them made "
+            "again"
+        ) from error
+    return predictions
+
+
+def check_shapes(predictions: Predictions) -> None:
+    """Checks that the shapes fit together.
+
+    Raises:
+      InputError: they do not; tells the arrays at fault.
+    """
+    validation, test = predictions.validation_probs, predictions.test_probs
+    if validation.ndim != 3 or test.ndim != 3 or 0 in validation.shape + test.shape:
+        raise InputError(
+            "member probabilities must be [S, N, K] with S, N, K >= 1, got"
+            f" validation_probs {validation.shape} and test_probs {test.shape}"
+        )
+    if validation.shape[::2] != test.shape[::2]:
+        raise InputError(
+            "validation_probs and test_probs must have the same members and classes"
+            f" [S, N, K], got {validation.shape} and {test.shape}"
+        )
+    for split, labels, probs in (
+        ("validation", predictions.validation_labels, validation),
+        ("test", predictions.test_labels, test),
+    ):
+        if labels.shape != probs.shape[1:2]:
+            raise InputError(
+                f"{split}_labels must be [N], N as in {split}_probs {probs.shape},"
+                f" got {labels.shape}"
+            )

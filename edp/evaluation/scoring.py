@@ -1,0 +1,298 @@
+"""Evaluation: from predictions of an ensemble or a student to rows of results.
+
+A predictor is its member probabilities on two splits (`Predictions`): temperatures
+are fitted on the validation split, everything is reported on the test split. Rows
+are flat dicts of plain Python values, ready for JSON; what does not apply to a
+row is an absent key.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edp import metrics
+from edp.errors import InputError
+from edp.evaluation.predictions import Predictions, check_shapes
+
+Row = dict[str, Any]
+Subset = tuple[int, ...]  # Indices of members, ascending.
+
+# A smaller gap between DE-1 and DE-M is rounding: the members are the same.
+_MIN_GAP = 1e-12
+
+
+def scores(
+    validation_probs: np.ndarray,
+    validation_labels: np.ndarray,
+    test_probs: np.ndarray,
+    test_labels: np.ndarray,
+) -> Row:
+    """Returns the scores of one predictor whose members, if any, are pooled already.
+
+    Args:
+      validation_probs: probabilities [N, K], which the temperature is fitted on.
+      validation_labels: integers [N].
+      test_probs: probabilities [N', K], which are scored.
+      test_labels: integers [N'].
+
+    Returns:
+      `accuracy`, `nll`, `brier`, `ece`, `aurc` (its confidence the largest
+      probability), the fitted `temperature`, with it applied `cnll`, `cbrier`,
+      `cece`, and `temperature_at_bound` (True) only where the fit ended at a bound.
+
+    Raises:
+      InputError: wrong shapes, rows that are not probabilities (NaN included), or
+        labels out of range.
+    """
+    temperature, at_bound = metrics.fit_temperature(validation_probs, validation_labels)
+    calibrated_probs = metrics.apply_temperature(test_probs, temperature)
+    row = {
+        "accuracy": metrics.accuracy(test_probs, test_labels),
+        "nll": metrics.nll(test_probs, test_labels),
+        "brier": metrics.brier(test_probs, test_labels),
+        "ece": metrics.ece(test_probs, test_labels),
+        "aurc": metrics.aurc(test_probs.max(1), test_probs.argmax(1) == test_labels),
+        "temperature": temperature,
+        "cnll": metrics.nll(calibrated_probs, test_labels),
+        "cbrier": metrics.brier(calibrated_probs, test_labels),
+        "cece": metrics.ece(calibrated_probs, test_labels),
+    }
+    if at_bound:
+        row["temperature_at_bound"] = True
+    return row
+
+
+def ensemble_rows(
+    predictions: Predictions,
+    *,
+    seed: int,
+    costs: Sequence[Mapping[str, Any]],
+    max_subsets: int = 256,
+) -> list[Row]:
+    """Returns the rows of the deep ensembles DE-1, ..., DE-M, in this order.
+
+    A metric of DE-m is its mean over all ensembles of m of the M members, each
+    with a temperature of its own; `temperature_at_bound` tells that some fit ended
+    at a bound. `prefix_<metric>` is the value of the first m members alone. From
+    m = 2 on there is diversity (on the test split, mean over examples).
+
+    Args:
+      predictions: of the M members.
+      seed: the run's seed; recorded, and the seed of the sample of subsets.
+      costs: of DE-1, ..., DE-M, fields of the rows, such as `num_params`.
+      max_subsets: where there are more subsets of a size, that many distinct ones
+        are drawn, and the row tells `num_subsets`.
+
+    Returns:
+      M rows. `dee` comes from the rows' own `cnll`, so it is below m where a
+      smaller ensemble does as well. `gap_closed` is absent where M = 1 or the cNLL
+      of DE-M and DE-1 are equal up to rounding (1e-12).
+
+    Raises:
+      InputError: `max_subsets` below 1, or predictions that `scores` would refuse.
+      ValueError: there are not M `costs`.
+    """
+    check_shapes(predictions)
+    if max_subsets < 1:
+        raise InputError(f"max_subsets must be at least 1, got {max_subsets}")
+    num_members = len(predictions.test_probs)
+    score_subset = _subset_scorer(predictions)
+    rows = []
+    sizes = range(1, num_members + 1)
+    for size, cost in zip(sizes, costs, strict=True):
+        subsets = _subsets(num_members, size, max_subsets, seed)
+        by_subset = {subset: score_subset(subset) for subset in subsets}
+        prefix = tuple(range(size))
+        of_prefix = by_subset.get(prefix) or score_subset(prefix)
+        row = {
+            "model": f"DE-{size}",
+            "kind": "ensemble",
+            "seed": seed,
+            "num_members": size,
+            **cost,
+            **_mean(list(by_subset.values())),
+            **{f"prefix_{name}": value for name, value in of_prefix.items()},
+        }
+        if len(subsets) < math.comb(num_members, size):
+            row["num_subsets"] = len(subsets)
+        rows.append(row)
+    for row in rows:
+        row |= _standing(row["cnll"], rows)
+    return [_plain(row) for row in rows]
+
+
+def student_row(
+    name: str,
+    predictions: Predictions,
+    ensemble_rows: Sequence[Mapping[str, Any]],
+    *,
+    student: str,
+    perturbation: str | None,
+    seed: int,
+    num_params: int,
+    inference_cost: float,
+    train_seconds: float,
+    **extra: Any,
+) -> Row:
+    """Returns the row of a student, its members pooled.
+
+    Args:
+      name: the student's name, the row's `model`.
+      predictions: of the student's S members; from S = 2 on there is diversity.
+      ensemble_rows: its teachers' rows DE-1, ..., DE-M, which `dee` and the share
+        of the gap from DE-1 to DE-M that the student closes refer to: `gap_closed`
+        on the mean over subsets, `gap_closed_prefix` on the first members. The
+        share is not clipped: below 0 is worse than DE-1, above 1 better than DE-M
+        (where, as it should be, DE-M is better than DE-1). It is absent where
+        M = 1 or there is no gap.
+      student: kind of student, such as "single" or "batch_ensemble".
+      perturbation: name of the perturbation, or None.
+      seed: the run's seed.
+      num_params: parameters of the whole student.
+      inference_cost: in units of one plain network.
+      train_seconds: time to train the student.
+      **extra: further fields; None and NaN are left out.
+
+    Raises:
+      InputError: `ensemble_rows` are not DE-1, ..., DE-M, an extra field has the
+        name of a field of the row, or predictions that `scores` would refuse.
+    """
+    check_shapes(predictions)
+    teachers = sorted(ensemble_rows, key=lambda row: row["num_members"])
+    sizes = [row["num_members"] for row in teachers]
+    if not sizes or sizes != list(range(1, len(sizes) + 1)):
+        raise InputError(
+            f"ensemble_rows must hold each of DE-1, ..., DE-M once, got sizes {sizes}"
+        )
+    num_members = len(predictions.test_probs)
+    row = {
+        "model": name,
+        "kind": "student",
+        "student": student,
+        "perturbation": perturbation,
+        "seed": seed,
+        "num_members": num_members,
+        "num_params": num_params,
+        "inference_cost": inference_cost,
+        "train_seconds": train_seconds,
+        **_subset_scorer(predictions)(tuple(range(num_members))),
+    }
+    row |= _standing(row["cnll"], teachers)
+    row |= _gap_closed("gap_closed_prefix", row["cnll"], teachers, "prefix_cnll")
+    if taken := row.keys() & extra.keys():
+        raise InputError(f"fields of the row itself cannot be extra: {sorted(taken)}")
+    return _plain(row | extra)
+
+
+def _subsets(num_members: int, size: int, limit: int, seed: int) -> list[Subset]:
+    """All subsets of a size in lexicographic order, or `limit` of them at random."""
+    if math.comb(num_members, size) <= limit:
+        return list(itertools.combinations(range(num_members), size))
+    rng = np.random.default_rng([seed, size])
+    drawn: set[Subset] = set()
+    while len(drawn) < limit:
+        drawn.add(tuple(sorted(rng.permutation(num_members)[:size].tolist())))
+    return sorted(drawn)
+
+
+def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
+    """Returns a function from a subset of members to its scores and diversity.
+
+    What subsets have in common is computed once: sums over their first members,
+    divergences of pairs (the mean over pairs is the mean of the pairs' means) and
+    entropies of members.
+    """
+    pool_validation = _pooler(predictions.validation_probs)
+    pool_test = _pooler(predictions.test_probs)
+    entropies = [
+        metrics.predictive_entropy(member.astype(np.float64)).mean()
+        for member in predictions.test_probs
+    ]
+    pairs = {
+        pair: _pair_diversity(predictions.test_probs[list(pair)].astype(np.float64))
+        for pair in itertools.combinations(range(len(entropies)), 2)
+    }
+
+    def score(subset: Subset) -> Row:
+        test_probs = pool_test(subset)
+        row = scores(
+            pool_validation(subset),
+            predictions.validation_labels,
+            test_probs,
+            predictions.test_labels,
+        )
+        if len(subset) >= 2:
+            of_pairs = [pairs[pair] for pair in itertools.combinations(subset, 2)]
+            row["pairwise_kl"], row["disagreement_rate"] = np.mean(of_pairs, axis=0)
+            entropy = metrics.predictive_entropy(test_probs).mean()
+            of_members = np.mean([entropies[member] for member in subset])
+            row["mutual_information"] = entropy - of_members
+        return row
+
+    return score
+
+
+def _pair_diversity(probs: np.ndarray) -> tuple[float, float]:
+    """Divergence and disagreement rate of two members [2, N, K]."""
+    disagreement = metrics.disagreement_rate(probs)
+    return metrics.pairwise_kl(probs).mean(), disagreement.mean()
+
+
+def _pooler(probs: np.ndarray) -> Callable[[Subset], np.ndarray]:
+    """Returns a function from a subset of members to its mean, float64 [N, K].
+
+    Subsets asked for in lexicographic order share the sums of their first members.
+    """
+
+    @functools.lru_cache(maxsize=len(probs) + 1)
+    def total(subset: Subset) -> np.ndarray:
+        last = probs[subset[-1]].astype(np.float64)
+        return total(subset[:-1]) + last if len(subset) > 1 else last
+
+    return lambda subset: total(subset) / len(subset)
+
+
+def _mean(rows: Sequence[Row]) -> Row:
+    """Mean of each field; a flag is set where any row has it."""
+    mean = {
+        name: np.mean([row[name] for row in rows])
+        for name in rows[0]
+        if name != "temperature_at_bound"
+    }
+    if any("temperature_at_bound" in row for row in rows):
+        mean["temperature_at_bound"] = True
+    return mean
+
+
+def _standing(cnll: float, rows: Sequence[Mapping[str, Any]]) -> Row:
+    """Where a calibrated NLL stands among DE-1, ..., DE-M: `dee`, `gap_closed`."""
+    ensemble_cnlls = [row["cnll"] for row in rows]
+    return {
+        "dee": metrics.deep_ensemble_equivalent(cnll, ensemble_cnlls),
+        **_gap_closed("gap_closed", cnll, rows, "cnll"),
+    }
+
+
+def _gap_closed(
+    name: str, cnll: float, rows: Sequence[Mapping[str, Any]], basis: str
+) -> Row:
+    """Share of the gap from DE-1 to DE-M under `name`; nothing without a gap."""
+    gap = rows[0][basis] - rows[-1][basis]
+    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > _MIN_GAP else {}
+
+
+def _plain(row: Mapping[str, Any]) -> Row:
+    """Plain Python values, without those that are None or NaN."""
+    values = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in row.items()
+    }
+    return {
+        name: value
+        for name, value in values.items()
+        if not (value is None or value != value)
+    }

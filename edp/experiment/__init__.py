@@ -1,0 +1,1 @@
+"""Makes a configuration into trained networks."""

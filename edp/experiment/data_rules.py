@@ -1,0 +1,95 @@
+"""What the `data` section may say, each setting alone and with the others."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edp.data import HOLD_OUT, RESIZES, SOURCES
+from edp.experiment.rules import (
+    ANYTHING,
+    BOOL,
+    COUNT,
+    FINITE,
+    IMAGE_SHAPE,
+    INDEX,
+    POSITIVE,
+    TEXT,
+    Rule,
+    are_names,
+    one_of,
+    optional,
+)
+
+# Of a source, the setting that says which set it is.
+_NAMED_BY = {"tfds": "name", "folder": "path", "npz": "path"}
+
+
+def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rule of every setting; some depend on others of the section."""
+    image_shape = data.get("image_shape")
+    return {
+        "source": one_of(*SOURCES),
+        **dict.fromkeys(("name", "data_dir", "path"), optional(TEXT)),
+        **dict.fromkeys(("train_split", "test_split"), TEXT),
+        "validation": one_of(*HOLD_OUT),
+        "image_shape": IMAGE_SHAPE,
+        "num_classes": COUNT,
+        **dict.fromkeys(
+            ("train_size", "validation_size", "test_size"), optional(COUNT)
+        ),
+        "stream": BOOL,
+        "num_workers": INDEX,
+        "resize": one_of(*RESIZES),
+        "downsample": COUNT,
+        "crop_padding": INDEX,
+        "flip": BOOL,
+        "mean": _per_channel(FINITE, image_shape),
+        "std": _per_channel(POSITIVE, image_shape),
+    }
+
+
+def faults(data: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong between settings that are each what they may be."""
+    source, stream, factor = data["source"], data["stream"], data["downsample"]
+    key = _NAMED_BY.get(source)
+    if key and data[key] is None:
+        yield f"data.{key}=None must be given for data.source={source!r}"
+    if stream and not SOURCES[source].streams:
+        streamed = [repr(name) for name, entry in SOURCES.items() if entry.streams]
+        yield (
+            f"data.stream=True must be False for data.source={source!r}; only "
+            f"{' and '.join(streamed)} are streamed"
+        )
+    if data["resize"] != "none" and not stream:
+        yield f"data.resize={data['resize']!r} must be none unless data.stream=True"
+    height, width, channels = data["image_shape"]
+    if factor > 1 and stream:
+        yield f"data.downsample={factor} must be 1 for data.stream=True"
+    if height % factor or width % factor:
+        yield (
+            f"data.downsample={factor} must divide height and width of "
+            f"data.image_shape={tuple(data['image_shape'])}"
+        )
+    if SOURCES[source].streams and channels not in (1, 3):
+        yield (
+            f"data.image_shape={tuple(data['image_shape'])} must have 1 or 3 channels "
+            f"for data.source={source!r}"
+        )
+
+
+def unseen_sets(data: Mapping[str, Any]) -> Rule:
+    """The run's own set is not one that the networks never saw."""
+    source = data.get("source")
+    key = _NAMED_BY.get(source)
+    own = source if key is None else data.get(key)
+    return Rule(
+        f"distinct names of sets, none of them {own!r}, which is the run's own, or ()",
+        lambda v: are_names(v) and own not in v,
+    )
+
+
+def _per_channel(rule: Rule, image_shape: Any) -> Rule:
+    if not IMAGE_SHAPE(image_shape):
+        return ANYTHING
+    counts = sorted({1, image_shape[-1]})
+    words = f"{' or '.join(map(str, counts))} value(s), each {rule.words}"
+    return Rule(words, lambda v: len(v) in counts and all(map(rule, v)))

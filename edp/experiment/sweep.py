@@ -1,0 +1,210 @@
+"""Sweeps: the runs that seeds and a grid of settings ask for, and what they share."""
+
+import copy
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from edp.errors import InputError
+from edp.experiment import settings, validate
+from edp.experiment.rules import SEED
+
+# Longer names of directories are cut and told apart by a digest.
+_LONGEST_NAME = 80
+# What a sweep decides itself.
+_OWN = {"seed": "give --seeds", "teachers_workdir": "give it as --config."}
+
+
+class Setting(NamedTuple):
+    """One place of the grid.
+
+    Attributes:
+      name: of its directory, such as `step_size=0.002`; "" where there is no grid.
+      values: by dotted key, the text that it is set to.
+    """
+
+    name: str
+    values: dict[str, str]
+
+    @property
+    def flags(self) -> list[str]:
+        """What sets the values on a command line."""
+        return [f"--config.{key}={text}" for key, text in self.values.items()]
+
+
+class Point(NamedTuple):
+    """One run of a sweep.
+
+    Attributes:
+      setting: its place in the grid.
+      seed: of the run.
+      config: with both.
+      directory: of the run, below the sweep's.
+      teachers: the directory of its teachers, below the sweep's; of all points whose
+        teachers depend on the same. None: those of `teachers_workdir`.
+    """
+
+    setting: Setting
+    seed: int
+    config: ml_collections.ConfigDict
+    directory: str
+    teachers: str | None
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Reads seeds: `0:3` is 0, 1, 2; `0,4` these two; `0:2,7` both forms.
+
+    Raises:
+      InputError: none, one twice, or what is no seed.
+    """
+    try:
+        seeds = [seed for part in text.split(",") for seed in _range(part)]
+    except ValueError:
+        seeds = []
+    if not seeds or not all(map(SEED, seeds)) or len(set(seeds)) < len(seeds):
+        raise InputError(
+            f"--seeds={text!r} must be START:END (without the end) or distinct seeds "
+            "joined by commas, such as 0:3 or 0,1,2"
+        )
+    return seeds
+
+
+def _range(part: str) -> Sequence[int]:
+    start, colon, end = part.partition(":")
+    return range(int(start), int(end)) if colon else [int(start)]
+
+
+def parse_grid(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Reads `KEY=VALUE,VALUE,...` of each key; commas in brackets do not separate.
+
+    Raises:
+      InputError: a text that is not of this form, or a key given twice.
+    """
+    grid: dict[str, list[str]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        # Not inside of brackets: the nearest one that follows does not close.
+        found = [v.strip() for v in re.split(r",(?![^(\[]*[)\]])", values)]
+        if not key or not equals or not all(found):
+            raise InputError(f"--grid={text!r} must be KEY=VALUE,VALUE,...")
+        if key in grid:
+            raise InputError(f"--grid={text!r}: {key} is given twice")
+        grid[key] = found
+    return grid
+
+
+def points(
+    config: ml_collections.ConfigDict,
+    seeds: Sequence[int],
+    grid: Mapping[str, Sequence[str]],
+) -> list[Point]:
+    """Returns the runs, all settings under the first seed, then under the next.
+
+    Args:
+      config: what the grid changes; one that `settings.check` accepts.
+      seeds: of `parse_seeds`.
+      grid: of `parse_grid`; settings are the product of its values, in order.
+
+    Raises:
+      InputError: a key that does not exist or that a sweep decides itself, a value
+        that does not fit, or two that are the same; names the key and the value.
+    """
+    _check_keys(config, grid)
+    configs: dict[str, tuple[Setting, ml_collections.ConfigDict]] = {}
+    for texts in itertools.product(*grid.values()):
+        values = dict(zip(grid, texts, strict=True))
+        changed = _override(config, values)
+        setting = Setting(_name(changed, values), values)
+        if setting.name in configs:
+            raise InputError(f"--grid gives {setting.name} twice")
+        configs[setting.name] = setting, changed
+    found = []
+    for seed in seeds:
+        for setting, changed in configs.values():
+            own = copy.deepcopy(changed)
+            own.seed = seed
+            directory = "/".join(filter(None, (setting.name, f"seed{seed}")))
+            found.append(Point(setting, seed, own, directory, _teachers(own)))
+    return found
+
+
+def _teachers(config: ml_collections.ConfigDict) -> str | None:
+    """A name for all that trained teachers depend on."""
+    if config.teachers_workdir is not None:
+        return None
+    record = json.dumps(settings.teacher_dependencies(config), sort_keys=True)
+    return f"teachers/seed{config.seed}-{_digest(record)}"
+
+
+def _check_keys(config: ml_collections.ConfigDict, grid: Mapping[str, Any]) -> None:
+    known = list(_keys(config.to_dict()))
+    for key in grid:
+        if key in _OWN:
+            raise InputError(f"--grid: {key} is not for a grid; {_OWN[key]}")
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]
+            raise InputError(
+                f"--grid: there is no setting {key}; did you mean {nearest}?"
+            )
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _override(
+    config: ml_collections.ConfigDict, values: Mapping[str, str]
+) -> ml_collections.ConfigDict:
+    """A copy with the values, read as the commands read them, and checked."""
+    changed = copy.deepcopy(config)
+    if not values:
+        return changed
+    argv = ["", *Setting("", dict(values)).flags]
+    parsed = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", changed, flag_values=parsed, sys_argv=argv
+        )
+        parsed(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        why = str(error).removeprefix("flag --config.")
+        raise InputError(f"--grid: {why}") from error
+    try:
+        validate.check(changed)
+    except InputError as error:
+        given = ", ".join(f"{key}={text}" for key, text in values.items())
+        raise InputError(f"--grid: {given}: {error}") from error
+    return changed
+
+
+def _name(config: ml_collections.ConfigDict, values: Mapping[str, str]) -> str:
+    """`key=value` of each, the keys as short as tells them apart."""
+    parts = []
+    for key in values:
+        value = config
+        for name in key.split("."):
+            value = value[name]
+        last = key.rpartition(".")[2]
+        alike = [other for other in values if other.rpartition(".")[2] == last]
+        parts.append(f"{last if len(alike) == 1 else key}={value}")
+    name = "+".join(parts)
+    plain = re.sub(r"[^\w.=+-]+", "_", name)
+    if plain == name and len(name) <= _LONGEST_NAME:
+        return name
+    return f"{plain[:_LONGEST_NAME]}-{_digest(name)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -1,0 +1,236 @@
+"""What a configuration says: its values checked, and what each stage depends on."""
+
+import dataclasses
+import difflib
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from edp import models
+from edp.data.corruptions import CORRUPTIONS
+from edp.errors import InputError
+from edp.experiment import data_rules, settings, teacher_kinds
+from edp.experiment.rules import (
+    ANYTHING,
+    BOOL,
+    COUNT,
+    FRACTION,
+    MILESTONES,
+    MOMENTUM,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARES,
+    STEP_SIZES,
+    TEXT,
+    Rule,
+    are_names,
+    one_of,
+    optional,
+    override,
+)
+from edp.experiment.teacher_kinds import KINDS
+from edp.models import MODELS, Classifier
+from edp.perturbations import PERTURBATIONS, QUANTITIES
+from edp.students import STUDENTS, create_student
+
+# The section of the configuration at fault, and what is wrong in words.
+_Fault = tuple[str, str]
+
+
+_PERTURBATION = Rule(
+    f"one of {', '.join(PERTURBATIONS)}, or several joined by +",
+    lambda v: isinstance(v, str) and set(v.split("+")) <= PERTURBATIONS.keys(),
+)
+_CORRUPTIONS = Rule(
+    f'("all",), or distinct names of {", ".join(CORRUPTIONS)}, or ()',
+    lambda v: are_names(v) and (tuple(v) == ("all",) or set(v) <= CORRUPTIONS.keys()),
+)
+_OPTIMIZER = {
+    "batch_size": COUNT,
+    "num_epochs": COUNT,
+    "select": one_of("last", "best"),
+    "schedule": one_of("step_linear", "cosine", "constant"),
+    "learning_rate": POSITIVE,
+    "warmup_epochs": NOT_NEGATIVE,
+    "milestones": MILESTONES,
+    "momentum": MOMENTUM,
+    "nesterov": BOOL,
+    "weight_decay": NOT_NEGATIVE,
+    "accumulate_steps": COUNT,
+    "members_at_once": optional(COUNT),
+}
+_DISTILL = {
+    **_OPTIMIZER,
+    "student": one_of(*STUDENTS),
+    "perturbation": _PERTURBATION,
+    "step_size": NOT_NEGATIVE,
+    "quantity": one_of(*QUANTITIES),
+    "num_steps": COUNT,
+    "step_length": optional(POSITIVE),
+    "random_members": optional(COUNT),
+    "mixup_alpha": POSITIVE,
+    "temperature": POSITIVE,
+    "alpha": FRACTION,
+    "clean_pass": BOOL,
+    "factor_init": one_of("normal", "sign", "ones"),
+    "rank_one_lr_factor": NOT_NEGATIVE,
+    "hydra_single_share": FRACTION,
+    "dirichlet_loss": one_of("mle", "proxy"),
+    "dirichlet_start_temperature": POSITIVE,
+    "dirichlet_annealing": SHARES,
+    "functional_sigma": POSITIVE,
+    "functional_samples": COUNT,
+    "functional_teachers": optional(COUNT),
+    "functional_inference_samples": COUNT,
+}
+_RULES = {
+    "seed": SEED,
+    "dtype": one_of("float32", "bfloat16"),
+    "teachers_workdir": optional(TEXT),
+    "checkpoint_minutes": NOT_NEGATIVE,
+    "checkpoint_steps": optional(COUNT),
+    "nonfinite": one_of("stop", "skip"),
+    "steps_per_dispatch": COUNT,
+    # Not required: of runs there may be no trace of them.
+    "tensorboard": override(BOOL),
+    "wandb_project": override(Rule("a name", lambda v: isinstance(v, str) and v != "")),
+    "mesh": {"member": COUNT, "data": COUNT, "shard_optimizer": BOOL},
+    "teachers": {
+        **_OPTIMIZER,
+        "num_members": COUNT,
+        "bootstrap": BOOL,
+        "kind": one_of(*KINDS),
+        "member_strategy": optional(one_of("vmap", "unroll")),
+    },
+    "evaluation": {
+        "batch_size": COUNT,
+        "max_subsets": COUNT,
+        "diversity_size": COUNT,
+        "gallery_size": COUNT,
+        "step_sizes": STEP_SIZES,
+        "ood_size": COUNT,
+        "corruptions": _CORRUPTIONS,
+        "corruption_size": COUNT,
+    },
+}
+# Names of students that the files of results have for something else.
+_TAKEN = re.compile(r"teachers|train|test|clean|DE-\d+")
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Checks that every setting is there, no other is, and each is in its range.
+
+    What depends on the data or on the hardware is left to what reads those.
+
+    Raises:
+      InputError: naming every setting at fault, its value and what is accepted.
+    """
+    values = config.to_dict()
+    data, students = (
+        section if isinstance(section := values.get(name), Mapping) else {}
+        for name in ("data", "students")
+    )
+    faults = list(_faults_of_names(students))
+    distill = settings.keywords(settings.ALL_METHODS) | _DISTILL
+    overrides = {key: override(rule) for key, rule in distill.items()}
+    rules = {
+        **_RULES,
+        "data": data_rules.rules(data),
+        "model": {
+            **_of_models(),
+            "name": one_of(*MODELS),
+            "remat": override(BOOL),
+            "batchnorm_groups": optional(COUNT),
+            "dropout_rate": override(MOMENTUM),
+        },
+        "evaluation": {
+            **_RULES["evaluation"],
+            "ood_sets": data_rules.unseen_sets(data),
+        },
+        "distill": distill,
+        "students": dict.fromkeys(students, overrides),
+    }
+    faults.extend(_faults(values, rules))
+    messages = [message for _, message in faults]
+    at_fault = {section for section, _ in faults}
+    messages.extend(_faults_between(config, values, at_fault))
+    if messages:
+        raise InputError("; ".join(messages))
+
+
+def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
+    if not students:
+        yield "students", "students is empty; accepted: a section for at least one"
+    for name in students:
+        if not re.fullmatch(r"[\w-]+", name) or _TAKEN.fullmatch(name):
+            yield (
+                "students",
+                f"students.{name}: a name is of letters, digits, _ and -, and not "
+                "teachers, train, test, clean or DE-1",
+            )
+
+
+def _faults_between(
+    config: ml_collections.ConfigDict, values: Mapping[str, Any], at_fault: set[str]
+) -> Iterator[str]:
+    """Of sections in which each setting is right by itself, what is wrong together."""
+    if "data" not in at_fault:
+        yield from data_rules.faults(values["data"])
+    build_model = functools.partial(
+        models.create_model, config.get("model"), num_classes=2, mean=(0,), std=(1,)
+    )
+    if "model" not in at_fault:
+        try:
+            build_model()
+        except InputError as error:
+            yield f"model.{error}"
+            at_fault = {*at_fault, "model"}
+    if at_fault & {"model", "teachers"} or config.get("teachers_workdir") is not None:
+        return  # teachers elsewhere may be of other numbers
+    yield from teacher_kinds.of(values["teachers"]).faults(values)
+    for name in () if at_fault & {"distill", "students"} else config.students:
+        try:
+            create_student(
+                settings.student_settings(config, name),
+                build_model,
+                num_members=config.teachers.num_members,
+                training_steps=1,
+            )
+        except InputError as error:
+            yield f"students.{name}.{error}"
+
+
+def _faults(
+    values: Mapping[str, Any], rules: Mapping[str, Any], path: tuple[str, ...] = ()
+) -> Iterator[_Fault]:
+    """What is wrong with each setting by itself; `path` leads to the section."""
+    prefix = "".join(f"{name}." for name in path)
+    for key in values:
+        if key not in rules:
+            nearest = difflib.get_close_matches(key, rules, n=1, cutoff=0)[0]
+            message = f"{prefix}{key} is no setting; did you mean {prefix}{nearest}?"
+            yield (*path, key)[0], message
+    for key, rule in rules.items():
+        value, section = values.get(key), (*path, key)[0]
+        if isinstance(rule, Mapping):
+            if isinstance(value, Mapping):
+                yield from _faults(value, rule, (*path, key))
+            else:
+                yield section, f"{prefix}{key}={value!r} must be a section of settings"
+        elif key not in values:
+            if rule.required:
+                what = f"it must be {rule.words or 'given'}"
+                yield section, f"{prefix}{key} is missing; {what}"
+        elif not rule(value):
+            yield section, f"{prefix}{key}={value!r} must be {rule.words}"
+
+
+def _of_models() -> dict[str, Rule]:
+    """The settings of all models, which check them."""
+    names = {field.name for m in MODELS.values() for field in dataclasses.fields(m)}
+    common = {field.name for field in dataclasses.fields(Classifier)}
+    return dict.fromkeys(names - common, override(ANYTHING))

@@ -1,0 +1,190 @@
+"""A student, or the ensemble, as one program that needs nothing of this project."""
+
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from edp import __version__, data
+from edp.errors import InputError
+from edp.export import loader, onnx_export
+from edp.models import native
+from edp.runtime import storage
+
+FORMAT = 1
+PLATFORMS = ("cpu", "cuda", "tpu")
+PROBS = "probs"
+
+_EPSILON = 1e-12  # As in metrics.apply_temperature.
+_MEANINGS = {
+    PROBS: "class probabilities: the members' mean at the temperature given here",
+    "max_probability": "1 - the largest probability, without the temperature",
+    "predictive_entropy": "entropy of the probabilities, without the temperature, in "
+    "nats: all uncertainty",
+    "expected_entropy": "the part of the entropy that is the data's",
+    "mutual_information": "the part of the entropy that members disagree about",
+    "pairwise_kl": "mean divergence of two members, in nats",
+}
+
+# (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
+ProbsFn = Callable[[Any, jax.Array], jax.Array]
+# (variables, x) -> {name: scores [B]}.
+UncertaintyFn = Callable[[Any, jax.Array], dict[str, jax.Array]]
+# images uint8 [B, H, W, C] -> {name: [B, ...]}.
+_Program = Callable[[jax.Array], dict[str, jax.Array]]
+
+
+def write_artifact(
+    program: _Program,
+    image_shape: Sequence[int],
+    directory: pathlib.Path,
+    *,
+    classes: Sequence[str],
+    details: Mapping[str, Any] | None = None,
+    onnx: bool = False,
+) -> bool:
+    """Writes a program as an artifact, whole or not at all.
+
+    It is a directory of the program (`model.jax`, StableHLO as `jax.export` writes
+    it, with the weights inside), `metadata.json`, and `load.py`, which loads the two.
+
+    Args:
+      program: of `create_program`.
+      image_shape: (H, W, C).
+      directory: where the artifact shall be.
+      classes: their K names.
+      details: what else the metadata shall have, as JSON takes it. `preparation`
+        there tells how image files become inputs; if not given, all of an image is
+        resized.
+      onnx: whether to add the same program as `model.onnx`.
+
+    Returns:
+      Whether it was written; if not, the same is there already.
+
+    Raises:
+      InputError: if anything else is at `directory`, for other than K names, or for
+        `onnx` that cannot be made.
+    """
+    storage.check_writable(directory, "out")
+    outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
+    if len(classes) != outputs[PROBS].shape[-1]:
+        raise InputError(
+            f"classes has {len(classes)} names; accepted: "
+            f"{outputs[PROBS].shape[-1]}, as many as the program has probabilities"
+        )
+    metadata = _metadata(image_shape, outputs, classes) | dict(details or {})
+    metadata["onnx"] = onnx
+    if directory.exists() and any(directory.iterdir()):
+        path = directory / "metadata.json"
+        if path.exists() and storage.read_json(path) == metadata:
+            return False
+        raise InputError(
+            f"out={str(directory)!r} holds something else already; accepted: a "
+            "directory that is empty or not there yet"
+        )
+    files = {
+        "model.jax": serialize(program, image_shape),
+        "metadata.json": json.dumps(metadata, indent=2, allow_nan=False).encode(),
+        "load.py": pathlib.Path(loader.__file__).read_bytes(),
+    }
+    if onnx:
+        names = list(metadata["outputs"])
+        files["model.onnx"] = onnx_export.convert(program, image_shape, names)
+    _write_directory(directory, files)
+    return True
+
+
+def create_program(
+    probs_fn: ProbsFn, scores_fn: UncertaintyFn, variables: Any, temperature: float
+) -> _Program:
+    """The function to export.
+
+    Args:
+      probs_fn: (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
+      scores_fn: (variables, x) -> scores of uncertainty {name: [B]}.
+      variables: of the predictor; they become constants.
+      temperature: T.
+
+    Returns:
+      images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
+      members' mean p, and the scores, all float32.
+    """
+    constants = jax.tree.map(np.asarray, variables)
+
+    def program(images):
+        x = data.to_float(images)
+        mean = probs_fn(constants, x).astype(jnp.float32).mean(axis=0)
+        probs = jax.nn.softmax(jnp.log(mean + _EPSILON) / temperature, axis=-1)
+        return {PROBS: probs, **scores_fn(constants, x)}
+
+    return program
+
+
+def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
+    """A function of uint8 images [B, H, W, C], any B, as `jax.export` keeps it.
+
+    Raises:
+      InputError: for one that is of batches of some sizes only.
+      Exception: what the program itself raises for a batch of two.
+    """
+    export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
+
+    def export_for(size):
+        with native.disabled():
+            return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
+
+    (any_size,) = jax.export.symbolic_shape("batch")
+    try:
+        exported = export_for(any_size)
+    except Exception as error:  # Whatever a network makes of a size that has no number.
+        export_for(2)  # Raises what is not for want of a number.
+        raise InputError(
+            f"the program cannot take batches of any size: {error}; accepted: "
+            "functions that take the size from x.shape[0], not len(x), and do not "
+            "depend on it otherwise"
+        ) from error
+    return bytes(exported.serialize())
+
+
+def _metadata(
+    image_shape: Sequence[int],
+    outputs: Mapping[str, jax.ShapeDtypeStruct],
+    classes: Sequence[str],
+) -> dict[str, Any]:
+    """What is known of any program."""
+    return {
+        "format": FORMAT,
+        "classes": list(map(str, classes)),
+        "input": {"shape": ["batch", *image_shape], "dtype": "uint8"},
+        # How image files become inputs: see edp/export/classify_files.py.
+        "preparation": {"resize": "whole", "downsample": 1},
+        "outputs": {
+            key: {
+                "shape": ["batch", *output.shape[1:]],
+                "dtype": str(output.dtype),
+                "meaning": _MEANINGS.get(key, ""),
+            }
+            for key, output in sorted(outputs.items(), key=lambda o: o[0] != PROBS)
+        },
+        "platforms": list(PLATFORMS),
+        "versions": {"edp": __version__, "jax": jax.__version__},
+    }
+
+
+def _write_directory(directory: pathlib.Path, files: Mapping[str, bytes]) -> None:
+    directory = directory.absolute()
+    temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
+    try:
+        for name, content in files.items():
+            storage.write_bytes(temporary / name, content)
+        os.replace(temporary, directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

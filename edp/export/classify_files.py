@@ -1,0 +1,168 @@
+"""Image files classified by an exported predictor; nothing of the run is needed."""
+
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from edp import data
+from edp.data import image_reader, sources
+from edp.errors import InputError
+from edp.export import loader
+from edp.runtime import batched, storage, xla
+
+FIELDS = ("file", "class", "probability", "entropy")
+
+# Of the metadata.
+_NEEDED = ("classes", "input", "preparation")
+_RESIZES = {"whole": image_reader.WHOLE, "central_crop": "random_crop"}
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    """The files named, and all images below the folders named, each of these sorted.
+
+    Raises:
+      InputError: if there is none.
+    """
+    found: list[pathlib.Path] = []
+    for path in map(pathlib.Path, paths):
+        found += sorted(_images_below(path)) if path.is_dir() else [path]
+    if not found:
+        raise InputError(
+            f"there are no images in {', '.join(map(str, paths)) or 'nothing'}; "
+            f"accepted: image files, or folders of {', '.join(sources.IMAGE_SUFFIXES)}"
+        )
+    return found
+
+
+def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    for directory, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = pathlib.Path(directory, name)
+            if path.suffix.lower() in sources.IMAGE_SUFFIXES and name[0] != ".":
+                yield path
+
+
+def predict_files(
+    artifact: pathlib.Path,
+    paths: Sequence[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    batch_size: int,
+    skip: Callable[[str], None],
+) -> int:
+    """Writes a CSV of the class of each image.
+
+    Its columns are the `file`, the most probable `class`, the calibrated
+    `probability` of it, and the `entropy` of all classes' in nats. Images are brought
+    to the size of the network's input, greyscale or colour, as those of the run's
+    evaluation were; where these were of just that size, all of an image is squeezed
+    or stretched to it.
+
+    Args:
+      artifact: directory that `export.export` made.
+      paths: image files.
+      out: the CSV; written once all is done.
+      batch_size: images at once, at most.
+      skip: is told of each file that cannot be read, which then has no row.
+
+    Returns:
+      The number of images classified; if it is 0, nothing is written.
+
+    Raises:
+      InputError: for an artifact at fault, or an `out` that is there already.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"out={str(out)!r} is there already; give another file")
+    storage.check_writable(out.parent, "out")
+    call, metadata = _load(artifact)
+    probs_fn = jax.jit(
+        lambda images: call(images)["probs"][None],
+        compiler_options=xla.compiler_options(),
+    )
+    images = _Images(paths, metadata)
+    size = min(batch_size, len(paths))
+    # None: only on a terminal.
+    with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
+
+        def predict(batch):
+            bar.update(min(size, len(paths) - bar.n))
+            return probs_fn(batch)
+
+        (probs,) = batched.predict_in_batches(predict, images, size)
+    for index in sorted(images.faults):
+        skip(images.faults[index])
+    kept = [i for i in range(len(paths)) if i not in images.faults]
+    if kept:
+        classes = metadata["classes"]
+        rows = [(paths[i], *_describe(probs[i], classes)) for i in kept]
+        text = io.StringIO()
+        csv.writer(text).writerows([FIELDS, *rows])
+        storage.write_text(out, text.getvalue())
+    return len(kept)
+
+
+def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
+    try:
+        call, metadata = loader.load(artifact)
+        missing = [key for key in _NEEDED if key not in metadata]
+        if missing:
+            raise InputError(f"metadata.json does not have {', '.join(missing)}")
+        return call, metadata
+    except Exception as error:  # A damaged program can fail in any layer.
+        raise InputError(
+            f"artifact={str(artifact)!r} cannot be loaded: {error}; accepted: a "
+            "directory that launch.export made"
+        ) from error
+
+
+def _describe(probs: np.ndarray, classes: Sequence[str]) -> tuple[str, str, str]:
+    p = probs.astype(np.float64)
+    entropy = -(p * np.log(np.maximum(p, np.finfo(p.dtype).tiny))).sum()
+    top = int(p.argmax())
+    return classes[top], f"{p[top]:.6f}", f"{entropy:.6f}"
+
+
+class _Images:
+    """Image files in the place of an array of them; what cannot be read is black.
+
+    Attributes:
+      faults: by index, what is wrong with a file.
+    """
+
+    def __init__(self, paths: Sequence[pathlib.Path], metadata: dict[str, Any]):
+        height, width, channels = metadata["input"]["shape"][1:]
+        preparation = metadata["preparation"]
+        self._factor = preparation["downsample"]
+        self._records = image_reader.Records(
+            sources.Files(list(paths)),
+            np.arange(len(paths)),
+            (height * self._factor, width * self._factor, channels),
+            _RESIZES[preparation["resize"]],
+        )
+        self.faults: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, indices: slice) -> np.ndarray:
+        try:
+            images = self._records[indices]
+        except InputError:
+            each = range(*indices.indices(len(self)))
+            images = np.stack([self._read(index) for index in each])
+        return data.downsample(images, self._factor)
+
+    def _read(self, index: int) -> np.ndarray:
+        try:
+            return self._records[index : index + 1][0]
+        except InputError as error:
+            self.faults[index] = str(error)
+            return np.zeros(self._records.image_shape, np.uint8)

@@ -1,0 +1,65 @@
+"""The report's figure of what comes of perturbations of several step sizes."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+
+from edp.report.figures.axes import label_ends, labelled_axes
+from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
+
+
+class Curve(NamedTuple):
+    """One perturbation: pairs of step size and value, ascending.
+
+    `series` None draws it in the neutral colour; about 20 characters of the name
+    have room.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    series: int | None
+
+
+@matplotlib.rc_context(STYLE)
+def by_step_size(
+    title: str, curves: Sequence[Curve], levels: Mapping[str, float], percent: bool
+) -> str:
+    """Draws a quantity against the step size of each perturbation.
+
+    Args:
+      title: the quantity; also makes the SVG's ids unique on the page.
+      curves: at least one.
+      levels: by name, the quantity on inputs as they are, drawn as level lines.
+      percent: whether to show percentages.
+
+    Returns:
+      An `<svg>` element.
+    """
+    scale = 100 if percent else 1
+    labels = [*levels, *(curve.name for curve in curves)]
+    heading = f"{title}, %" if percent else title
+    figure, axes = labelled_axes(
+        labels, heading, "step size η, in 1/255", (220, 260), whole=True
+    )
+    said, ends = [], []
+    for i, (name, value) in enumerate(levels.items()):
+        colour = (MUTED, INK)[i % 2]
+        axes.axhline(scale * value, color=colour, linewidth=1.2, dashes=(4, 2.5))
+        ends.append((scale * value, colour))
+        said.append(f"{name} {scale * value:.3g}")
+    for curve in curves:
+        steps, values = zip(*curve.points, strict=True)
+        steps, values = [255 * s for s in steps], [scale * v for v in values]
+        colour = INK if curve.series is None else series(curve.series)
+        axes.plot(steps, values, "-o", color=colour, linewidth=1.6, markersize=4)
+        # Where a curve ends before others do, its label is still at the right.
+        ends.append((values[-1], colour))
+        pairs = zip(steps, values, strict=True)
+        said.append(
+            f"{curve.name} {', '.join(f'{v:.3g} at {s:.3g}' for s, v in pairs)}"
+        )
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    label_ends(axes, labels, *zip(*ends, strict=True))
+    return to_svg(figure, f"steps-{title}", f"{title} by step size: {'; '.join(said)}")

@@ -1,0 +1,126 @@
+"""How accuracy and calibrated NLL fall off on corrupted test images."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+import matplotlib
+
+from edp.report.figures.axes import label_ends, labelled_axes
+from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
+from edp.report.files import read_evaluated
+from edp.report.page.markup import Section, absent, figure, paragraph, shorten
+from edp.report.page.table import Column, html_table
+from edp.report.rows import Row, is_plain, number, series_by_student
+
+_SEVERITIES = range(1, 6)
+_PANELS = (("accuracy", "accuracy, %", 100), ("cnll", "calibrated NLL", 1))
+_COLUMNS = (
+    Column("model", "model", "model"),
+    Column("accuracy clean", "acc % clean", "", 100, 2, 1),
+    Column("accuracy", "corrupted", "", 100, 2, 1),
+    Column("nll clean", "NLL clean", "", 1, 4, -1),
+    Column("nll", "corrupted", "", 1, 4, -1),
+    Column("cnll clean", "cNLL clean", "", 1, 4, -1),
+    Column("cnll", "corrupted", "", 1, 4, -1),
+    Column("ece clean", "ECE % clean", "", 100, 2, -1),
+    Column("ece", "corrupted", "", 100, 2, -1),
+)
+
+
+class Line(NamedTuple):
+    """One model: pairs of severity and value, ascending, and how it is drawn.
+
+    About 20 characters of the name have room.
+    """
+
+    name: str
+    points: Sequence[tuple[int, float]]
+    colour: str
+    dashed: bool
+
+
+def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
+    """Curves over the severity and a table of means, from `corruptions.json`."""
+    entries, protocol, why = read_evaluated(path)
+    if why:
+        return Section(absent(f"Corrupted images are left out: {why}."))
+    models: dict[str, dict[int, Row]] = {}
+    for entry in entries:
+        severity, corruption = number(entry, "severity"), entry.get("corruption")
+        if corruption == "none":
+            severity = 0
+        if corruption == "none" or (corruption == "mean" and severity in _SEVERITIES):
+            models.setdefault(str(entry.get("model")), {})[int(severity)] = entry
+    if not models:
+        return Section(paragraph("No corruptions were asked for.", "note"))
+    colours = series_by_student(rows)
+    plain = {str(row["model"]) for row in rows if is_plain(row)}
+    figures = {}
+    for key, title, scale in _PANELS:
+        lines = []
+        for name, by_severity in models.items():
+            values = {s: number(entry, key) for s, entry in by_severity.items()}
+            points = sorted((s, scale * v) for s, v in values.items() if v is not None)
+            colour = MUTED if name == "DE-1" else INK
+            colour = series(colours[name]) if name in colours else colour
+            if points:
+                lines.append(Line(shorten(name, 20), points, colour, name in plain))
+        if lines:
+            figures[f"corruptions_{key}"] = severity_figure(title, lines)
+    means = [_means(name, found, name in colours) for name, found in models.items()]
+    panels = "".join(f'<div class="panel">{svg}</div>' for svg in figures.values())
+    html = figure(
+        "The mean over the corruptions of each severity; severity 0 is the images as "
+        "they are. The heavy line is the whole ensemble, the grey one a single "
+        "network; a student's is dashed if it was distilled on the inputs as they "
+        "are. In the table, the mean over all corruptions and severities stands "
+        "beside the images as they are. Bold: the best student.",
+        f'<div class="panels large">{panels}</div>'
+        + html_table(means, _COLUMNS)
+        + paragraph(protocol, "note"),
+    )
+    return Section(html, figures)
+
+
+def _means(name: str, by_severity: Mapping[int, Row], is_student: bool) -> Row:
+    """A row of the table."""
+    row = {"model": name, "kind": "student" if is_student else ""}
+    for key in ("accuracy", "nll", "cnll", "ece"):
+        row[f"{key} clean"] = number(by_severity.get(0, {}), key)
+        values = [number(by_severity.get(s, {}), key) for s in _SEVERITIES]
+        row[key] = None if None in values else fmean(values)
+    return row
+
+
+@matplotlib.rc_context(STYLE)
+def severity_figure(title: str, lines: Sequence[Line]) -> str:
+    """Draws a quantity against the severity of corruptions.
+
+    Args:
+      title: the quantity; also makes the SVG's ids unique on the page.
+      lines: at least one.
+
+    Returns:
+      An `<svg>` element.
+    """
+    labels = [f"{line.points[-1][1]:.3g} {line.name}" for line in lines]
+    drawing, axes = labelled_axes(labels, title, "severity", (200, 280), whole=True)
+    for line in lines:
+        style = (0, (4, 2.5)) if line.dashed else "-"
+        axes.plot(
+            *zip(*line.points, strict=True), marker="o", markersize=3.5,
+            color=line.colour, linestyle=style,
+            linewidth=2.2 if line.colour == INK else 1.6,
+        )  # fmt: skip
+    axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
+    ends = [line.points[-1][1] for line in lines]
+    label_ends(axes, labels, ends, [line.colour for line in lines])
+    said = (
+        f"{line.name} {', '.join(f'{v:.3g} at {s}' for s, v in line.points)}"
+        for line in lines
+    )
+    return to_svg(
+        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(said)}"
+    )

@@ -1,0 +1,107 @@
+"""The gallery: inputs, how each perturbation moves them, and what members predict."""
+
+import base64
+import html
+import io
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from edp.report.files import load_arrays, read
+from edp.report.page.markup import absent, figure, paragraph
+
+_GALLERY_BYTES = 1_400_000
+
+
+def gallery_section(path: pathlib.Path) -> str:
+    """HTML of `gallery.npz`; as many examples as a page has room for."""
+    keys = ("names", "images", "probs", "labels", "class_names")
+    arrays, why = read(path, load_arrays(*keys))
+    if arrays is None:
+        return absent(f"The gallery of perturbed inputs is left out: {why}.")
+    names, images, probs, labels, class_names = arrays
+    names, class_names = [str(n) for n in names], [str(c) for c in class_names]
+    changes = images[1:] - images[:1]
+    gain = _gain(changes)
+    rows, size = [], 0
+    for i, label in enumerate(labels):
+        views = []
+        for p, name in enumerate(names):
+            pictures = [images[p, i]]
+            if p:
+                pictures.append(0.5 + gain * changes[p - 1, i])
+            uris = [image_uri(picture) for picture in pictures]
+            views.append(_view(name, uris, probs[p, :, i], int(label), class_names))
+        said = html.escape(class_names[label])
+        row = (
+            f'<div class="example"><h3>Example {i + 1}: {said}</h3>'
+            f'<div class="views">{"".join(views)}</div></div>'
+        )
+        size += len(row)
+        if rows and size > _GALLERY_BYTES:
+            break
+        rows.append(row)
+    left = ""
+    if len(rows) < len(labels):
+        left = paragraph(f"The first {len(rows)} of {len(labels)} examples.", "note")
+    return figure(
+        "Inputs as they are and under each perturbation; on the right of a perturbed "
+        f"image the change, {gain:g} times amplified around grey. Under it, "
+        "the members' predicted classes with their probabilities, bold and green where "
+        "that is the label and orange where not. Look for images that seem unchanged "
+        "on which the members no longer agree.",
+        "".join(rows) + left,
+    )
+
+
+def image_uri(image: np.ndarray, limit: int = 64) -> str:
+    """Encodes one image as a PNG data URI.
+
+    Args:
+      image: float [H, W, C] in [0, 1] (clipped); one channel is grey, of more
+        than three the first three are shown.
+      limit: images with a longer side than this are scaled down to it.
+    """
+    channels = 3 if image.shape[-1] >= 3 else 1
+    pixels = np.rint(np.clip(image[..., :channels], 0, 1) * 255).astype(np.uint8)
+    picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    picture.thumbnail((limit, limit), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def _view(
+    name: str, uris: list[str], probs: np.ndarray, label: int, class_names: list[str]
+) -> str:
+    """One image, its change, and the members' predictions `probs` [M, K]."""
+    said = ["", f"change by {name}"]
+    members, told = [], []
+    for row in probs:
+        top = int(row.argmax())
+        kind = "right" if top == label else "wrong"
+        told.append(f"{class_names[top]} {row[top]:.2f}")
+        members.append(
+            f'<li class="{kind}" style="--p:{100 * row[top]:.0f}%">'
+            f"<span>{html.escape(class_names[top])}</span>"
+            f"<span>{row[top]:.2f}</span></li>"
+        )
+    said[0] = f"{name}; members predict {', '.join(told)}"
+    pictures = "".join(
+        f'<img src="{uri}" alt="{html.escape(text)}">'
+        for uri, text in zip(uris, said, strict=False)
+    )
+    return (
+        f'<div class="view"><h4>{html.escape(name)}</h4>'
+        f'<div class="pair">{pictures}</div><ol>{"".join(members)}</ol></div>'
+    )
+
+
+def _gain(changes: np.ndarray) -> float:
+    """The round number that brings nearly all changes to within half the range."""
+    if not changes.size:
+        return 1.0
+    large = float(np.quantile(np.abs(changes), 0.99))
+    gains = (1, 2, 3, 5, 10, 20, 30, 50, 100)
+    return max((g for g in gains if g * large <= 0.5), default=1)

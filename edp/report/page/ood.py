@@ -1,0 +1,60 @@
+"""Whether uncertainty tells sets that no network saw from the test set."""
+
+import html
+import pathlib
+from collections.abc import Sequence
+
+from edp.report.files import read_evaluated
+from edp.report.page.markup import absent, figure, paragraph, shorten
+from edp.report.page.table import Column, html_table
+from edp.report.rows import Row, number, series_by_student
+
+_TITLES = {
+    "max_probability": "max. probability",
+    "predictive_entropy": "predictive entropy",
+    "mutual_information": "mutual information",
+    "pairwise_kl": "pairwise KL",
+}
+
+
+def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
+    """A table for each set of `ood.json`: AUROC of each model's scores."""
+    entries, protocol, why = read_evaluated(path)
+    if why:
+        return absent(f"Detection of other sets is left out: {why}.")
+    students = series_by_student(rows)
+    sets: dict[str, dict[str, dict]] = {}
+    for entry in entries:
+        if number(entry, "auroc") is None:
+            continue
+        model, kind = str(entry.get("model")), str(entry.get("score"))
+        models = sets.setdefault(str(entry.get("set")), {})
+        named = {"model": model, "kind": "student" if model in students else ""}
+        models.setdefault(model, {"fields": named, "auroc": {}})
+        models[model]["auroc"][kind] = entry["auroc"]
+    if not sets:
+        return paragraph("No set was given to be told from the test set.", "note")
+    tables = []
+    for name, models in sets.items():
+        kinds = dict.fromkeys(kind for m in models.values() for kind in m["auroc"])
+        # A score may have the name of a field.
+        columns = [Column("model", "model", "model")] + [
+            Column(f"auroc {kind}", _title(kind), kind, 100, 2, 1) for kind in kinds
+        ]
+        shown = [
+            m["fields"] | {f"auroc {kind}": v for kind, v in m["auroc"].items()}
+            for m in models.values()
+        ]
+        heading = html.escape(shorten(name, 60))
+        tables.append(f"<h3>{heading}</h3>{html_table(shown, columns)}")
+    return figure(
+        "AUROC in per cent of each score of uncertainty: how often an image of the "
+        "test set is less uncertain than one of the other set. 50 is chance. Mutual "
+        "information and pairwise KL see only what members disagree about; a network "
+        "without members has neither. Bold: the best student.",
+        "".join(tables) + paragraph(protocol, "note"),
+    )
+
+
+def _title(kind: str) -> str:
+    return shorten(_TITLES.get(kind, kind.replace("_", " ")), 32)

@@ -1,0 +1,223 @@
+"""The results table, for the terminal, in Markdown and in HTML."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from edp.report.page.markup import escape_markdown, paragraph, shorten, unbroken
+from edp.report.rows import Row, number
+from edp.report.seeds.number_format import DASH
+
+# Characters of a name that are enough to know it by.
+_NAME = 12
+
+
+class Column(NamedTuple):
+    """One column of the results table.
+
+    Attributes:
+      key: of the row.
+      title: the heading.
+      short: the heading where there is little room.
+      scale: what a number is multiplied by; None for a column of text.
+      digits: decimals shown.
+      better: +1 where higher is better, -1 where lower is, 0 where it is no
+        result.
+      spare: whether a terminal too narrow for all does without it.
+    """
+
+    key: str
+    title: str
+    short: str
+    scale: float | None = None
+    digits: int = 0
+    better: int = 0
+    spare: bool = False
+
+    def text(self, row: Row) -> str:
+        """The cell's text, unescaped; a dash where there is no value."""
+        value = row.get(self.key)
+        if self.scale is None:
+            return DASH if value in (None, "") else " ".join(str(value).split())
+        value = number(row, self.key)
+        return DASH if value is None else f"{self.scale * value:.{self.digits}f}"
+
+
+COLUMNS = (
+    Column("model", "model", "model"),
+    Column("student", "student", "student"),
+    Column("perturbation", "perturbation", "perturb."),
+    Column("accuracy", "acc %", "acc %", 100, 2, 1),
+    Column("nll", "NLL", "NLL", 1, 4, -1),
+    Column("cnll", "cNLL", "cNLL", 1, 4, -1),
+    Column("ece", "ECE %", "ECE %", 100, 2, -1),
+    Column("aurc", "AURC %", "AURC %", 100, 2, -1, spare=True),
+    Column("brier", "Brier", "Brier", 1, 4, -1),
+    Column("dee", "DEE", "DEE", 1, 2, 1),
+    Column("gap_closed", "gap closed %", "gap %", 100, 1, 1),
+    Column("inference_cost", "cost", "cost", 1, 2, 0),
+)
+
+LEGEND = (
+    "DE-m is the mean over the ensembles of m of the members. cNLL is the NLL after "
+    "temperature scaling on the validation set. AURC is the error among the most "
+    "confident inputs, the mean over all shares of them. DEE is the size of the "
+    "ensemble with the same cNLL: 0 is worse than one network, and no more than the "
+    "whole ensemble is ever counted. Gap closed is the share of the way from DE-1 to "
+    "the whole ensemble in cNLL. Cost is in units of one plain network."
+)
+
+
+def format_table(
+    rows: Sequence[Row],
+    style: str = "plain",
+    width: int = 100,
+    columns: Sequence[Column] | None = None,
+) -> str:
+    """Formats a table of results as aligned text, rows in the order given.
+
+    Args:
+      rows: rows of `results.json`.
+      style: 'plain' for a terminal, or 'markdown', where the best student of
+        each column (by the digits shown) is bold if the students differ.
+      width: columns of the terminal; to fit, spare columns are left out, then the
+        longest texts are cut in the middle. Markdown is never cut.
+      columns: None: those of `COLUMNS` that say something.
+
+    Returns:
+      The table's lines, without a newline at the end.
+
+    Raises:
+      ValueError: for another style.
+    """
+    if style not in ("plain", "markdown"):
+        raise ValueError(f"style={style!r}; accepted: 'plain', 'markdown'")
+    columns = _shown(rows) if columns is None else columns
+    cells = [[column.text(row) for column in columns] for row in rows]
+    if style == "plain":
+        return plain_table(columns, cells, width)
+    best = _best(rows, columns)
+    for row, line in zip(rows, cells, strict=True):
+        for i, (column, text) in enumerate(zip(columns, line, strict=True)):
+            line[i] = escape_markdown(text)
+            if row.get("kind") == "student" and text == best.get(column.key):
+                line[i] = f"**{line[i]}**"
+    return markdown_table(columns, cells)
+
+
+def plain_table(columns: Sequence[Column], cells: list[list[str]], width: int) -> str:
+    """A table for a terminal; the longest texts are cut to the width."""
+    heads = [column.short for column in columns]
+    widths = [max(map(len, c)) for c in zip(heads, *cells, strict=True)]
+    words = [i for i, column in enumerate(columns) if column.scale is None]
+    least = [min(w, _NAME) if i in words else w for i, w in enumerate(widths)]
+    kept = [i for i, column in enumerate(columns) if not column.spare]
+    if len(kept) < len(columns) and sum(least) + 2 * (len(least) - 1) > width:
+        cells = [[line[i] for i in kept] for line in cells]
+        return plain_table([columns[i] for i in kept], cells, width)
+    while sum(widths) + 2 * (len(widths) - 1) > width:
+        longest = max(words, key=widths.__getitem__)
+        if widths[longest] <= 5:
+            break
+        widths[longest] -= 1
+    lines = [heads, ["─" * w for w in widths], *cells]
+    return "\n".join(
+        "  ".join(_aligned(columns, line, widths)).rstrip() for line in lines
+    )
+
+
+def markdown_table(columns: Sequence[Column], cells: list[list[str]]) -> str:
+    """A table in Markdown, of cells that are Markdown."""
+    heads = [column.title for column in columns]
+    widths = [max(3, *map(len, c)) for c in zip(heads, *cells, strict=True)]
+    rule = [
+        "-" * w if column.scale is None else "-" * (w - 1) + ":"
+        for column, w in zip(columns, widths, strict=True)
+    ]
+    return "\n".join(
+        f"| {' | '.join(_aligned(columns, line, widths))} |"
+        for line in [heads, rule, *cells]
+    )
+
+
+def _aligned(
+    columns: Sequence[Column], line: Sequence[str], widths: Sequence[int]
+) -> list[str]:
+    """Cells of their columns' widths: texts to the left, numbers to the right."""
+    return [
+        shorten(text, w).ljust(w) if column.scale is None else text.rjust(w)
+        for column, text, w in zip(columns, line, widths, strict=True)
+    ]
+
+
+def table_section(rows: Sequence[Row]) -> str:
+    """The table of results in HTML, with a legend."""
+    return html_table(rows, _shown(rows)) + paragraph(
+        f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
+    )
+
+
+def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """A table in HTML, sortable, with the best student of each column bold.
+
+    Args:
+      rows: students are those whose `kind` says so.
+      columns: the first names the row.
+    """
+    best = _best(rows, columns)
+    heads = "".join(
+        f'<th scope="col" data-better="{c.better}"'
+        f"{'' if c.scale is None else ' class=number'}>"
+        f'<button type="button">{html.escape(unbroken(c.title))}</button></th>'
+        for c in columns
+    )
+    lines = "".join(_html_line(row, columns, best) for row in rows)
+    return (
+        f'<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _html_line(row: Row, columns: Sequence[Column], best: Mapping[str, str]) -> str:
+    is_student = row.get("kind") == "student"
+    cells = []
+    for i, column in enumerate(columns):
+        is_text = column.scale is None
+        text = column.text(row)
+        tag, attributes = ("td", "") if i else ("th", ' scope="row"')
+        attributes += f' title="{html.escape(text)}"' if is_text else ' class="number"'
+        if text != DASH:
+            sortable = text if is_text else repr(row[column.key])
+            attributes += f' data-value="{html.escape(sortable)}"'
+        shown = html.escape(shorten(text, 32))
+        if is_student and text == best.get(column.key):
+            shown = f"<b>{shown}</b>"
+        cells.append(f"<{tag}{attributes}>{shown}</{tag}>")
+    return (
+        f'<tr class="{"student" if is_student else "ensemble"}">{"".join(cells)}</tr>'
+    )
+
+
+def _shown(rows: Sequence[Row]) -> list[Column]:
+    """The columns; `student` only where the students are of several kinds.
+
+    A spare one only where a row has it.
+    """
+    kinds = {row.get("student") for row in rows if row.get("kind") == "student"}
+    return [
+        column
+        for column in COLUMNS
+        if (column.key != "student" or len(kinds) > 1)
+        and (not column.spare or any(column.text(row) != DASH for row in rows))
+    ]
+
+
+def _best(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, str]:
+    """The best text by column, over students, where they differ."""
+    students = [row for row in rows if row.get("kind") == "student"]
+    best = {}
+    for column in columns:
+        texts = {column.text(row) for row in students} - {DASH}
+        if column.better and len(texts) > 1:
+            best[column.key] = max(texts, key=lambda text: column.better * float(text))
+    return best

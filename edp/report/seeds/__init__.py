@@ -1,0 +1,1 @@
+"""Results over seeds and settings, from the files of several runs."""

@@ -1,0 +1,128 @@
+"""What students of several runs differ in, over seeds and over test images."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from edp import metrics
+from edp.errors import InputError
+from edp.evaluation import predictions
+from edp.report.seeds.aggregate import Row, quantity
+from edp.report.seeds.runs import Run
+
+
+class Scored(NamedTuple):
+    """A predictor on the images of one run, its members pooled.
+
+    Attributes:
+      validation_cnll: mean over the validation images, with the temperature that is
+        fitted on them.
+      nll: of each test image with that temperature, float64 [N].
+      correct: whether each test image is predicted rightly, 0.0 or 1.0 [N].
+    """
+
+    validation_cnll: float
+    nll: np.ndarray
+    correct: np.ndarray
+
+
+def score_images(of: predictions.Predictions) -> Scored:
+    """Scores each test image with the temperature of the validation split."""
+    pooled = [
+        probs.mean(0, dtype=np.float64)
+        for probs in (of.validation_probs, of.test_probs)
+    ]
+    temperature, _ = metrics.fit_temperature(pooled[0], of.validation_labels)
+    validation, test = (metrics.apply_temperature(p, temperature) for p in pooled)
+    return Scored(
+        metrics.nll(validation, of.validation_labels),
+        metrics.example_nll(test, of.test_labels),
+        (pooled[1].argmax(-1) == of.test_labels).astype(np.float64),
+    )
+
+
+def score_runs(
+    runs: Sequence[Run], names: Sequence[str]
+) -> dict[str, dict[int, Scored]]:
+    """By student and seed, the scores of its images in the runs that have it.
+
+    Raises:
+      InputError: test labels that are not those of the first run, or predictions
+        that are missing or damaged.
+    """
+    scored: dict[str, dict[int, Scored]] = {name: {} for name in names}
+    first = None
+    for run in runs:
+        for name in run.student_names:
+            path = run.predictions(name)
+            of = predictions.load_predictions(path)
+            first = first or (path, of.test_labels)
+            if not np.array_equal(of.test_labels, first[1]):
+                raise InputError(
+                    f"{path} and {first[0]} have other test labels; accepted: runs "
+                    "whose test images are the same"
+                )
+            scored[name][run.seed] = score_images(of)
+    return scored
+
+
+def compare(
+    scored: Mapping[str, Mapping[int, Scored]],
+    names: Sequence[str],
+    baselines: Sequence[str],
+) -> list[Row]:
+    """Compares each student with each baseline, on the seeds that have both.
+
+    Returns:
+      `comparisons` of `summarize`.
+    """
+    rows, columns = [], []
+    for baseline in baselines:
+        for name in names:
+            ours, theirs = scored[name], scored[baseline]
+            seeds = [seed for seed in ours if seed in theirs]
+            if name == baseline or not seeds:
+                continue
+            row = {"baseline": baseline, "model": name, "seeds": seeds}
+            for metric, field in (("cnll", "nll"), ("accuracy", "correct")):
+                differences = {
+                    s: getattr(ours[s], field) - getattr(theirs[s], field)
+                    for s in seeds
+                }
+                means = {s: float(d.mean()) for s, d in differences.items()}
+                p = metrics.paired_p_value(list(means.values()))
+                row[metric] = quantity(means) | ({} if p is None else {"p": p})
+                columns.append(np.mean(list(differences.values()), axis=0))
+            rows.append(row)
+    if rows:
+        ends = metrics.bootstrap_intervals(np.stack(columns, axis=1)).T.tolist()
+        for row in rows:
+            row["cnll"]["interval"], row["accuracy"]["interval"] = ends[:2]
+            del ends[:2]
+    return rows
+
+
+def validation_cnll(of: Mapping[int, Scored]) -> Row:
+    """The validation cNLL of a student, from its scores by seed."""
+    return quantity({seed: scored.validation_cnll for seed, scored in of.items()})
+
+
+def best_plain(
+    scored: Mapping[str, Mapping[int, Scored]], names: Sequence[str]
+) -> Row | None:
+    """Of the plain students that most runs have, the best by validation cNLL.
+
+    Args:
+      scored: of `score_runs`.
+      names: the plain students.
+
+    Returns:
+      `best_plain` of `summarize`; None where there are no names.
+    """
+    most = max((len(scored[name]) for name in names), default=0)
+    cnll = {n: validation_cnll(scored[n]) for n in names if len(scored[n]) == most}
+    if not cnll:
+        return None
+    best = min(cnll, key=lambda name: cnll[name]["mean"])
+    return {"model": best, "validation_cnll": cnll[best]}

@@ -1,0 +1,191 @@
+"""Finished runs of one configuration under several seeds, from their workdirs."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from edp.errors import InputError
+from edp.experiment import settings
+from edp.runtime import storage
+from edp.runtime.stage import different_settings
+
+Rows = list[dict[str, Any]]
+
+# Of a configuration, what does not say what a run is a run of.
+_MAY_DIFFER = (
+    "seed",
+    "teachers_workdir",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "nonfinite",
+    "steps_per_dispatch",
+    "tensorboard",
+    "wandb_project",
+)
+
+
+class Run(NamedTuple):
+    """What a finished run left behind.
+
+    Attributes:
+      path: its workdir.
+      seed: of its configuration.
+      rows: of `results.json`.
+      diversity: of `analysis.json`, the teachers'; empty where it is not there.
+      students: of `analysis.json`, students beside their teachers.
+      notes: of `analysis.json`, sentences on what it leaves out.
+      ood: rows of `ood.json`; empty where it is not there.
+      corruptions: rows of `corruptions.json`.
+    """
+
+    path: pathlib.Path
+    seed: int
+    rows: Rows
+    diversity: Rows
+    students: Rows
+    notes: list[str]
+    ood: Rows
+    corruptions: Rows
+
+    @property
+    def name(self) -> str:
+        """Of its directory."""
+        return self.path.resolve().name
+
+    @property
+    def student_names(self) -> list[str]:
+        """Those with a row, in order."""
+        rows = [row for row in self.rows if row.get("kind") == "student"]
+        return list(dict.fromkeys(row["model"] for row in rows))
+
+    def predictions(self, student: str) -> pathlib.Path:
+        """The file of a student's predictions."""
+        return self.path / "predictions" / f"{student}.npz"
+
+    def last_epoch(self, stage: str) -> dict[str, Any]:
+        """The last line of a stage's `metrics.jsonl`; {} where it is not there."""
+        path = self.path / stage / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        lines = [line for line in lines if line.strip()]
+        try:
+            return json.loads(lines[-1]) if lines else {}
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON by lines: {error}") from error
+
+
+def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
+    """Reads finished runs that differ in their seeds and in nothing else.
+
+    A student that only some of them have is no difference, nor is where the data
+    lie, whose teachers were used, or how often checkpoints were made.
+
+    Returns:
+      The runs by ascending seed.
+
+    Raises:
+      InputError: no runs, one that is not evaluated, files that are damaged, two of
+        one seed, or settings in which runs differ; names them.
+    """
+    if not workdirs:
+        raise InputError("workdirs is empty; accepted: workdirs of finished runs")
+    found = [storage.as_path(path) for path in workdirs]
+    configs = [_read_config(path) for path in found]
+    by_seed: dict[int, pathlib.Path] = {}
+    for path, config in zip(found, configs, strict=True):
+        seed = config["seed"]
+        if seed in by_seed:
+            raise InputError(
+                f"{by_seed[seed]} and {path} both have seed={seed}; accepted: one run "
+                "of each seed"
+            )
+        by_seed[seed] = path
+    for path, config in zip(found[1:], configs[1:], strict=True):
+        _check_alike(found[0], configs[0], path, config)
+    return [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+
+
+def _read_config(path: pathlib.Path) -> dict[str, Any]:
+    for name in ("config.json", "results.json"):
+        if not (path / name).exists():
+            raise InputError(
+                f"workdirs: there is no {path / name}; accepted: workdirs of runs that "
+                "launch.run or launch.evaluate has finished"
+            )
+    config = storage.read_json(path / "config.json")
+    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
+        raise InputError(f"{path / 'config.json'} is not the configuration of a run")
+    return config
+
+
+def _check_alike(
+    path: pathlib.Path,
+    config: dict[str, Any],
+    other_path: pathlib.Path,
+    other: dict[str, Any],
+) -> None:
+    shared = (config.get("students") or {}).keys() & (other.get("students") or {})
+    differences = different_settings(
+        _comparable(config, shared), _comparable(other, shared)
+    )
+    if differences:
+        said = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
+        raise InputError(
+            f"{path} and {other_path} are runs of different settings "
+            f"({'; '.join(said)}); accepted: runs that differ in their seed alone"
+        )
+
+
+def _comparable(config: dict[str, Any], students: set[str]) -> dict[str, Any]:
+    config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
+    for section, keep in (
+        ("students", lambda name: name in students),
+        ("data", lambda name: name not in settings.WHEREABOUTS),
+    ):
+        values = config.get(section) or {}
+        config[section] = {key: values[key] for key in values if keep(key)}
+    return config
+
+
+def _read_run(path: pathlib.Path, seed: int) -> Run:
+    results = path / "results.json"
+    rows = _rows(storage.read_json(results), results)
+    if not all("model" in row for row in rows):
+        raise InputError(f"{results} has a row that does not name its model")
+    analysis = _read_mapping(path / "analysis.json")
+    return Run(
+        path=path,
+        seed=seed,
+        rows=rows,
+        diversity=_rows(analysis.get("diversity", []), path / "analysis.json"),
+        students=_rows(analysis.get("students", []), path / "analysis.json"),
+        notes=_sentences(analysis.get("notes", []), path / "analysis.json"),
+        **{
+            name: _rows(
+                _read_mapping(path / f"{name}.json").get("rows", []),
+                path / f"{name}.json",
+            )
+            for name in ("ood", "corruptions")
+        },
+    )
+
+
+def _sentences(value: Any, path: pathlib.Path) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise InputError(f"{path} does not hold notes: a list of strings is expected")
+    return value
+
+
+def _read_mapping(path: pathlib.Path) -> dict[str, Any]:
+    """What is in a JSON file that need not be there."""
+    value = storage.read_json(path) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is not a mapping")
+    return value
+
+
+def _rows(value: Any, path: pathlib.Path) -> Rows:
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise InputError(f"{path} does not hold rows")
+    return value

@@ -1,0 +1,181 @@
+"""Several seeds of one configuration in one: means, errors and differences."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edp.errors import InputError
+from edp.report.seeds import comparisons
+from edp.report.seeds.aggregate import Row, is_number, over_seeds
+from edp.report.seeds.runs import Run
+
+_RESULTS = (
+    *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
+    *("dee", "gap_closed", "gap_closed_prefix"),
+    *("train_accuracy", "logged_accuracy", "train_seconds"),
+)
+_FACTS = (
+    *("model", "kind", "student", "perturbation", "num_members", "num_params"),
+    *("inference_cost", "inference_flops", "train_flops"),
+)
+_MIN_GAP = 1e-12  # as in `evaluation`: less is rounding
+DEFAULT_BASELINE = "single_none"
+
+
+def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
+    """Summarises runs over their seeds.
+
+    Args:
+      runs: of `runs.read_runs`.
+      baselines: names of the students that each other student is compared with,
+        beside the best plain one; None: `single_none` where there is one.
+
+    Returns:
+      Plain values for JSON. A quantity over seeds is {"mean", "se" (absent for one
+      seed), "by_seed"}, its standard error with n − 1.
+
+      * `runs`: [{"name", "seed"}]; `notes`: what is to be known of them, sentences.
+      * `models`: DE-1, ..., DE-M and students, with facts, `seeds` and quantities;
+        `gap_closed_of_means` (a number) is the share of the gap that the mean cNLLs
+        give; `train_accuracy` is that of single members in `analysis.json`,
+        `logged_accuracy` the last in `metrics.jsonl`, taken in training.
+      * `best_plain`: the student distilled on inputs as they are whose mean cNLL on
+        the validation images is lowest, {"model", "validation_cnll"}; absent where
+        there is none.
+      * `comparisons`: of each student with each baseline, student less baseline,
+        {"baseline", "model", "seeds", "cnll", "accuracy"}; both quantities also with
+        `p`, of a paired t-test over seeds, absent where there is none, and
+        `interval`, of the paired bootstrap over test images.
+      * `diversity`, `students`, `ood`, `corruptions`: quantities of the rows of those
+        names; empty where no run has them.
+
+    Raises:
+      InputError: a baseline that is no student of these runs, test images that
+        differ between runs, or predictions that are missing or damaged.
+    """
+    names = list(dict.fromkeys(n for run in runs for n in run.student_names))
+    if baselines is None:
+        baselines = [DEFAULT_BASELINE] if DEFAULT_BASELINE in names else []
+    if unknown := [name for name in baselines if name not in names]:
+        raise InputError(
+            f"baseline={','.join(unknown)} is no student of these runs; accepted: "
+            f"{', '.join(names) or 'none, there are no students'}"
+        )
+    facts: dict[str, Row] = {}
+    for row in (row for run in reversed(runs) for row in run.rows):
+        facts[row["model"]] = facts.get(row["model"], {}) | row
+    models = [
+        {k: facts[model["model"]][k] for k in _FACTS if k in facts[model["model"]]}
+        | model
+        for model in over_seeds(
+            {r.seed: _rows_of(r) for r in runs}, ("model",), _RESULTS
+        )
+    ]
+    scored = comparisons.score_runs(runs, names)
+    models = [
+        model | _gap_of_means(model, models) | _validation_cnll(model, scored)
+        for model in models
+    ]
+    best = comparisons.best_plain(scored, [n for n in names if _is_plain(facts[n])])
+    chosen = dict.fromkeys([*baselines, *([best["model"]] if best else [])])
+    result = {
+        "runs": [{"name": run.name, "seed": run.seed} for run in runs],
+        "notes": _notes(runs, models),
+        "models": models,
+        **({"best_plain": best} if best else {}),
+        "comparisons": comparisons.compare(scored, names, list(chosen)),
+    }
+    for name, keys in (
+        ("diversity", ("inputs", "perturbation", "step_size")),
+        ("students", ("model", "inputs", "temperature")),
+        ("ood", ("model", "set", "score")),
+        ("corruptions", ("model", "corruption", "severity")),
+    ):
+        result[name] = over_seeds({r.seed: getattr(r, name) for r in runs}, keys)
+    return result
+
+
+def _rows_of(run: Run) -> list[Row]:
+    """The rows of results, with the accuracy on training images where it is known."""
+    errors = {
+        row.get("model", "DE-1"): row["error"]
+        for row in (*run.diversity, *run.students)
+        if row.get("inputs") == "train" and is_number(row, "error")
+    }
+    rows = []
+    for row in run.rows:
+        name = row["model"]
+        known = {"train_accuracy": 1 - errors[name]} if name in errors else {}
+        is_student = row.get("kind") == "student"
+        if is_student or name == "DE-1":
+            epoch = run.last_epoch(f"students/{name}" if is_student else "teachers")
+            if is_number(epoch, "accuracy"):
+                known["logged_accuracy"] = epoch["accuracy"]
+        rows.append({**row, **known})
+    return rows
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    return row.get("perturbation") in (None, "none")
+
+
+def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
+    """The share of the gap in mean cNLL, over the seeds that the model has."""
+    ensembles = [m for m in models if m.get("kind") == "ensemble" and "cnll" in m]
+    if not ensembles or "cnll" not in model:
+        return {}
+    ensembles.sort(key=lambda m: m["num_members"])
+    seeds = model["cnll"]["by_seed"]
+    ends = [
+        [of["cnll"]["by_seed"].get(seed, math.nan) for seed in seeds]
+        for of in (ensembles[0], ensembles[-1])
+    ]
+    first, last = np.mean(ends, axis=1)
+    if not abs(first - last) > _MIN_GAP:
+        return {}
+    share = (first - model["cnll"]["mean"]) / (first - last)
+    return {"gap_closed_of_means": float(share)}
+
+
+def _validation_cnll(model: Row, scored: Mapping[str, Mapping[int, Any]]) -> Row:
+    """That of a student; `results.json` does not have it."""
+    of = scored.get(model["model"])
+    return {"validation_cnll": comparisons.validation_cnll(of)} if of else {}
+
+
+def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
+    """What the table does not show and a reader must know."""
+    notes = []
+    for model in models:
+        if len(model["seeds"]) < len(runs):
+            seeds = ", ".join(map(str, model["seeds"]))
+            notes.append(
+                f"{model['model']} is in the runs of these seeds only: {seeds}."
+            )
+    teachers: dict[Any, list[int]] = {}
+    for run in runs:
+        of = {row.get("seed") for row in run.rows if row.get("kind") == "ensemble"}
+        teachers.setdefault(tuple(of), []).append(run.seed)
+    if any(len(seeds) > 1 for of, seeds in teachers.items() if of):
+        notes.append(
+            "Some of these runs have the same teachers, so that the errors leave out "
+            "what other teachers would change."
+        )
+    if without := [run.name for run in runs if not run.diversity]:
+        notes.append(f"There is no analysis.json of {', '.join(without)}.")
+    notes += dict.fromkeys(note for run in runs for note in run.notes)
+    bound = {
+        row["model"]
+        for run in runs
+        for row in run.rows
+        if "temperature_at_bound" in row
+    }
+    if bound:
+        notes.append(
+            "In some run the temperature was fitted at the bound of its search range, "
+            "which makes the calibrated values doubtful, for "
+            f"{', '.join(m['model'] for m in models if m['model'] in bound)}."
+        )
+    return notes

@@ -1,0 +1,202 @@
+"""What came of a sweep: its finished runs in one table, from their files alone."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edp.errors import InputError
+from edp.evaluation import predictions
+from edp.experiment import settings
+from edp.experiment.sweep import Point
+from edp.report.seeds import comparisons, runs
+from edp.report.seeds.aggregate import Row, over_seeds
+from edp.report.seeds.comparisons import Scored
+from edp.runtime import storage
+
+_FIELDS = (
+    *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
+    *("dee", "gap_closed", "train_seconds"),
+)
+_FACTS = ("kind", "student", "perturbation", "num_members", "inference_cost")
+_MARK = "finished.json"
+
+
+def is_done(directory: pathlib.Path, point: Point) -> bool:
+    """Whether the run of a point has ended well, with these very settings."""
+    path = directory / point.directory / _MARK
+    return path.exists() and storage.read_json(path) == _record(point)
+
+
+def mark_done(directory: pathlib.Path, point: Point) -> None:
+    """Records that the run of a point has ended well."""
+    storage.write_json(directory / point.directory / _MARK, _record(point))
+
+
+def _record(point: Point) -> dict[str, Any]:
+    return {"config": json.loads(point.config.to_json())}
+
+
+def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any]:
+    """Summarises the runs of a sweep that are done.
+
+    Args:
+      directory: of the sweep.
+      points: of `sweep.points`; their first setting is what others are compared with.
+
+    Returns:
+      Plain values for JSON. A quantity over seeds is as in `summary.summarize`.
+
+      * `settings`: [{"name", "values", "runs": [directories], "seeds"}], those with a
+        run that is done.
+      * `rows`: of DE-1 and the whole ensemble, once for settings that share their
+        teachers (then without `setting`), and of every student: its `setting`,
+        `model`, facts and quantities. Of students also `validation_cnll`; `difference`
+        {"cnll", "accuracy"} to the first setting, paired by seed and test image, as
+        `comparisons` of `summary.summarize`; and `best` (True) in the setting whose
+        mean validation cNLL is lowest for this student.
+      * `best`: the row of the lowest of all, {"setting", "model", "validation_cnll"};
+        absent where settings do not validate on the same images.
+      * `notes`: what is to be known of them, sentences.
+
+    Raises:
+      InputError: no run is done, or files that are missing or damaged.
+    """
+    done = [point for point in points if is_done(directory, point)]
+    if not done:
+        raise InputError(f"workdir={str(directory)!r} holds no finished run of these")
+    by_setting: dict[str, list[Point]] = {point.setting.name: [] for point in points}
+    for point in done:
+        by_setting[point.setting.name].append(point)
+    found = {
+        name: runs.read_runs([directory / p.directory for p in of])
+        for name, of in by_setting.items()
+        if of
+    }
+    rows = _ensembles(by_setting, found)
+    scored = {
+        name: comparisons.score_runs(of, _students(of)) for name, of in found.items()
+    }
+    notes = _missing(points, done)
+    same_tests, same_validation = _same_images(by_setting, found)
+    differences = {}
+    if same_tests:
+        differences = _differences(scored, points[0].setting.name)
+    elif len(found) > 1:
+        notes.append("Settings have other test images: they are not compared.")
+    for name, of in found.items():
+        for row in _means(of, list(scored[name])):
+            student = row["model"]
+            row["validation_cnll"] = comparisons.validation_cnll(scored[name][student])
+            if (name, student) in differences:
+                row["difference"] = differences[name, student]
+            rows.append({"setting": name, **row})
+    result = {
+        "settings": [
+            {
+                "name": name,
+                "values": by_setting[name][0].setting.values,
+                "runs": [p.directory for p in by_setting[name]],
+                "seeds": [p.seed for p in by_setting[name]],
+            }
+            for name in found
+        ],
+        "rows": rows,
+        "notes": notes,
+    }
+    if not same_validation:
+        notes.append("Settings have other validation images: none is marked best.")
+        return result
+    return result | _mark_best(rows)
+
+
+def _students(of: Sequence[runs.Run]) -> list[str]:
+    return list(dict.fromkeys(name for run in of for name in run.student_names))
+
+
+def _means(of: Sequence[runs.Run], names: Sequence[str]) -> list[Row]:
+    """A row of facts and quantities for each of these models."""
+    facts = {row["model"]: row for run in reversed(of) for row in run.rows}
+    means = over_seeds({run.seed: run.rows for run in of}, ("model",), _FIELDS)
+    return [
+        {k: facts[row["model"]][k] for k in _FACTS if k in facts[row["model"]]} | row
+        for row in means
+        if row["model"] in names
+    ]
+
+
+def _ensembles(
+    by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
+) -> list[Row]:
+    """Of one network and of all, for each of the settings that differ in teachers."""
+    teachers = {
+        name: [p.teachers or p.config.teachers_workdir for p in by_setting[name]]
+        for name in found
+    }
+    # With seeds missing from one, what all others have is shared still.
+    most = max(teachers.values(), key=len)
+    shared = all(set(of) <= set(most) for of in teachers.values())
+    rows = []
+    for name in [next(n for n in found if teachers[n] == most)] if shared else found:
+        sizes = [
+            r["num_members"] for r in found[name][0].rows if r["kind"] != "student"
+        ]
+        names = list(dict.fromkeys(("DE-1", f"DE-{max(sizes)}")))
+        where = {} if shared else {"setting": name}
+        rows += [where | row for row in _means(found[name], names)]
+    return rows
+
+
+def _differences(
+    scored: Mapping[str, Mapping[str, Mapping[int, Scored]]], first: str
+) -> dict[tuple[str, str], Row]:
+    """By setting and student, what it differs in from the first setting."""
+    result = {}
+    for student in scored.get(first, ()):
+        of = {name: scores[student] for name, scores in scored.items()}
+        for row in comparisons.compare(of, list(of), [first]):
+            pair = {key: row[key] for key in ("cnll", "accuracy")}
+            result[row["model"], student] = pair
+    return result
+
+
+def _same_images(
+    by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
+) -> tuple[bool, bool]:
+    """Whether all settings have the same test, and the same validation images."""
+    data = [
+        settings.teacher_dependencies(by_setting[n][0].config)["data"] for n in found
+    ]
+    labels = []
+    for of in found.values():
+        first = predictions.load_predictions(of[0].predictions(_students(of)[0]))
+        labels.append(first.test_labels)
+    same_tests = all(np.array_equal(labels[0], other) for other in labels)
+    return same_tests, all(data[0] == other for other in data)
+
+
+def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
+    """Marks each student's best row, of those that have the most seeds."""
+    students = [row for row in rows if row.get("kind") == "student"]
+    most = max(len(row["seeds"]) for row in students)
+    whole = [row for row in students if len(row["seeds"]) == most]
+
+    def validation_cnll(row):
+        return row["validation_cnll"]["mean"]
+
+    for name in dict.fromkeys(row["model"] for row in whole):
+        of = [row for row in whole if row["model"] == name]
+        if len({validation_cnll(row) for row in of}) > 1:
+            min(of, key=validation_cnll)["best"] = True
+    best = min(whole, key=validation_cnll)
+    keys = ("setting", "model", "validation_cnll")
+    return {"best": {key: best[key] for key in keys}}
+
+
+def _missing(points: Sequence[Point], done: Sequence[Point]) -> list[str]:
+    missing = [p.directory for p in points if not any(p is other for other in done)]
+    if not missing:
+        return []
+    return [f"Not done, and so left out: {', '.join(missing)}."]

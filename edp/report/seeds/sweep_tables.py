@@ -1,0 +1,122 @@
+"""The runs of a sweep in one table, with its figure."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edp.report.page.markup import escape_markdown
+from edp.report.page.table import Column, markdown_table, plain_table
+from edp.report.rows import Row
+from edp.report.seeds.number_format import DASH, mean_text, p_text
+from edp.runtime.storage import write_json, write_text
+
+_TEXTS = (Column("setting", "setting", "setting"), Column("model", "model", "model"))
+_RESULTS = (
+    Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4),
+    Column("accuracy", "acc %", "acc %", 100, 2),
+    Column("cnll", "cNLL", "cNLL", 1, 4),
+    Column("nll", "NLL", "NLL", 1, 4, spare=True),
+    Column("ece", "ECE %", "ECE %", 100, 2, spare=True),
+    Column("dee", "DEE", "DEE", 1, 2, spare=True),
+)
+_DIFFERENCES = (
+    Column("cnll", "Δ cNLL", "Δ cNLL", 1, 4),
+    Column("accuracy", "Δ acc %", "Δ acc %", 100, 2, spare=True),
+)
+_P = Column("p", "p", "p", 1, spare=True)
+_SEEDS = Column("seeds", "seeds", "seeds", 1, spare=True)
+_LEGEND = (
+    "Mean ± standard error over seeds (n − 1). cNLL: after temperature scaling on the "
+    "validation set. Bold, ★ on a terminal: of each student, the setting with the "
+    "lowest mean cNLL on the validation images, on which the temperature is fitted "
+    "too; the test columns play no part in it. Δ: this setting less the first, on the "
+    "seeds that have both; p: of a two-sided paired t-test of Δ cNLL over seeds, not "
+    "corrected for the number of rows. DE-m is the mean over the ensembles of m of the "
+    "members."
+)
+
+
+def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]:
+    """Writes `sweep.json`, `sweep.md` and `sweep.svg`.
+
+    Args:
+      result: of `edp.report.seeds.sweep_results.summarize`.
+      directory: made if it is not there.
+
+    Returns:
+      The names of the files written.
+    """
+    # Matplotlib is for the figure only.
+    from edp.report.figures import sweep_figure
+    from edp.report.figures.svg import standalone
+
+    write_text(directory / "sweep.svg", standalone(sweep_figure.draw(result)))
+    write_json(directory / "sweep.json", result)
+    write_text(directory / "sweep.md", format_markdown(result))
+    return ["sweep.svg", "sweep.json", "sweep.md"]
+
+
+def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
+    """The table as aligned text."""
+    columns, cells = _table(result["rows"])
+    for line, row in zip(cells, result["rows"], strict=True):
+        if row.get("best"):
+            line[2] = f"★ {line[2]}"
+    table = plain_table(columns, cells, width)
+    return "\n".join([table, *_said(result)])
+
+
+def format_markdown(result: Mapping[str, Any]) -> str:
+    """The table with its figure."""
+    settings = [s["name"] or "as configured" for s in result["settings"]]
+    seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
+    columns, cells = _table(result["rows"])
+    for line, row in zip(cells, result["rows"], strict=True):
+        line[:] = map(escape_markdown, line)
+        if row.get("best"):
+            line[:3] = [f"**{text}**" for text in line[:3]]
+    facts = [
+        f"Settings: {', '.join(settings)}",
+        f"Seeds: {', '.join(map(str, seeds))}",
+        *_said(result),
+        *result["notes"],
+    ]
+    lines = ["# Sweep", "", *(f"- {escape_markdown(fact)}" for fact in facts), ""]
+    lines += [markdown_table(columns, cells), "", _LEGEND, ""]
+    return "\n".join([*lines, "![cNLL by setting](sweep.svg)", ""])
+
+
+def _said(result: Mapping[str, Any]) -> list[str]:
+    best = result.get("best")
+    if best is None:
+        return []
+    where = f" at {best['setting']}" if best["setting"] else ""
+    cnll = mean_text(best["validation_cnll"], 1, 4)
+    return [f"Best on validation: {best['model']}{where}, cNLL {cnll} there"]
+
+
+def _table(rows: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
+    texts = _TEXTS if any(row.get("setting") for row in rows) else _TEXTS[1:]
+    moved = [row["difference"] for row in rows if "difference" in row]
+    columns = [*texts, *_RESULTS]
+    if moved:
+        columns += [
+            *_DIFFERENCES,
+            *([_P] if any("p" in m["cnll"] for m in moved) else []),
+        ]
+    if len({len(row["seeds"]) for row in rows}) > 1:
+        columns.append(_SEEDS)
+    return columns, [[_cell(row, column) for column in columns] for row in rows]
+
+
+def _cell(row: Row, column: Column) -> str:
+    if column in _TEXTS:
+        return str(row.get(column.key) or DASH)
+    if column is _SEEDS:
+        return str(len(row["seeds"]))
+    difference = row.get("difference", {})
+    if column is _P:
+        return p_text(difference.get("cnll", {}).get("p"))
+    if column in _DIFFERENCES:
+        return mean_text(difference.get(column.key), column.scale, column.digits, "+")
+    return mean_text(row.get(column.key), column.scale, column.digits)

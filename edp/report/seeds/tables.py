@@ -1,0 +1,279 @@
+"""Several seeds of one configuration: tables in Markdown, figures as files."""
+
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from edp.report.page import ranking
+from edp.report.page.markup import escape_markdown
+from edp.report.page.table import Column, markdown_table, plain_table
+from edp.report.rows import CLEAN_INPUTS, Row, inputs_name
+from edp.report.seeds.number_format import DASH, mean_text, p_text
+from edp.runtime.storage import write_json, write_text
+
+_MODEL = Column("model", "model", "model")
+_RESULTS = (
+    _MODEL,
+    Column("accuracy", "acc %", "acc %", 100, 2, 1),
+    Column("nll", "NLL", "NLL", 1, 4, -1),
+    Column("cnll", "cNLL", "cNLL", 1, 4, -1),
+    Column("ece", "ECE %", "ECE %", 100, 2, -1),
+    Column("cece", "cECE %", "cECE %", 100, 2, -1),
+    Column("brier", "Brier", "Brier", 1, 4, -1),
+    Column("aurc", "AURC %", "AURC %", 100, 2, -1),
+    Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4, -1),
+    Column("dee", "DEE", "DEE", 1, 2, 1),
+    Column("gap_closed_of_means", "gap closed %", "gap %", 100, 1, 1),
+    Column("gap_closed", "mean of gaps %", "gaps %", 100, 1, 1),
+    Column("gap_closed_prefix", "by first members %", "first %", 100, 1, 1),
+    Column("train_accuracy", "training acc %", "train %", 100, 2),
+    Column("train_seconds", "training s", "s", 1, 0),
+)
+_ON_TERMINAL = ("model", "accuracy", "cnll", "ece", "dee", "gap_closed_of_means")
+_DIVERSITY = (
+    Column("inputs", "inputs", "inputs"),
+    Column("pairwise_kl", "pairwise KL", "KL", 1, 4),
+    Column("disagreement_rate", "disagreement %", "disagree", 100, 2),
+    Column("variance", "variance, 1e-3", "variance", 1000, 3),
+    Column("error", "mean member error %", "error", 100, 2),
+)
+_MATCHES = {
+    "match_kl": "KL(teachers ‖ student)",
+    "tempered_match_kl": "the same at the temperature of distillation",
+}
+_LEGEND = (
+    "Mean ± standard error over seeds (n − 1). DE-m is the mean over the ensembles of "
+    "m of the members. cNLL, cECE: after temperature scaling on the validation set. "
+    "DEE: the size of the ensemble with the same cNLL; 0 is worse than one network. "
+    "Gap closed: the share of the way from DE-1 to the whole ensemble in cNLL, of the "
+    "mean cNLLs; mean of gaps is the mean of the seeds' own shares, which a small gap "
+    "in one seed can upset; by first members has the first member for DE-1. Training "
+    "accuracy: of single members, on training images. Bold: the best student."
+)
+_LEGEND_OF_COMPARISONS = (
+    "The row's student less the baseline: below 0 is better in cNLL, above 0 in "
+    "accuracy. ± and p, a two-sided paired t-test, are over the seeds ({seeds}) and "
+    "tell what other seeds may give on these test images; of so few seeds p is rough, "
+    "and it is not corrected for the number of rows. Brackets hold 95 % percentile "
+    "intervals of a paired bootstrap over the test images (10,000 resamples of the "
+    "differences, averaged over seeds): what other test images may give of these very "
+    "networks. Neither covers both."
+)
+_LEGEND_OF_DIVERSITY = (
+    "How far the teachers differ on inputs as they are and on training inputs moved "
+    "as for each student (once where several perturb alike), with its step size. "
+    "Mean ± standard error over seeds. In the figure, dashed: the test inputs' level."
+)
+_LEGEND_OF_MATCHES = (
+    "Students beside their teachers, in nats: on training inputs, on those moved as "
+    "the student was taught, and on test inputs. A student near its teachers in "
+    "training and far from them on test inputs was taught what does not generalise; "
+    "one that is far from them even on perturbed inputs did not learn what it was "
+    "taught."
+)
+
+
+def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[str]:
+    """Writes `summary.json`, `summary.md` and its figures.
+
+    Args:
+      summary: of `edp.report.seeds.summary.summarize`.
+      directory: made if it is not there.
+
+    Returns:
+      The names of the files written.
+    """
+    # Matplotlib is for the figures only.
+    from edp.report.figures import seed_figures
+    from edp.report.figures.svg import standalone
+    from edp.report.page import pareto
+
+    svgs = {
+        "cnll": seed_figures.cnll(summary["models"]),
+        "pareto": pareto.pareto_svg(summary["models"]),
+        "argument": seed_figures.argument(summary["diversity"]),
+    }
+    files = {f"{name}.svg": svg for name, svg in svgs.items() if svg}
+    for name, svg in files.items():
+        write_text(directory / name, standalone(svg))
+    write_json(directory / "summary.json", summary)
+    write_text(directory / "summary.md", format_markdown(summary, list(files)))
+    return [*files, "summary.json", "summary.md"]
+
+
+def format_terminal(summary: Mapping[str, Any], width: int = 100) -> str:
+    """The main table in short, as aligned text."""
+    columns = [column for column in _RESULTS if column.key in _ON_TERMINAL]
+    cells = [[_text(c, row) for c in columns] for row in summary["models"]]
+    return plain_table(columns, cells, width)
+
+
+def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
+    """All tables, with the figures of these file names between them.
+
+    What no run has is left out, but for the teachers' diversity: a sentence says so.
+    """
+    runs = ", ".join(f"{run['name']} (seed {run['seed']})" for run in summary["runs"])
+    seeds = len(summary["runs"])
+    lines = [f"# Summary over {seeds} seed{'s' if seeds > 1 else ''}", ""]
+    lines += [f"- {escape_markdown(f'Runs: {runs}')}"]
+    lines += [f"- {escape_markdown(note)}" for note in summary["notes"]]
+    lines += ["", "## Results", "", _table(_RESULTS, summary["models"]), "", _LEGEND]
+    if "cnll.svg" in figures:
+        lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
+    lines += _ranking(summary, "pareto.svg" in figures)
+    lines += _comparisons(summary)
+    lines += ["", "## Where the teachers differ", ""]
+    if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
+        lines += [_table(_DIVERSITY, rows), "", _LEGEND_OF_DIVERSITY]
+    else:
+        lines += ["No run has an analysis.json with diversity in it."]
+    if "argument.svg" in figures:
+        lines += ["", "![Where the teachers differ](argument.svg)"]
+    lines += _matches(summary["students"])
+    lines += _out_of_distribution(summary["ood"])
+    lines += _corruptions(summary["corruptions"])
+    return "\n".join([*lines, ""])
+
+
+def _ranking(summary: Mapping[str, Any], is_drawn: bool) -> list[str]:
+    ranked = ranking.rank(summary["models"], summary["ood"])
+    if not any("rank" in row for row in ranked):
+        return []
+    table = _table(ranking.columns(ranked), ranked)
+    drawn = ["", "![What the cost of a prediction buys](pareto.svg)"] * is_drawn
+    return ["", "## Ranking", "", table, "", ranking.LEGEND, *drawn]
+
+
+def _comparisons(summary: Mapping[str, Any]) -> list[str]:
+    rows = summary["comparisons"]
+    if not rows:
+        return []
+    lines = ["", "## Students compared"]
+    for baseline in dict.fromkeys(row["baseline"] for row in rows):
+        lines += ["", f"### Against {escape_markdown(baseline)}", ""]
+        best = summary.get("best_plain", {})
+        if best.get("model") == baseline:
+            cnll = mean_text(best["validation_cnll"], 1, 4)
+            lines += [
+                f"{escape_markdown(baseline)} is the best plain student, chosen by its "
+                f"mean cNLL on the validation images ({cnll}).",
+                "",
+            ]
+        lines += [_differences([row for row in rows if row["baseline"] == baseline])]
+    counts = [len(row["seeds"]) for row in rows]
+    least, most = min(counts), max(counts)
+    seeds = f"{most}" if least == most else f"{least} to {most}"
+    return [*lines, "", _LEGEND_OF_COMPARISONS.format(seeds=seeds)]
+
+
+def _differences(rows: Sequence[Row]) -> str:
+    columns = [_MODEL]
+    for title in ("cNLL", "acc %"):
+        columns += [
+            Column("", heading, heading, 1)
+            for heading in (f"Δ {title}", "p", "over images")
+        ]
+    cells = []
+    for row in rows:
+        line = [escape_markdown(row["model"])]
+        for metric, scale, digits in (("cnll", 1, 4), ("accuracy", 100, 2)):
+            found = row[metric]
+            low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
+            p = escape_markdown(p_text(found.get("p")))
+            line += [mean_text(found, scale, digits, "+"), p, f"[{low}, {high}]"]
+        cells.append(line)
+    return markdown_table(columns, cells)
+
+
+def _matches(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    alike = all(row.get("match_kl") == row.get("tempered_match_kl") for row in rows)
+    for key, title in _MATCHES.items():
+        if any(key in row for row in rows) and not (alike and key != "match_kl"):
+            table = _pivot(rows, "inputs", ("train", "perturbed", "test"), key, 1, 4)
+            lines += ["", f"### {title}", "", table]
+    if not lines:
+        return []
+    return ["", "## Students beside their teachers", *lines, "", _LEGEND_OF_MATCHES]
+
+
+def _out_of_distribution(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_set = [row for row in rows if row["set"] == name]
+        scores = list(dict.fromkeys(row["score"] for row in of_set))
+        table = _pivot(of_set, "score", scores, "auroc", 100, 2)
+        lines += ["", f"### {escape_markdown(str(name))}", "", table]
+    if not lines:
+        return []
+    legend = (
+        "AUROC in % of telling test images from those of the set by each score of "
+        "uncertainty; 50 is chance. Mean ± standard error over seeds."
+    )
+    return ["", "## Out of distribution", *lines, "", legend]
+
+
+def _corruptions(rows: Sequence[Row]) -> list[str]:
+    rows = [
+        row
+        for row in rows
+        if row["corruption"] == "mean"
+        or (row["corruption"], row["severity"]) == ("none", 0)
+    ]
+    if not rows:
+        return []
+    severities = sorted({row["severity"] for row in rows})
+    lines = ["", "## Common corruptions"]
+    for key, title, scale, digits in (
+        ("accuracy", "Accuracy in %", 100, 2),
+        ("cnll", "cNLL", 1, 4),
+    ):
+        table = _pivot(rows, "severity", severities, key, scale, digits)
+        lines += ["", f"### {title}", "", table]
+    legend = (
+        "By severity, mean over the corruptions; 0 is the same images as they are. The "
+        "temperature is that of the clean validation images. Mean ± standard error "
+        "over seeds."
+    )
+    return [*lines, "", legend]
+
+
+def _pivot(
+    rows: Sequence[Row], by: str, values: Iterable, key: str, scale: float, digits: int
+) -> str:
+    """A table of a quantity, a line for each model and a column for each value."""
+    values = [value for value in values if any(row[by] == value for row in rows)]
+    titles = [escape_markdown(CLEAN_INPUTS.get(v, f"{v}")) for v in values]
+    columns = [_MODEL, *(Column(key, title, title, scale, digits) for title in titles)]
+    cells = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        found = {row[by]: row for row in rows if row["model"] == model}
+        texts = (mean_text(found.get(v, {}).get(key), scale, digits) for v in values)
+        cells.append([escape_markdown(model), *texts])
+    return markdown_table(columns, cells)
+
+
+def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """Columns that any row has a value in; of the students the best mean is bold."""
+    columns = [c for c in columns if any(c.key in row for row in rows)]
+    cells = [[escape_markdown(_text(c, row)) for c in columns] for row in rows]
+    students = [i for i, row in enumerate(rows) if row.get("kind") == "student"]
+    for j, column in enumerate(columns):
+        if not column.better:
+            continue
+        shown = {i: _text(column, rows[i]).partition(" ")[0] for i in students}
+        means = {i: float(mean) for i, mean in shown.items() if mean != DASH}
+        if len({*means.values()}) < 2:
+            continue
+        best = max(column.better * mean for mean in means.values())
+        for i, mean in means.items():
+            if column.better * mean == best:
+                cells[i][j] = f"**{cells[i][j]}**"
+    return markdown_table(columns, cells)
+
+
+def _text(column: Column, row: Row) -> str:
+    if column.scale is None:
+        return column.text(row)
+    return mean_text(row.get(column.key), column.scale, column.digits)

@@ -1,0 +1,1 @@
+"""Runs a jitted step on any mesh, saves it and resumes it; knows no ensembles."""

@@ -1,0 +1,316 @@
+"""Evaluations on other sets and on corrupted images, of networks drawn at random."""
+
+import functools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from configs import default
+from edp import data, ensemble, metrics
+from edp.data import corruptions as image_corruptions
+from edp.errors import InputError
+from edp.evaluation import corruptions, ood, results
+from edp.experiment import restore
+from edp.experiment.create import create_experiment
+from edp.metrics import uncertainty
+from edp.runtime.stage import Stage
+
+STUDENTS = {"plain": "single", "be": "batch_ensemble"}
+NUM_UNSEEN, NUM_CORRUPTED = 25, 30
+
+
+def make_config(unseen, **settings):
+    """Three members and two students on digits of 4x4 pixels."""
+    config = default.get_config()
+    config.data.update(train_size=80, validation_size=40, test_size=60, downsample=2)
+    config.model.width = 4
+    config.teachers.num_members = 3
+    for section in (config.teachers, config.distill):
+        section.batch_size = 20
+    config.evaluation.update(batch_size=16, diversity_size=20, gallery_size=1)
+    config.evaluation.update(ood_sets=("noise", str(unseen)), ood_size=NUM_UNSEEN)
+    config.evaluation.corruptions = ("contrast", "gaussian_noise")
+    config.evaluation.corruption_size = NUM_CORRUPTED
+    config.evaluation.update(settings)
+    del config.students.single_none
+    for name, kind in STUDENTS.items():
+        config.students[name] = default.student(config, student=kind)
+    return config
+
+
+def finish_teachers(experiment, seed):
+    model = experiment.build_model()
+    keys = jax.random.split(jax.random.key(seed), experiment.num_members)
+    variables = jax.jit(ensemble.init, static_argnums=0)(
+        model, keys, experiment.example
+    )
+    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    stage.begin()
+    restore.complete(stage, variables, {"train_seconds": 1.0}, experiment.num_members)
+
+
+def finish_student(experiment, name, seed):
+    student = restore.create_student(experiment, name)
+    init = jax.jit(lambda key, x: student.finalise(student.init(key, x)))
+    variables = init(jax.random.key(seed), experiment.example)
+    stage = restore.student_stage(experiment, name)
+    stage.begin()
+    restore.complete(stage, variables, {"train_seconds": 1.0}, 1)
+
+
+def evaluate(experiment):
+    """What this is about, of all that is evaluated."""
+    ood.write_detection(experiment)
+    corruptions.write_robustness(experiment)
+
+
+def read_rows(experiment, file):
+    value = json.loads((experiment.workdir / file).read_text())
+    return {
+        tuple(v for v in row.values() if not isinstance(v, float)): row
+        for row in value["rows"]
+    }
+
+
+@pytest.fixture(scope="module")
+def unseen(tmp_path_factory):
+    """An .npz of colour images that are larger than digits."""
+    images = np.random.default_rng(1).integers(0, 90, (40, 10, 12, 3), np.uint8)
+    path = tmp_path_factory.mktemp("sets") / "dark.npz"
+    np.savez(path, test_images=images, test_labels=np.zeros(40, int))
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluated(unseen, tmp_path_factory):
+    """An evaluated run."""
+    directory = tmp_path_factory.mktemp("run")
+    experiment = create_experiment(make_config(unseen), directory)
+    finish_teachers(experiment, 0)
+    for i, name in enumerate(STUDENTS):
+        finish_student(experiment, name, i)
+    evaluate(experiment)
+    return experiment
+
+
+def chosen(experiment, size):
+    """Which test images are used."""
+    return data.fixed_subset(experiment.dataset.test.labels, "", size)
+
+
+def load(experiment, name):
+    """images -> probabilities [S, N, K]."""
+    probs_fn, variables = restore.load_predictor(experiment, name)
+    return functools.partial(restore.create_predict(experiment, probs_fn), variables)
+
+
+def stored(experiment, name, part, indices=slice(None)):
+    """Probabilities and labels from `predictions/`."""
+    with np.load(experiment.workdir / "predictions" / f"{name}.npz") as file:
+        return file[f"{part}_probs"][:, indices], file[f"{part}_labels"][indices]
+
+
+def test_detection_is_that_of_scikit_learn(evaluated, unseen):
+    rows = read_rows(evaluated, "ood.json")
+    groups = {"DE-1": [[0], [1], [2]], "DE-3": [[0, 1, 2]]}
+    seen = 0
+    for predictor in ("teachers", *STUDENTS):
+        predict = load(evaluated, predictor)
+        test = chosen(evaluated, NUM_UNSEEN)
+        inside, _ = stored(evaluated, predictor, "test", test)
+        for name in ("noise", str(unseen)):
+            foreign = data.open_foreign(name, size=NUM_UNSEEN, image_shape=(8, 8, 1))
+            outside = predict(data.downsample(foreign[:], 2))
+            of_student = {predictor: [range(len(inside))]}
+            models = groups if predictor == "teachers" else of_student
+            for model, members in models.items():
+                pairs = [
+                    (uncertainty.scores(inside[m]), uncertainty.scores(outside[m]))
+                    for m in map(list, members)
+                ]
+                for kind in pairs[0][0]:
+                    row = rows[model, name, kind]
+                    found = [row["auroc"], row["aupr"], row["fpr95"]]
+                    expected = [scikit_learn(a[kind], b[kind]) for a, b in pairs]
+                    np.testing.assert_allclose(found, np.mean(expected, 0), atol=1e-6)
+                    seen += 1
+    # Two scores of one network, four of several.
+    assert seen == len(rows) == 2 * (2 + 4 + 2 + 4)
+
+
+def scikit_learn(inside, outside):
+    truth = np.repeat([1, 0], [len(inside), len(outside)])
+    score = -np.concatenate([inside, outside]).astype(float)
+    fpr, tpr, _ = sklearn.metrics.roc_curve(truth, score, drop_intermediate=False)
+    return (
+        sklearn.metrics.roc_auc_score(truth, score),
+        sklearn.metrics.average_precision_score(truth, score),
+        fpr[np.argmax(tpr >= 0.95)],
+    )
+
+
+def test_detection_by_hand():
+    inside = [{"entropy": np.array([0.1, 0.2])}, {"entropy": np.array([0.5, 0.1])}]
+    outside = [{"entropy": np.array([0.3, 0.9])}, {"entropy": np.array([0.2, 0.4])}]
+    found = ood.detection(inside, outside)["entropy"]
+    # All four pairs in order; then two of four.
+    assert found["auroc"] == pytest.approx((1 + 0.5) / 2)
+    # To accept all insiders is to accept none of the others; then both.
+    assert found["fpr95"] == pytest.approx((0 + 1) / 2)
+    assert found["aupr"] == pytest.approx((1 + (1 + 2 / 4) / 2) / 2)
+
+
+def test_clean_rows_are_the_results_on_the_same_images(evaluated):
+    rows = read_rows(evaluated, "corruptions.json")
+    indices = chosen(evaluated, NUM_CORRUPTED)
+    temperatures = {
+        row["model"]: row["temperature"] for row in results.collect_rows(evaluated)
+    }
+    for model, name in (("DE-3", "teachers"), ("plain", "plain"), ("be", "be")):
+        probs, labels = stored(evaluated, name, "test", indices)
+        pooled = probs.astype(float).mean(0)
+        row = rows[model, "none", 0]
+        assert row["accuracy"] == np.mean(pooled.argmax(-1) == labels)
+        nll = -np.log(pooled[np.arange(len(labels)), labels]).mean()
+        assert row["nll"] == pytest.approx(nll, rel=1e-6)
+        calibrated = metrics.apply_temperature(pooled, temperatures[model])
+        expected = metrics.nll(calibrated, labels)
+        assert row["cnll"] == pytest.approx(expected, rel=1e-6)
+        assert row["ece"] == pytest.approx(metrics.ece(pooled, labels), abs=1e-6)
+
+
+def test_images_are_corrupted_at_full_size(evaluated):
+    rows = read_rows(evaluated, "corruptions.json")
+    indices = chosen(evaluated, NUM_CORRUPTED)
+    full = evaluated.dataset.full_test.images[indices]
+    assert full.shape[1:] == (8, 8, 1)
+    predict = load(evaluated, "teachers")
+    for name, severity in (("contrast", 5), ("gaussian_noise", 2)):
+        images = image_corruptions.corrupt(name, full, severity)
+        images = images.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4)) / 255
+        probs = predict(np.float32(images))
+        labels = evaluated.dataset.test.labels[indices]
+        members = [metrics.nll(p, labels) for p in probs]
+        # Bytes are rounded, and these means are not.
+        row = rows["DE-3", name, severity]
+        assert row["nll"] == pytest.approx(metrics.nll(probs.mean(0), labels), rel=1e-2)
+        row = rows["DE-1", name, severity]
+        assert row["nll"] == pytest.approx(np.mean(members), rel=1e-2)
+        clean = rows["DE-1", "none", 0]["nll"]
+        assert abs(row["nll"] - clean) > 3e-2 * clean or name != "contrast"
+
+
+def test_one_network_is_the_mean_over_the_members(evaluated):
+    rows = read_rows(evaluated, "corruptions.json")
+    probs, labels = stored(
+        evaluated, "teachers", "test", chosen(evaluated, NUM_CORRUPTED)
+    )
+    fitted = [
+        metrics.fit_temperature(p, y).temperature
+        for validation, y in [stored(evaluated, "teachers", "validation")]
+        for p in validation
+    ]
+    scores = {
+        "accuracy": [metrics.accuracy(p, labels) for p in probs],
+        "nll": [metrics.nll(p, labels) for p in probs],
+        "ece": [metrics.ece(p, labels) for p in probs],
+        "cnll": [
+            metrics.nll(metrics.apply_temperature(p, t), labels)
+            for p, t in zip(probs, fitted, strict=True)
+        ],
+    }
+    for key, values in scores.items():
+        assert np.std(values) > 0
+        found = rows["DE-1", "none", 0][key]
+        assert found == pytest.approx(np.mean(values), rel=1e-6)
+
+
+def test_mean_rows_are_means_over_corruptions(evaluated):
+    rows = read_rows(evaluated, "corruptions.json")
+    models = ("DE-1", "DE-3", *STUDENTS)
+    assert len(rows) == len(models) * (1 + 2 * 5 + 5)
+    for model in models:
+        for severity in image_corruptions.SEVERITIES:
+            both = [
+                rows[model, n, severity]
+                for n in evaluated.config.evaluation.corruptions
+            ]
+            for key in ("accuracy", "nll", "cnll", "ece"):
+                expected = np.mean([row[key] for row in both])
+                assert rows[model, "mean", severity][key] == pytest.approx(expected)
+
+
+def watch(monkeypatch):
+    """The names of the predictors that are loaded from now on."""
+    loaded = []
+
+    def load(which, experiment, name):
+        loaded.append(name)
+        return which(experiment, name)
+
+    for which in ("load_predictor", "load_student"):
+        watched = functools.partial(load, getattr(restore, which))
+        monkeypatch.setattr(restore, which, watched)
+    return loaded
+
+
+def test_nothing_is_evaluated_twice(evaluated, monkeypatch):
+    files = [evaluated.workdir / name for name in ("ood.json", "corruptions.json")]
+    before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
+    loaded = watch(monkeypatch)
+    evaluate(evaluated)
+    assert loaded == []
+    assert [(file.stat().st_mtime_ns, file.read_bytes()) for file in files] == before
+
+
+def test_a_retrained_student_is_evaluated_anew(evaluated, monkeypatch):
+    files = ("ood.json", "corruptions.json")
+    before = [read_rows(evaluated, file) for file in files]
+    finish_student(evaluated, "plain", 7)
+    loaded = watch(monkeypatch)
+    evaluate(evaluated)
+    for file, old in zip(files, before, strict=True):
+        new = read_rows(evaluated, file)
+        assert list(new) == list(old)
+        for key, row in new.items():
+            assert (row == old[key]) == (key[0] != "plain")
+    assert set(loaded) == {"plain"}
+
+
+def test_other_settings_make_all_anew_and_fewer_students_leave_the_rest(
+    evaluated, unseen, tmp_path
+):
+    directory = shutil.copytree(evaluated.workdir, tmp_path / "run")
+    config = make_config(unseen, corruptions=("contrast",), ood_sets=("noise",))
+    del config.students.be
+    before = [read_rows(evaluated, file) for file in ("ood.json", "corruptions.json")]
+    experiment = create_experiment(config, directory)
+    evaluate(experiment)
+    unseen_rows, corrupted = (
+        read_rows(experiment, file) for file in ("ood.json", "corruptions.json")
+    )
+    for found, old in zip((unseen_rows, corrupted), before, strict=True):
+        assert found.keys() < old.keys() and "be" not in {key[0] for key in found}
+        for key in found:
+            if "mean" not in key:
+                assert found[key] == old[key]
+    assert (
+        corrupted["DE-3", "mean", 4]["nll"] == corrupted["DE-3", "contrast", 4]["nll"]
+    )
+    files = [directory / file for file in ("ood.json", "corruptions.json")]
+    kept = [file.read_bytes() for file in files]
+    # Where nothing is asked for, nothing is touched.
+    config = make_config(unseen, corruptions=(), ood_sets=())
+    evaluate(create_experiment(config, directory))
+    assert [file.read_bytes() for file in files] == kept
+
+
+def test_a_set_that_is_not_there_is_told_before_anything_is_written(tmp_path):
+    config = make_config(tmp_path / "none.npz")
+    with pytest.raises(InputError, match=r"none\.npz does not exist"):
+        create_experiment(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

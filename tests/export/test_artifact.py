@@ -1,0 +1,458 @@
+"""Exported programs: the same predictions, in a process without this project."""
+
+import csv
+import functools
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import documents
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+from untrained_runs import finish_student, finish_teachers
+
+from edp import export, metrics, students
+from edp.errors import InputError
+from edp.evaluation import predictions, results
+from edp.experiment import open_run, restore
+from edp.experiment.create import create_experiment, record_run
+from edp.export import classify_files, from_run, loader
+from edp.metrics import uncertainty
+from edp.runtime import storage
+from tests.configs import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+NAMES = tuple(f"class {k}" for k in range(10))
+TEMPERATURE = 0.7
+# The beginning of a program that shall do with jax, numpy, flatbuffers and Pillow.
+WITHOUT_EDP = (
+    "import sys\n"
+    "for name in ('edp', 'flax', 'optax', 'orbax', 'chex', 'ml_collections',"
+    " 'sklearn', 'absl'):\n"
+    "    sys.modules[name] = None\n"
+)
+
+
+def create_run(directory, kinds, **teachers):
+    """An evaluated run of networks that are made up; none is trained."""
+    config = tiny.get_config()
+    config.data.test_size = 256
+    config.teachers.update(teachers)
+    config.model.dropout_rate = 0.2 if "kind" in teachers else None
+    default = config.students.single_none
+    config.students = ml_collections.ConfigDict()
+    for kind in kinds:
+        config.students[kind] = default.copy_and_resolve_references()
+        config.students[kind].student = kind
+    run = create_experiment(config, directory)
+    record_run(run)
+
+    finish_teachers(run, 0)
+    for kind in kinds:
+        finish_student(run, kind, 0)
+    # What is fitted to networks that know nothing would make all classes as likely.
+    rows = [{**row, "temperature": TEMPERATURE} for row in results.collect_rows(run)]
+    storage.write_json(directory / "results.json", rows)
+    np.savez(directory / "gallery.npz", class_names=np.array(NAMES))
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return create_run(tmp_path_factory.mktemp("run"), students.STUDENTS)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """By predictor, its artifact, made from the workdir alone."""
+    root = tmp_path_factory.mktemp("exported")
+    opened = open_run.open_experiment(run.workdir)
+    names = ["teachers", *students.STUDENTS]
+    assert all(from_run.export_predictor(opened, name, root / name) for name in names)
+    return {name: root / name for name in names}
+
+
+def in_process(run, name):
+    """Members' probabilities of the test images, and the scores of uncertainty."""
+    path = run.workdir / f"predictions/{name}.npz"
+    probs = predictions.load_predictions(path).test_probs
+    if name != "dirichlet":
+        return probs, uncertainty.scores(probs.astype(np.float64))
+    student, variables = restore.load_student(run, name)
+    x = run.dataset.test.images.astype(np.float32) / 255
+    return probs, jax.jit(student.uncertainty)(variables, x)
+
+
+@pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
+def test_exported_predictions_are_those_of_the_evaluation(name, run, exported):
+    images = run.dataset.test.images
+    probs, scores = in_process(run, name)
+    wanted = metrics.apply_temperature(
+        probs.astype(np.float64).mean(axis=0), TEMPERATURE
+    )
+    assert np.ptp(wanted, axis=0).max() > 0.02  # networks that tell images apart
+    predict, metadata = loader.load(exported[name])
+    assert next(iter(metadata["outputs"])) == "probs"
+    for size in (1, 7, 256):
+        found = predict(images[:size])
+        assert found.keys() == metadata["outputs"].keys() == {"probs", *scores}
+        np.testing.assert_allclose(found["probs"], wanted[:size], rtol=0, atol=1e-5)
+        for key, values in scores.items():
+            assert found[key].shape == (size,)
+            np.testing.assert_allclose(
+                found[key], values[:size], rtol=1e-5, atol=1e-5, err_msg=key
+            )
+
+
+def test_the_metadata_say_what_it_is(run, exported):
+    metadata = json.loads((exported["hydra"] / "metadata.json").read_text())
+    assert metadata["classes"] == list(NAMES)
+    assert metadata["input"] == {"shape": ["batch", 8, 8, 1], "dtype": "uint8"}
+    assert metadata["preparation"] == {"resize": "whole", "downsample": 1}
+    assert metadata["outputs"]["probs"]["shape"] == ["batch", 10]
+    assert metadata["temperature"] == TEMPERATURE
+    rows = json.loads((run.workdir / "results.json").read_text())
+    assert [metadata["metrics"]] == [row for row in rows if row["model"] == "hydra"]
+    assert metadata["config"] == json.loads((run.workdir / "config.json").read_text())
+    assert metadata["student"] == "hydra" and metadata["platforms"][1] == "cuda"
+    teachers = json.loads((exported["teachers"] / "metadata.json").read_text())
+    assert teachers["metrics"]["model"] == "DE-2" and "student" not in teachers
+
+
+def test_the_loader_needs_nothing_of_this_project(run, exported):
+    source = (exported["single"] / "load.py").read_text()
+    assert len(source.splitlines()) < 20
+    program = (
+        f"{WITHOUT_EDP}sys.modules['PIL'] = None\n"
+        "import load, numpy\n"
+        "predict, metadata = load.load()\n"
+        "found = predict(numpy.load(sys.argv[1]))\n"
+        "numpy.save(sys.argv[2], found['probs'])\n"
+    )
+    directory = exported["single"].parent
+    images = run.dataset.test.images[:7]
+    np.save(directory / "images.npy", images)
+    subprocess.run(
+        [sys.executable, "-c", program, "../images.npy", "../probs.npy"],
+        cwd=exported["single"],
+        check=True,
+    )
+    predict, _ = loader.load(exported["single"])
+    probs = np.load(directory / "probs.npy")
+    np.testing.assert_allclose(probs, predict(images)["probs"], atol=1e-5)
+
+
+def test_images_of_another_kind_are_refused(exported):
+    predict, _ = loader.load(exported["single"])
+    for images in (np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 8, 9, 1), "u1")):
+        with pytest.raises((ValueError, TypeError)):
+            predict(images)
+
+
+def test_without_a_converter_onnx_is_told_what_it_needs(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax2onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    opened = open_run.open_experiment(run.workdir)
+    with pytest.raises(InputError, match=r"pip install jax2onnx onnxruntime"):
+        from_run.export_predictor(opened, "single", tmp_path / "out", onnx=True)
+    assert not list(tmp_path.iterdir())
+
+
+# ONNX Runtime has no random numbers that could be drawn again.
+DRAWS = "functional"
+
+
+@pytest.mark.long
+def test_what_draws_is_not_converted_to_onnx(run, tmp_path):
+    pytest.importorskip("jax2onnx")
+    pytest.importorskip("onnxruntime")
+    opened = open_run.open_experiment(run.workdir)
+    with pytest.raises(InputError, match="cannot be converted to ONNX"):
+        from_run.export_predictor(opened, DRAWS, tmp_path / "out", onnx=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
+def test_onnx_predicts_the_same(name, run, exported, tmp_path):
+    pytest.importorskip("jax2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    opened = open_run.open_experiment(run.workdir)
+    from_run.export_predictor(opened, name, tmp_path / "out", onnx=True)
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    predict, metadata = loader.load(exported[name])
+    for size in (1, 7, 256):
+        images = run.dataset.test.images[:size]
+        found = session.run(None, {"images": images})
+        for key, values in zip(metadata["outputs"], found, strict=True):
+            np.testing.assert_allclose(values, predict(images)[key], atol=1e-4)
+
+
+@pytest.mark.long
+def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
+    run = create_run(tmp_path / "run", ["single"], kind="dropout", num_members=3)
+    from_run.export_predictor(
+        open_run.open_experiment(run.workdir), "teachers", tmp_path / "out"
+    )
+    predict, metadata = loader.load(tmp_path / "out")
+    images = run.dataset.test.images
+    probs, scores = in_process(run, "teachers")
+    assert metadata["metrics"]["model"] == "DE-3" and scores["pairwise_kl"].max() > 0.01
+    np.testing.assert_allclose(
+        predict(images)["probs"],
+        metrics.apply_temperature(probs.astype(np.float64).mean(0), TEMPERATURE),
+        atol=1e-5,
+    )
+
+
+def test_the_same_again_is_complete_and_nothing_is_overwritten(run, exported):
+    opened = open_run.open_experiment(run.workdir)
+    before = (exported["single"] / "model.jax").stat().st_mtime_ns
+    assert not from_run.export_predictor(opened, "single", exported["single"])
+    with pytest.raises(InputError, match=r"holds something else already; accepted: a"):
+        from_run.export_predictor(opened, "hydra", exported["single"])
+    assert (exported["single"] / "model.jax").stat().st_mtime_ns == before
+    assert sorted(p.name for p in exported["single"].iterdir()) == [
+        "load.py",
+        "metadata.json",
+        "model.jax",
+    ]
+    assert not list(exported["single"].parent.glob(".*"))
+
+
+def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
+    weights = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+
+    def probs_fn(variables, x):
+        return jax.nn.softmax(x.reshape(x.shape[0], -1) @ variables)[None]
+
+    program = export.create_program(
+        probs_fn, lambda w, x: {"own": x.mean((1, 2, 3))}, weights, 1.0
+    )
+    write = functools.partial(export.write_artifact, program, (8, 8, 1))
+    with pytest.raises(InputError, match="classes has 2 names; accepted: 3, as many"):
+        write(tmp_path / "own", classes=["a", "b"])
+    assert not (tmp_path / "own").exists()
+    assert write(tmp_path / "own", classes=["a", "b", "c"])
+    assert not write(tmp_path / "own", classes=["a", "b", "c"])
+    with pytest.raises(InputError, match="holds something else already"):
+        write(tmp_path / "own", classes=["a", "b", "d"])
+    # And classifies image files, as one of a run does.
+    paths, out = [photos / f"b/{i}.png" for i in (0, 1)], tmp_path / "out.csv"
+    options = {"batch_size": 2, "skip": pytest.fail}
+    assert classify_files.predict_files(tmp_path / "own", paths, out, **options) == 2
+    x = np.stack([np.asarray(Image.open(path), np.float32) / 255 for path in paths])
+    wanted = np.asarray(probs_fn(weights, x)[0])
+    assert [row["class"] for row in read(out)] == ["abc"[p.argmax()] for p in wanted]
+    metadata = storage.read_json(tmp_path / "own/metadata.json")
+    del metadata["preparation"]
+    storage.write_json(tmp_path / "own/metadata.json", metadata)
+    with pytest.raises(InputError, match=r"metadata.json does not have preparation"):
+        classify_files.predict_files(
+            tmp_path / "own", paths, tmp_path / "2.csv", **options
+        )
+
+
+def test_a_program_of_one_batch_size_is_told(tmp_path):
+    program = export.create_program(
+        lambda w, x: jax.nn.softmax(x.reshape(len(x), -1) @ w)[None],
+        lambda w, x: {},
+        np.zeros((64, 3), np.float32),
+        1.0,
+    )
+    with pytest.raises(InputError, match=r"batches of any size.*x\.shape\[0\], not"):
+        export.write_artifact(program, (8, 8, 1), tmp_path / "own", classes="abc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_the_program_is_not_laid_to_the_batch_size():
+    def program(images):
+        raise KeyError("no such layer")
+
+    with pytest.raises(KeyError, match="no such layer"):
+        export.serialize(program, (8, 8, 1))
+
+
+def test_what_cannot_be_exported_is_told(run, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"there is no .*config.json; accepted: the"):
+        open_run.open_experiment(tmp_path)
+    opened = open_run.open_experiment(run.workdir)
+    with pytest.raises(InputError, match="student='sngle' is none of this run; acc"):
+        from_run.export_predictor(opened, "sngle", out)
+    index = run.workdir / "predictions/made_from.json"
+    made_from = storage.read_json(index)
+    storage.write_json(index, {**made_from, "hydra": "another training"})
+    with pytest.raises(InputError, match="hydra is not evaluated since it was trained"):
+        from_run.export_predictor(opened, "hydra", out)
+    storage.write_json(index, made_from)
+    complete = run.workdir / "students/hydra/complete.json"
+    complete.rename(complete.with_suffix(".gone"))
+    with pytest.raises(InputError, match="student='hydra' is not trained yet"):
+        from_run.export_predictor(opened, "hydra", out)
+    complete.with_suffix(".gone").rename(complete)
+    assert not out.exists()
+
+
+# --- Image files ------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(run, tmp_path):
+    """Files of the run's first test images, among others."""
+    folder = tmp_path / "photos"
+    (folder / "b/.cache").mkdir(parents=True)
+    for i, image in enumerate(run.dataset.test.images[:5]):
+        Image.fromarray(image[..., 0]).save(folder / f"b/{i}.png")
+    Image.new("RGB", (20, 12), (200, 10, 10)).save(folder / "a.JPG")
+    (folder / "b/2b.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    (folder / "b/.cache/x.png").write_bytes(b"hidden")
+    return folder
+
+
+def read(out):
+    with out.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_image_files_are_classified_as_arrays_are(run, exported, photos, tmp_path):
+    paths = classify_files.find_images([photos])
+    names = [str(path.relative_to(photos)) for path in paths]
+    assert names == ["a.JPG", "b/0.png", "b/1.png", "b/2.png", "b/2b.png"] + [
+        f"b/{i}.png" for i in (3, 4)
+    ]
+    skipped, out = [], tmp_path / "out.csv"
+    number = classify_files.predict_files(
+        exported["single"], paths, out, batch_size=3, skip=skipped.append
+    )
+    assert number == 6 and len(skipped) == 1 and str(paths[4]) in skipped[0]
+    rows = read(out)
+    assert [row["file"] for row in rows] == [str(p) for p in paths if p != paths[4]]
+    predict, _ = loader.load(exported["single"])
+    probs = np.asarray(predict(run.dataset.test.images[:5])["probs"], np.float64)
+    for row, p in zip(rows[1:], probs, strict=True):
+        assert row["class"] == NAMES[p.argmax()]
+        assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-5)
+        assert float(row["entropy"]) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
+    # Squeezed and made greyscale, as images of other sets are in the evaluation.
+    grey = Image.open(paths[0]).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
+    (p,) = np.asarray(predict(np.asarray(grey)[None, ..., None])["probs"])
+    assert float(rows[0]["probability"]) == pytest.approx(p.max(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        None,
+        {"resize": "whole", "downsample": 2},
+        {"resize": "central_crop", "downsample": 1},
+        {"resize": "central_crop", "downsample": 2},
+    ],
+)
+def test_the_program_that_the_docs_show_says_the_same(
+    preparation, exported, photos, tmp_path
+):
+    """Without this project, of image files of several sizes."""
+    artifact = tmp_path / "artifact"
+    shutil.copytree(exported["single"], artifact)
+    if preparation is not None:
+        metadata = storage.read_json(artifact / "metadata.json")
+        metadata["preparation"] = preparation
+        storage.write_json(artifact / "metadata.json", metadata)
+    pixels = np.random.default_rng(0).integers(256, size=(37, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photos / "c.png")
+    paths = [photos / "a.JPG", photos / "b/0.png", photos / "c.png"]
+    out = tmp_path / "out.csv"
+    classify_files.predict_files(artifact, paths, out, batch_size=3, skip=pytest.fail)
+    (text,) = documents.files(ROOT / "docs/deploying.md").values()
+    (artifact / "classify.py").write_text(f"{WITHOUT_EDP}{text}")
+    done = subprocess.run(
+        [sys.executable, artifact / "classify.py", *paths],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = [
+        [row["file"], *row["class"].split(), row["probability"]] for row in read(out)
+    ]
+    said = [line.split() for line in done.stdout.splitlines()]
+    assert [words[:-1] for words in said] == [words[:-1] for words in wanted]
+    np.testing.assert_allclose(
+        [float(words[-1]) for words in said],
+        [float(words[-1]) for words in wanted],
+        atol=1e-4,
+    )
+
+
+def test_what_the_run_did_to_its_images_is_done(exported, tmp_path):
+    path = tmp_path / "image.png"
+    pixels = np.random.default_rng(0).integers(256, size=(48, 32), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    metadata = {
+        "input": {"shape": ["batch", 8, 8, 1]},
+        "preparation": {"resize": "central_crop", "downsample": 2},
+    }
+    (image,) = classify_files._Images([path], metadata)[0:1]
+    box = (2, 10, 30, 38)  # 224/256 of the shorter side, in the middle
+    cropped = Image.fromarray(pixels).resize((16, 16), Image.Resampling.BILINEAR, box)
+    squares = np.asarray(cropped, float).reshape(8, 2, 8, 2)
+    np.testing.assert_array_equal(image[..., 0], np.rint(squares.mean(axis=(1, 3))))
+
+
+def test_bad_input_of_predict_is_told(exported, photos, tmp_path):
+    out = tmp_path / "out.csv"
+    options = {"batch_size": 8, "skip": lambda line: None}
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(InputError, match=r"there are no images in .*empty; acc"):
+        classify_files.find_images([empty])
+    number = classify_files.predict_files(
+        exported["single"], [photos / "b/2b.png", tmp_path / "gone.png"], out, **options
+    )
+    assert number == 0 and not out.exists()
+    with pytest.raises(InputError, match=r"artifact='.*photos' cannot be loaded"):
+        classify_files.predict_files(photos, [photos / "a.JPG"], out, **options)
+    out.write_text("mine")
+    with pytest.raises(InputError, match=r"out.csv' is there already"):
+        classify_files.predict_files(
+            exported["single"], [photos / "a.JPG"], out, **options
+        )
+    assert out.read_text() == "mine"
+
+
+def command(name, *flags):
+    return subprocess.run(
+        [sys.executable, "-m", f"launch.{name}", *map(str, flags)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_commands(run, photos, tmp_path):
+    artifact, out = tmp_path / "artifact", tmp_path / "out.csv"
+    flags = [f"--workdir={run.workdir}", "--student=dirichlet", f"--out={artifact}"]
+    done = command("export", *flags)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout == f"dirichlet: {artifact} (0.0 MB)\n"
+    done = command("predict", f"--artifact={artifact}", f"--out={out}", photos)
+    assert done.returncode == 0, done
+    assert done.stdout == f"6 of 7 images classified, 1 skipped: {out}\n"
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"skipped: cannot read the image {photos}/b/2b.png")
+    assert len(read(out)) == 6
+
+
+def test_an_artifact_without_a_place_of_its_own_is_in_the_workdir(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.workdir, copy)
+    done = command("export", f"--workdir={copy}", "--student=single")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.startswith(f"single: {copy}/exported/single (")
+    assert (copy / "exported/single/model.jax").exists()

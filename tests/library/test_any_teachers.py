@@ -1,0 +1,137 @@
+"""Teachers that are no stacked ensemble serve wherever that does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from edp import distill, ensemble, models, perturbations, students
+from edp.evaluation import disagreement
+from edp.runtime import batched, checkpoint
+
+B, K, M = 6, 4, 3
+TX = optax.sgd(0.1)
+
+
+def build_model(width=2, **kwargs):
+    config = ml_collections.ConfigDict({"name": "convnet", "width": width})
+    return models.create_model(
+        config, num_classes=K, mean=(0.5,), std=(0.25,), **kwargs
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (B, 8, 8, 1)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def members(images):
+    model = build_model()
+    return [
+        model.init(key, np.float32(images[:1]), train=False)
+        for key in jax.random.split(jax.random.key(0), M)
+    ]
+
+
+def apply(variables, x):
+    return build_model().apply(variables, x, train=False)
+
+
+def on_the_host(variables, x):
+    """As a model of another framework: JAX sees neither its inside nor a gradient."""
+    kernel = np.asarray(variables["params"]["head"]["kernel"])
+
+    def logits(x):
+        pixels = np.asarray(x).reshape(len(x), -1)
+        return (pixels[:, : len(kernel)] @ kernel).astype(np.float32)
+
+    shape = jax.ShapeDtypeStruct((len(x), K), jnp.float32)
+    return jax.pure_callback(logits, shape, x)
+
+
+def in_numbers(variables, x):
+    """What `on_the_host` computes, in JAX."""
+    kernel = variables["params"]["head"]["kernel"]
+    return x.reshape(len(x), -1)[:, : len(kernel)] @ kernel
+
+
+def teach(teachers, images, perturbation):
+    """The student after one step, its loss, the inputs perturbed and predictions."""
+    config = {"perturbation": perturbation, "temperature": 2.0}
+    student = students.create_student(
+        {"student": "single", "alpha": 0.7, "temperature": 2.0},
+        build_model,
+        num_members=M,
+        training_steps=1,
+    )
+
+    def create(step_size):
+        return perturbations.create_perturbation({**config, "step_size": step_size})
+
+    batch = {"image": np.float32(images) / 255, "label": np.arange(B) % K}
+    state = distill.create_state(student, TX, jax.random.key(1), batch["image"][:1])
+    step = functools.partial(
+        distill.distill_step,
+        student=student,
+        teachers=teachers,
+        perturb=create(0.05),
+        tx=TX,
+    )
+    state, metrics = jax.jit(step)(state, batch, jax.random.key(2))
+    perturber = disagreement.create_perturber(create, lambda _: teachers, {}, B - 2)
+    moved = perturber(jax.random.key(3), images, 0.05)
+    predict = jax.jit(lambda x: jax.nn.softmax(teachers.all_logits(x)))
+    probs = batched.predict_in_batches(predict, batch["image"], B - 2)
+    return state.params, metrics["loss"], moved, probs
+
+
+def assert_taught_alike(a, b, images, perturbation):
+    found, expected = (teach(teachers, images, perturbation) for teachers in (a, b))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found, expected
+    )
+
+
+def test_functions_teach_as_the_stacked_ensemble(members, images):
+    functions = [functools.partial(apply, variables) for variables in members]
+    stacked = ensemble.teachers_from_variables(build_model(), ensemble.stack(members))
+    assert_taught_alike(
+        ensemble.teachers_from_functions(functions), stacked, images, "disagreement"
+    )
+
+
+def test_a_mixture_of_architectures_teaches(members, images):
+    wide = build_model(width=3)
+    variables = wide.init(jax.random.key(5), np.float32(images[:1]), train=False)
+    foreign = [on_the_host, in_numbers]
+    mixed = [
+        ensemble.teachers_from_functions(
+            [
+                functools.partial(apply, members[0]),
+                lambda x: wide.apply(variables, x, train=False),
+                functools.partial(other, members[1]),
+            ]
+        )
+        for other in foreign
+    ]
+    assert_taught_alike(*mixed, images, "gaussian")
+
+
+def test_members_read_when_needed_teach_as_those_in_memory(members, images, tmp_path):
+    for m, variables in enumerate(members):
+        checkpoint.save_variables(tmp_path / str(m), variables)
+    read = []
+
+    def load(m):
+        read.append(m)
+        return checkpoint.load_arrays(tmp_path / str(m))
+
+    stacked = ensemble.teachers_from_variables(build_model(), ensemble.stack(members))
+    on_demand = ensemble.teachers_from_loader(build_model(), load, members[0], M)
+    assert_taught_alike(on_demand, stacked, images, "conf_ods")
+    assert set(read) == set(range(M))

@@ -1,0 +1,180 @@
+"""The report's sections on other sets and corrupted images, from made-up files."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from report_pages import Page, make_run, points, read_page, student
+
+from edp import report
+from edp.report.page import corruptions, ood
+
+HOSTILE = "<script>alert('x')</script>"
+PROTOCOL = "300 images of <i>the</i> test set."
+MODELS = {"DE-1": 0, "DE-4": 2, "kd": 1, "<ods>": 3}
+ROWS = [student("kd", 0.4), student("<ods>", 0.3, "ods")]
+
+
+def write(path, rows, **fields):
+    path.write_text(json.dumps({"rows": rows, "protocol": PROTOCOL} | fields))
+    return path
+
+
+def ood_rows():
+    scores = {"max_probability": 0.7, "predictive_entropy": 0.75}
+    several = {"DE-4": {"pairwise_kl": 0.8}}
+    return [
+        {"model": model, "set": name, "score": score, "auroc": auroc + i / 100}
+        for name in ("noise", HOSTILE)
+        for model, i in MODELS.items()
+        for score, auroc in (scores | several.get(model, {})).items()
+    ]
+
+
+def corruption_rows():
+    rows = []
+    for model, i in MODELS.items():
+        for severity in range(6):
+            # Of what is not drawn there is some too.
+            for name in ("mean", "fog") if severity else ("none",):
+                place = {"model": model, "corruption": name, "severity": severity}
+                cnll = 0.5 + 0.25 * severity + i / 100
+                values = {"accuracy": 0.9 - 0.1 * severity + i / 100, "cnll": cnll}
+                values |= {"nll": cnll + 1, "ece": 0.05 * severity}
+                rows.append(place | values)
+    return rows
+
+
+def test_a_table_for_each_other_set(tmp_path):
+    section = ood.ood_section(write(tmp_path / "ood.json", ood_rows()), ROWS)
+    page = Page(section)
+    head = ["model", "max. probability", "predictive entropy", "pairwise KL"]
+    table = [
+        head,
+        ["DE-1", "70.00", "75.00", "–"],
+        ["DE-4", "72.00", "77.00", "82.00"],
+        ["kd", "71.00", "76.00", "–"],
+        ["<ods>", "73.00", "78.00", "–"],
+    ]
+    assert page.rows == 2 * table
+    assert re.findall(r"<b>(.*?)</b>", section) == 2 * ["73.00", "78.00"]
+    assert re.findall(r"<h3>(.*?)</h3>", section)[0] == "noise"
+    assert HOSTILE in page.text and PROTOCOL in page.text
+    assert not {"script", "i", "ods"} & {tag for tag, _ in page.tags}
+
+
+def test_corruptions_are_drawn_against_the_severity(tmp_path):
+    path = write(tmp_path / "corruptions.json", corruption_rows())
+    section = corruptions.corruptions_section(path, ROWS).html
+    labels = [a["aria-label"] for tag, a in Page(section).tags if tag == "svg"]
+    assert len(labels) == 2
+    assert labels[0].startswith(
+        "accuracy, % by severity: DE-1 90 at 0, 80 at 1, 70 at 2, 60 at 3, 50 at 4, "
+        "40 at 5; DE-4 92 at 0"
+    )
+    assert labels[1].startswith("calibrated NLL by severity: DE-1 0.5 at 0, 0.75 at 1")
+    for svg in re.findall(r"<svg.*?</svg>", section, re.DOTALL):
+        # The plain student is dashed, and colours are by place among the students.
+        assert re.search(r"stroke-dasharray[^>]*stroke: var\(--s0\)", svg)
+        curve = points(svg, "stroke: var(--s1); stroke-width: 1.6")
+        heavy = points(svg, "stroke: var(--ink); stroke-width: 2.2")
+        for line in (curve, heavy):
+            assert len(line) == 6
+            # Files have two decimals: half of 0.01 on each of a, b, b and c.
+            np.testing.assert_allclose(np.diff(line, 2, axis=0), 0, atol=0.0201)
+        np.testing.assert_array_equal(curve[:, 0], heavy[:, 0])
+
+
+def test_corruptions_are_averaged_in_a_table(tmp_path):
+    path = write(tmp_path / "corruptions.json", corruption_rows())
+    section = corruptions.corruptions_section(path, ROWS).html
+    page = Page(section)
+    head = ["acc % clean", "corrupted", "NLL clean", "corrupted"]
+    head += ["cNLL clean", "corrupted", "ECE % clean", "corrupted"]
+    assert page.rows[0] == ["model", *head]
+    assert [row[0] for row in page.rows[1:]] == list(MODELS)
+    # Severities 1 to 5, 3 in the mean.
+    expected = ["91.00", "61.00", "1.5100", "2.2600"]
+    expected += ["0.5100", "1.2600", "0.00", "15.00"]
+    assert page.rows[3] == ["kd", *expected]
+    best = ["93.00", "63.00", "1.5100", "2.2600", "0.5100", "1.2600"]
+    assert sorted(re.findall(r"<b>(.*?)</b>", section)) == sorted(best)
+    assert PROTOCOL in page.text
+
+
+def test_twenty_models_are_labelled_apart(tmp_path):
+    names = ["DE-1", "DE-4", *(f"single_perturbation_{i:02}" for i in range(18))]
+    lines = [
+        corruptions.Line(name, [(s, 0.9 + i / 1e4) for s in range(6)], "#010101", False)
+        for i, name in enumerate(names)
+    ]
+    svg = corruptions.severity_figure("accuracy", lines)
+    height = float(re.search(r'viewBox="0 0 \S+ (\S+)"', svg)[1])
+    assert height > 20 * 16 and len(svg) < 200_000
+
+
+def test_sections_where_nothing_was_asked_for(tmp_path):
+    for section in (
+        ood.ood_section(tmp_path / "ood.json", ROWS),
+        corruptions.corruptions_section(tmp_path / "corruptions.json", ROWS).html,
+    ):
+        page = Page(section)
+        assert [tag for tag, _ in page.tags] == ["p"] and len(page.text) < 60
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "cannot be read (JSONDecodeError)"),
+        ("[]", "has no rows in it"),
+        ("3", "has no rows in it"),
+        ("null", "has no rows in it"),
+        ('{"rows": {}}', "has no rows in it"),
+        ('{"rows": ["a"]}', "has no rows in it"),
+        (b"\xff", "cannot be read (UnicodeDecodeError)"),
+    ],
+)
+def test_damaged_files_are_left_out(tmp_path, text, said):
+    path = tmp_path / "evaluated.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for section in (
+        ood.ood_section(path, ROWS),
+        corruptions.corruptions_section(path, ROWS).html,
+    ):
+        assert f"left out: evaluated.json {said}." in Page(section).text
+
+
+def test_damaged_rows_are_left_out(tmp_path):
+    wrong = [None, "0.5", [], {}, True, float("nan")]
+    rows = ood_rows()[:3]
+    rows += [{"model": v, "set": v, "score": v, "auroc": "x"} for v in wrong]
+    rows += [{}, {"model": ["a"], "set": {"b": 1}, "score": None, "auroc": 0.5}]
+    page = Page(ood.ood_section(write(tmp_path / "ood.json", rows), ROWS))
+    assert page.rows[1] == ["DE-1", "70.00", "75.00"]
+    rows = [row for row in corruption_rows() if row["model"] in ("DE-1", "kd")]
+    rows += [{"model": "b", "corruption": v, "severity": v} for v in wrong]
+    rows += [{"model": "b", "corruption": "mean", "severity": v} for v in wrong]
+    rows += [{"model": "c", "corruption": "mean", "severity": 2.5, "cnll": 1.0}]
+    rows += [{"model": "d", "corruption": "none", "cnll": 1.0}]
+    for row in rows[:3]:
+        row["accuracy"] = None
+    path = write(tmp_path / "corruptions.json", rows, protocol=3)
+    section = corruptions.corruptions_section(path, ROWS).html
+    names = [row[0] for row in Page(section).rows]
+    assert names[:3] == ["model", "DE-1", "kd"] and names[-1] == "d"
+    assert "c" not in names
+
+
+def test_the_page_has_both(tmp_path):
+    make_run(tmp_path, hostile=True)
+    before = report.write_report(tmp_path).read_text()
+    assert "No set was given" in before and "No corruptions were asked for" in before
+    write(tmp_path / "ood.json", ood_rows())
+    write(tmp_path / "corruptions.json", corruption_rows())
+    page = read_page(report.write_report(tmp_path))
+    names = [tag for tag, _ in page.tags]
+    assert names.count("script") == 1 and names.count("svg") == 3 + 4 + 7 + 2
+    assert HOSTILE in page.text and "Common corruptions" in page.text
+    ids = [a["id"] for _, a in page.tags if "id" in a]
+    assert len(ids) == len(set(ids))

@@ -1,0 +1,340 @@
+"""Tests of edp.runtime.loop on a step that can be followed by hand."""
+
+import itertools
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from edp.runtime import loop
+from edp.runtime.feed import Schedule, StepInputs, resident_feed
+from edp.runtime.stage import Stage
+from edp.runtime.state import TrainState
+
+SCHEDULE = Schedule(
+    num_epochs=3, steps_per_epoch=2, images_per_step=5, checkpoint_minutes=0.0
+)
+# Epoch e visits 10 e + 1 and then 10 e + 2; w becomes 3 w + what is visited.
+VISITED = [1, 2, 11, 12, 21, 22]
+TRAINED = sum(x * 3 ** (5 - i) for i, x in enumerate(VISITED))
+LOG = [
+    {"epoch": 1, "step": 2, "loss": 1.5},
+    {"epoch": 2, "step": 4, "loss": 11.5},
+    {"epoch": 3, "step": 6, "loss": 21.5},
+]
+
+
+def epoch_order(epoch):
+    return 10 * epoch + jnp.arange(1, 3)
+
+
+RESIDENT = resident_feed(epoch_order)
+
+
+def streamed_feed(schedule, step):
+    """The same, a dispatch's steps at a time."""
+    for first, size in schedule.dispatches(step):
+        visited = jnp.array(VISITED[first : first + size])
+        yield StepInputs(jnp.int32(first), visited)
+
+
+def fit(
+    path,
+    should_stop=lambda: False,
+    schedule=SCHEDULE,
+    failing_step=None,
+    failing_gradient=None,
+    feed=RESIDENT,
+    skip=False,
+    records=None,
+):
+    """Trains; gives the trained w, the seconds and how often the step was traced."""
+    traces = []
+
+    def step(state, scale, seen):
+        traces.append(1)
+        w = 3 * state.params["w"] + seen * scale
+        # As of two members, of which the mean is told.
+        loss = jnp.stack([seen - 1.0, seen + 1.0])
+        if failing_step is not None:
+            loss = jnp.where(state.step == failing_step, jnp.nan, loss)
+        v = jnp.where(state.step == failing_gradient, jnp.inf, state.params["v"])
+        state = TrainState(state.step + 1, {"w": w, "v": v}, {}, state.opt_state)
+        return state, {"loss": loss}
+
+    if failing_gradient is None:
+        failing_gradient = -1
+    params = {"w": jnp.int32(0), "v": jnp.float32(0)}
+    state = TrainState(jnp.int32(0), params, {}, ())
+    stage = Stage(path, {"a": 1})
+    variables, record = loop.fit(
+        step,
+        state,
+        jnp.int32(1),
+        feed,
+        schedule,
+        stage,
+        label="this",
+        should_stop=should_stop,
+        skip_nonfinite=skip,
+    )
+    if records is not None:
+        records.append(record)
+    return int(variables["params"]["w"]), record["train_seconds"], len(traces)
+
+
+def saved_steps(path):
+    return sorted(int(path.name) for path in (path / "checkpoints").iterdir())
+
+
+def stop_after(steps):
+    """A `should_stop` that lets so many steps be made."""
+    asked = itertools.count()
+    return lambda: next(asked) >= steps
+
+
+def read_log(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").open()]
+
+
+def test_trains_and_logs_each_epoch(tmp_path, capfd):
+    w, seconds, num_traces = fit(tmp_path)
+    assert (w, num_traces) == (TRAINED, 1)
+    assert seconds > 0
+    assert read_log(tmp_path) == LOG
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split("  ")[:3] for line in lines] == [
+        ["this", f"epoch {row['epoch']}/3", f"loss {row['loss']:.4f}"] for row in LOG
+    ]
+    assert all(line.endswith(" images/s") for line in lines)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_goes_on_from_any_step_as_if_never_interrupted(tmp_path, steps):
+    with pytest.raises(loop.Interrupted, match=f"this: saved at step {steps} of 6"):
+        fit(tmp_path, stop_after(steps))
+    assert (tmp_path / "checkpoints" / str(steps)).is_dir()
+    w, _, num_traces = fit(tmp_path)
+    assert (w, num_traces) == (TRAINED, 1)
+    assert read_log(tmp_path) == LOG
+
+
+def test_goes_on_after_every_single_step(tmp_path):
+    for _ in range(5):
+        with pytest.raises(loop.Interrupted):
+            fit(tmp_path, stop_after(1))
+    assert fit(tmp_path)[::2] == (TRAINED, 1)
+    assert fit(tmp_path)[::2] == (TRAINED, 0)  # there was nothing left to do
+    assert read_log(tmp_path) == LOG
+
+
+def test_dispatches_end_with_the_epoch():
+    schedule = Schedule(2, 5, 1, 0.0, steps_per_dispatch=2)
+    whole = [(0, 2), (2, 2), (4, 1), (5, 2), (7, 2), (9, 1)]
+    assert list(schedule.dispatches(0)) == whole
+    assert list(schedule.dispatches(5)) == whole[3:]
+    # From a step that another number of steps led to.
+    assert list(schedule.dispatches(6)) == [(6, 2), (8, 2)]
+    assert list(schedule.dispatches(10)) == []
+    assert list(schedule._replace(steps_per_dispatch=9).dispatches(0)) == [
+        (0, 5),
+        (5, 5),
+    ]
+
+
+@pytest.mark.parametrize("feed", ["resident", "streamed"])
+@pytest.mark.parametrize(("num_epochs", "num_programs"), [(3, 1), (1, 2)])
+def test_several_steps_a_dispatch_change_nothing(
+    tmp_path, feed, num_epochs, num_programs
+):
+    """Dispatches are of 2 steps, or in one long epoch of 4 and of 2."""
+    per_epoch = len(VISITED) // num_epochs
+    orders = jnp.array(VISITED).reshape(num_epochs, per_epoch)
+    feed = {
+        "resident": resident_feed(lambda epoch: orders[epoch]),
+        "streamed": streamed_feed,
+    }[feed]
+    schedule = Schedule(num_epochs, per_epoch, 5, 0.0, steps_per_dispatch=4)
+    w, _, num_traces = fit(tmp_path / "whole", schedule=schedule, feed=feed)
+    assert (w, num_traces) == (TRAINED, num_programs)
+    log = read_log(tmp_path / "whole")
+    assert [row["step"] for row in log] == [*range(per_epoch, 7, per_epoch)]
+    assert [row["loss"] for row in log] == orders.mean(axis=1).tolist()
+    # Stopped between dispatches, of one step and then of what is left or of four.
+    for n, stopped_at in ((1, 1), (4, min(5, per_epoch))):
+        shorter = schedule._replace(steps_per_dispatch=n)
+        with pytest.raises(loop.Interrupted, match=f"at step {stopped_at} of 6"):
+            fit(tmp_path / "parts", stop_after(1), shorter, feed=feed)
+    assert fit(tmp_path / "parts", schedule=schedule, feed=feed)[0] == TRAINED
+    assert read_log(tmp_path / "parts") == log
+
+
+def test_a_feed_is_closed_when_training_stops(tmp_path):
+    closed = []
+
+    def feed(schedule, step):
+        try:
+            yield from streamed_feed(schedule, step)
+        finally:
+            closed.append(step)
+
+    with pytest.raises(loop.Interrupted) as interrupted:
+        fit(tmp_path, stop_after(1), feed=feed)
+    assert closed == [0] and interrupted.tb is not None
+    fit(tmp_path, feed=feed)
+    assert closed == [0, 1]
+
+
+def test_counts_the_time_before_an_interruption(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def an_hour_later():
+        now[0] += 3600
+        return True
+
+    with pytest.raises(loop.Interrupted):
+        fit(tmp_path, an_hour_later)
+    assert fit(tmp_path)[1] == 3600
+
+
+@pytest.mark.parametrize("minutes", [0.0, 1e9])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps):
+    schedule = SCHEDULE._replace(checkpoint_minutes=minutes)
+    asked = itertools.count()
+
+    def crash():
+        if next(asked) == steps:
+            raise RuntimeError
+        return False
+
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, crash, schedule)
+    expected = [2, 4] if minutes == 0 else []
+    assert saved_steps(tmp_path) == [step for step in expected if step <= steps]
+    log = tmp_path / "metrics.jsonl"
+    with log.open("a") as file:
+        file.write('{"epoch": 3, "st')  # cut off as the process died
+    assert fit(tmp_path, schedule=schedule)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
+
+
+class Crash(Exception):
+    pass
+
+
+def crash_after(steps):
+    asked = itertools.count()
+
+    def should_stop():
+        if next(asked) == steps:
+            raise Crash
+        return False
+
+    return should_stop
+
+
+@pytest.mark.parametrize(
+    ("every", "per_dispatch", "crashes", "saved"),
+    [
+        (1, 1, 3, [2, 3]),
+        (2, 1, 5, [2, 4]),
+        (4, 1, 3, []),
+        (5, 2, 3, [5]),  # the epoch's third dispatch ends with the epoch's fifth step
+        (3, 2, 2, [4]),  # after the dispatch
+    ],
+)
+def test_checkpoints_every_so_many_steps(tmp_path, every, per_dispatch, crashes, saved):
+    """In one long epoch of six, or of five, from whose middle training goes on."""
+    per_epoch = 5 if every == 5 else 6
+    order = jnp.array(VISITED)[:per_epoch]
+    schedule = Schedule(1, per_epoch, 5, 1e9, per_dispatch, every)
+    feed = resident_feed(lambda epoch: order)
+    if crashes * per_dispatch >= per_epoch:
+        fit(tmp_path, schedule=schedule, feed=feed)
+    else:
+        with pytest.raises(Crash):
+            fit(tmp_path, crash_after(crashes), schedule, feed=feed)
+    assert saved_steps(tmp_path) == saved
+    w = fit(tmp_path, schedule=schedule, feed=feed)[0]
+    assert w == sum(x * 3 ** (per_epoch - 1 - i) for i, x in enumerate(order.tolist()))
+    (row,) = read_log(tmp_path)
+    assert row["loss"] == pytest.approx(float(order.mean()))
+
+
+def test_checkpoints_within_an_epoch_when_their_time_has_come(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    asked = itertools.count()
+
+    def should_stop():
+        if next(asked) == 5:
+            raise Crash
+        now[0] += 40
+        return False
+
+    schedule = Schedule(1, 6, 5, checkpoint_minutes=1.0)
+    feed = resident_feed(lambda epoch: jnp.array(VISITED))
+    with pytest.raises(Crash):
+        fit(tmp_path, should_stop, schedule, feed=feed)
+    assert saved_steps(tmp_path) == [2, 4]  # at 80 s and at 160 s
+
+
+def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
+    told = (
+        r"this: the loss is nan in epoch 2, at step 3 of 6; .*\(the last, of step 2\)"
+    )
+    with pytest.raises(loop.NonFinite, match=told):
+        fit(tmp_path, failing_step=2)
+    assert read_log(tmp_path) == LOG[:1]
+    assert saved_steps(tmp_path) == [2]
+    assert fit(tmp_path)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_gradients_that_are_not_finite_are_told_and_not_saved(tmp_path, stop):
+    """Where no loss shows it yet: at an epoch's end, or when asked to save."""
+    told = "the gradients are not finite in epoch 2, at step "
+    step = 2 if stop else 3
+    should_stop = stop_after(3) if stop else stop_after(9)
+    with pytest.raises(loop.NonFinite, match=told + f"{step + 1} of 6"):
+        fit(tmp_path, should_stop, failing_gradient=step)
+    assert read_log(tmp_path) == LOG[:1]
+    assert saved_steps(tmp_path) == [2]
+    assert fit(tmp_path)[0] == TRAINED
+
+
+@pytest.mark.parametrize("trouble", ["failing_step", "failing_gradient"])
+@pytest.mark.parametrize("stopped", [None, 2, 3])
+def test_batches_can_be_skipped(tmp_path, trouble, stopped):
+    trouble, records = {trouble: 2}, []
+    if stopped:
+        with pytest.raises(loop.Interrupted):
+            fit(tmp_path, stop_after(stopped), skip=True, **trouble)
+    w = fit(tmp_path, skip=True, records=records, **trouble)[0]
+    assert w == sum(x * 3 ** (4 - i) for i, x in enumerate([1, 2, 12, 21, 22]))
+    log = read_log(tmp_path)
+    assert log == [
+        LOG[0],
+        {"epoch": 2, "step": 4, "loss": 12.0, "skipped_steps": 1},
+        LOG[2],
+    ]
+    assert records[0]["skipped_steps"] == 1
+
+
+def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
+    records = []
+    assert fit(tmp_path, skip=True, records=records)[0] == TRAINED
+    assert read_log(tmp_path) == LOG
+    assert "skipped_steps" not in records[0]
+
+
+def test_an_epoch_is_not_skipped_as_a_whole(tmp_path):
+    schedule = SCHEDULE._replace(steps_per_epoch=1, num_epochs=6)
+    feed = resident_feed(lambda epoch: jnp.array(VISITED)[epoch][None])
+    with pytest.raises(loop.NonFinite, match="no loss and gradient is finite in epo"):
+        fit(tmp_path, schedule=schedule, feed=feed, failing_step=2, skip=True)
+    assert saved_steps(tmp_path) == [1, 2]

@@ -1,0 +1,122 @@
+"""A mesh of devices changes where things are computed, not what."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from collectives import parse
+
+from edp.errors import InputError
+from edp.runtime import sharding
+
+TESTS = pathlib.Path(__file__).parents[1]
+PAIRS = [
+    f"{student}:{perturbation}"
+    for student in ("single", "batch_ensemble")
+    for perturbation in ("none", "conf_ods", "disagreement")
+]
+OTHERS = ("latent_batch_ensemble", "hydra", "dirichlet", "functional")
+
+
+def run_on_eight_devices(member, data, strategy, cases):
+    flags = (
+        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    )
+    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    args = [str(member), str(data), strategy, *cases]
+    done = subprocess.run(
+        [sys.executable, TESTS / "support" / "mesh_program.py", *args],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split("\n")[:-1] == [f"passed {case}" for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "strategy", "cases"),
+    [
+        (4, 2, "unroll", ["single:disagreement", "batch_ensemble:conf_ods"]),
+        pytest.param(
+            *(2, 4, "vmap", ["batch_ensemble:disagreement:one_at_once"]),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            *(1, 8, "vmap", ["single:conf_ods:spread"]), marks=pytest.mark.long
+        ),
+    ],
+)
+def test_results_are_the_same_and_only_what_must_be_is_sent(
+    member, data, strategy, cases
+):
+    run_on_eight_devices(member, data, strategy, cases)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["unroll", "vmap"])
+@pytest.mark.parametrize(("member", "data"), [(4, 2), (2, 4), (1, 8)])
+def test_every_student_and_perturbation_on_every_mesh(member, data, strategy):
+    others = [f"{kind}:mixup:result" for kind in OTHERS]
+    others.append("latent_batch_ensemble:tdiv_sdiv:result")
+    run_on_eight_devices(member, data, strategy, PAIRS + others)
+
+
+def test_one_device_needs_no_mesh():
+    assert sharding.create_mesh(1, 1) is None
+
+
+def test_too_many_devices_are_refused():
+    with pytest.raises(InputError, match=r"mesh\.member=64 x mesh\.data=2 .*device"):
+        sharding.create_mesh(64, 2)
+
+
+def test_sizes_that_do_not_divide_are_refused():
+    class FakeMesh:
+        shape = {"member": 3, "data": 1}  # noqa: RUF012
+
+    with pytest.raises(InputError, match=r"num_members=4.*mesh\.member=3"):
+        sharding.check_divides(FakeMesh(), "member", "teachers.num_members", 4)
+    sharding.check_divides(FakeMesh(), "member", "teachers.num_members", 6)
+
+
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        ("replica_groups={{0,1},{2,3},{4,5},{6,7}}", ("data",)),
+        ("replica_groups={{0,2,4,6},{1,3,5,7}}", ("member",)),
+        ("replica_groups={}", ("data", "member")),
+        ("replica_groups=[4,2]<=[8]", ("data",)),
+        ("replica_groups=[2,4]<=[4,2]T(1,0)", ("member",)),
+        ("replica_groups=[1,8]<=[8]", ("data", "member")),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a'}", ("member",)),
+        ("replica_groups=mesh['a'=4,'b'=2] {'a','b'}", ("data", "member")),
+        ("replica_groups=mesh['a'=4,'b'=2,'c'=1] {'b'}", ("data",)),
+        (
+            "replica_groups=mesh['a'=2,'b'=1,'c'=4], device_ids=([4,2]T(1,0)) {'a'}",
+            ("data",),
+        ),
+        ("source_target_pairs={{0,2},{2,0},{1,3}}", ("member",)),
+        ("source_target_pairs={{0,1},{1,0}}", ("data",)),
+    ],
+)
+def test_groups_of_devices_are_read(groups, axes):
+    line = (
+        "  %r.1 = (f32[4]{0}, /*index=1*/bf16[2,3]{1,0}, pred[5]{0}) all-reduce(%a), "
+        f'channel_id=1, {groups}, metadata={{op_name="jit(f)/sum"}}'
+    )
+    text = f"  %x = f32[4]{{0}} add(%a, %b)\n{line}\n"
+    (found,) = parse(text, {"member": 4, "data": 2})
+    assert found.kind == "all-reduce"
+    assert found.shapes == [(4,), (2, 3), (5,)]
+    assert found.num_bytes == 4 * 4 + 6 * 2 + 5
+    assert found.axes == axes
+    assert found.where == "jit(f)/sum"
+
+
+def test_unknown_groups_are_not_passed_over():
+    with pytest.raises(ValueError, match="unknown here"):
+        parse("%r = f32[4] all-reduce(%a), replica_groups=spiral", {"member": 8})

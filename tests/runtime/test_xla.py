@@ -1,0 +1,103 @@
+"""What is asked of XLA and of the allocator takes effect."""
+
+import os
+import subprocess
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from edp.models import cpu_convolution, native
+from edp.runtime import xla
+
+ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a CPU")
+
+FAULTS = """
+import ctypes, resource, sys
+from edp.runtime import xla
+
+kept = xla.keep_memory() if sys.argv[1] == "keep" else True
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+faults = []
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    memory = libc.malloc(64 * 2**20)
+    libc.memset(memory, 1, 64 * 2**20)
+    libc.free(memory)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(kept, *faults)
+"""
+
+
+@ON_CPU
+def test_convolutions_are_xlas_own():
+    x, kernel = jnp.ones((8, 8, 8, 64)), jnp.ones((3, 3, 64, 64))
+    convolve = jax.jit(
+        lambda x, kernel: cpu_convolution.convolve(x, kernel, 1),
+        compiler_options=xla.compiler_options(),
+    )
+    with native.disabled():
+        text = convolve.lower(x, kernel).compile().as_text()
+    assert " convolution(" in text and "ynn_fusion" not in text
+
+
+@ON_CPU
+def test_options_that_xla_does_not_know_are_not_given(monkeypatch):
+    monkeypatch.setattr(xla, "_OPTIONS", {"xla_cpu_no_such_option": "1"})
+    assert xla.compiler_options.__wrapped__() == {}
+
+
+def faults(argument, **environment):
+    """Whether memory is kept, and the page faults of using 64 MiB three times."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, argument],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, *counts = done.stdout.split()
+    return kept == "True", list(map(int, counts))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_freed_memory_is_used_again():
+    _, counts = faults("give back")
+    assert min(counts) > 16  # pages may be of 4 KiB or of 2 MiB
+    kept, (first, *later) = faults("keep", JAX_PLATFORMS="cpu")
+    if not kept:
+        pytest.skip("another C library")
+    assert first > 16
+    assert max(later) < 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+def test_freed_memory_is_given_back_where_another_device_computes():
+    kept, counts = faults("keep", JAX_PLATFORMS="cuda,cpu")
+    assert not kept and min(counts) > 16
+
+
+@pytest.mark.parametrize(
+    ("platforms", "module", "entry", "expected"),
+    [
+        (None, None, (), True),
+        ("cpu", "jax_plugins", ("xla_cuda12",), True),
+        ("cuda,cpu", None, (), False),
+        (None, "jax_plugins", (), False),
+        (None, "libtpu", (), False),
+        (None, None, ("xla_cuda12",), False),
+    ],
+)
+def test_the_backend_is_told_before_devices_are_looked_for(
+    platforms, module, entry, expected, monkeypatch
+):
+    config = types.SimpleNamespace(jax_platforms=platforms)
+    monkeypatch.setattr(xla, "jax", types.SimpleNamespace(config=config))
+    find_spec = {module: True}.get
+    monkeypatch.setattr(xla.importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(xla.metadata, "entry_points", lambda group: entry)
+    assert xla._computes_on_cpu() == expected

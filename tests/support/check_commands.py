@@ -1,0 +1,47 @@
+"""Parses commands as they would, without running them.
+
+Reads a JSON list of lists of words, such as ["launch.run", "--config=..."], and ends
+with the number of commands at fault, each told in a line. A program of its own, as
+each command defines flags of a process; each is parsed in a fork.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import sys
+
+from absl import flags
+
+# Imported once, for all forks.
+from edp.experiment import create, validate  # noqa: F401
+
+
+def check(module: str, *arguments: str) -> None:
+    """Raises an exception for unknown flags, or settings that do not fit."""
+    sys.argv = [module, *arguments]
+    is_package = importlib.util.find_spec(module).submodule_search_locations
+    importlib.import_module(f"{module}.__main__" if is_package else module)
+    flags.FLAGS(sys.argv)
+    if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+        validate.check(flags.FLAGS.config)
+
+
+def main() -> int:
+    faults = 0
+    for command in json.load(sys.stdin):
+        pid = os.fork()
+        if not pid:
+            try:
+                check(*command)
+            except BaseException as error:
+                print(f"{' '.join(command)}: {type(error).__name__}: {error}")
+                sys.stdout.flush()
+                os._exit(1)
+            os._exit(0)
+        faults += os.waitpid(pid, 0)[1] != 0
+    return faults
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""Stages that are complete with networks drawn at random, and no training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from edp.experiment import restore
+from edp.runtime.stage import Stage
+
+
+def draw(shapes, seed):
+    """Variables of these shapes, without the time that initialising takes."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, like):
+        values = rng.normal(0, 1, like.shape)
+        if path[-1].key == "kernel":
+            values *= 2 if "head" in jax.tree_util.keystr(path) else 1
+            values *= np.sqrt(2 * like.shape[-1] / like.size)
+        elif path[-1].key in ("bias", "mean"):
+            values *= 0.1
+        else:
+            values = 1 + 0.2 * np.abs(values)
+        return jnp.asarray(values, like.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def finish_teachers(experiment, seed):
+    shapes = restore.teachers_like(experiment, experiment.build_model())
+    stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
+    num_kept = experiment.kind.num_kept(experiment.num_members)
+    _complete(stage, draw(shapes, seed), num_kept)
+
+
+def finish_student(experiment, name, seed):
+    student = restore.create_student(experiment, name)
+    shapes = jax.eval_shape(
+        lambda key, x: student.finalise(student.init(key, x)),
+        experiment.key,
+        experiment.example,
+    )
+    _complete(restore.student_stage(experiment, name), draw(shapes, seed), 1)
+
+
+def _complete(stage, variables, num_networks):
+    stage.begin()
+    restore.complete(stage, variables, {"train_seconds": 1.0}, num_networks)
