@@ -115,6 +115,10 @@ inline void Outputs(const Row& row) {
   if (vector < vectors) Outputs<1>(row, vector);
 }
 
+inline Index PackedSize(Index all, Index in, Index out) {
+  return all * in * Vectors(out) * kLanes;
+}
+
 // Packs taps [all, in, out] into blocks of two vectors or one, [all, in, lanes], the last
 // padded with zeros. `transposed` are [all, out, in]; `flip` takes them from the end.
 inline void PackTaps(const float* taps, Index all, Index in, Index out, bool transposed,
@@ -181,16 +185,16 @@ void ForImages(const Shape& s, Run&& run, Image&& images) {
 
 // The members' kernels, packed; for the input gradient transposed.
 template <class Run>
-std::vector<float> PackAll(const Shape& s, const float* kernels, bool gradient,
+const float* PackAll(const Shape& s, const float* kernels, bool gradient,
                            bool flip, Run&& run) {
   const Index all = s.taps * s.taps;
   const Index in = gradient ? s.features : s.channels;
   const Index out = gradient ? s.channels : s.features;
-  const Index size = all * in * Vectors(out) * kLanes;
-  std::vector<float> packed(s.members * size);
+  const Index size = PackedSize(all, in, out);
+  float* packed = Scratch(Use::kPacked, s.members * size);
   run(s.members, [&](Index member) {
     PackTaps(kernels + member * all * in * out, all, in, out, gradient, flip,
-             packed.data() + member * size);
+             packed + member * size);
   });
   return packed;
 }
@@ -200,14 +204,14 @@ std::vector<float> PackAll(const Shape& s, const float* kernels, bool gradient,
 template <class Run>
 void Convolve(const Shape& s, const float* x, const float* kernels, bool gradient,
               float* y, Run&& run) {
-  const std::vector<float> packed = PackAll(s, kernels, gradient, gradient, run);
-  const Index size = packed.size() / s.members, pad = s.pad();
+  const float* packed = PackAll(s, kernels, gradient, gradient, run);
   const Index channels = gradient ? s.features : s.channels;
   const Index features = gradient ? s.channels : s.features;
+  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, channels, features);
   ForImages(s, run, [&](Index member, Index begin, Index end) {
     PaddedRows rows(s.width, channels, pad);
     Row row{{}, 0, channels, s.stride * channels, features, features, s.out_width,
-            packed.data() + member * size, s.taps * s.taps, nullptr};
+            packed + member * size, s.taps * s.taps, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(x + n * s.height * s.width * channels);
@@ -232,12 +236,12 @@ void Convolve(const Shape& s, const float* x, const float* kernels, bool gradien
 template <class Run>
 void SpreadGradient(const Shape& s, const float* cotangent, const float* kernels,
                     float* dx, Run&& run) {
-  const std::vector<float> packed = PackAll(s, kernels, true, false, run);
-  const Index size = packed.size() / s.members, pad = s.pad();
+  const float* packed = PackAll(s, kernels, true, false, run);
+  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, s.features, s.channels);
   ForImages(s, run, [&](Index member, Index begin, Index end) {
     PaddedRows rows(s.out_width, s.features, pad);
     Row row{{}, 0, s.features, s.features, 2 * s.channels, s.channels, 0,
-            packed.data() + member * size, s.taps * s.taps, nullptr};
+            packed + member * size, s.taps * s.taps, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(cotangent + n * s.out_height * s.out_width * s.features);

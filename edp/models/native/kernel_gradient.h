@@ -137,14 +137,14 @@ void SumInParts(const Shape& s, Index size, Run&& run, Add&& add, Finish&& finis
   const Index batch = s.images / s.members;
   Index parts = std::min(batch, (kParts + s.members - 1) / s.members);
   parts = std::max<Index>(1, std::min(parts, kMaxFloats / (size * s.members)));
-  std::vector<float> sums(s.members * parts * size, 0.0f);
+  float* sums = Scratch(Use::kSums, s.members * parts * size);
   run(s.members * parts, [&](Index task) {
     const Index member = task / parts, part = task % parts;
-    add(member, batch * part / parts, batch * (part + 1) / parts,
-        sums.data() + task * size);
+    std::fill_n(sums + task * size, size, 0.0f);
+    add(member, batch * part / parts, batch * (part + 1) / parts, sums + task * size);
   });
   run(s.members, [&](Index member) {
-    float* total = sums.data() + member * parts * size;
+    float* total = sums + member * parts * size;
     for (Index part = 1; part < parts; ++part)
       for (Index i = 0; i < size; ++i) total[i] += total[part * size + i];
     finish(member, total);

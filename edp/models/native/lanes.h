@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 namespace edp {
 
@@ -35,6 +36,24 @@ inline Vector Positive(Vector x, Vector condition) {
 }
 
 inline Index Vectors(Index floats) { return (floats + kLanes - 1) / kLanes; }
+
+// What this thread's memory is for: each use has its own, kept for the next call.
+enum class Use { kPacked, kSums, kInputs, kOutputs, kTransformed, kHalf };
+
+inline float* Scratch(Use use, Index floats) {
+  struct Memory {
+    std::unique_ptr<float[]> start;
+    Index floats = 0;
+  };
+  thread_local Memory all[6];
+  Memory& memory = all[static_cast<int>(use)];
+  if (memory.floats < floats) {
+    memory.start.reset();
+    memory.start.reset(new float[floats]);
+    memory.floats = floats;
+  }
+  return memory.start.get();
+}
 
 }  // namespace edp
 

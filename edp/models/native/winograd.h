@@ -27,7 +27,7 @@ inline bool HasWinograd(const Shape& s) {
 // flipped, which exchanges the first and the last points, and transposed.
 inline void PackPoints(const Shape& s, const float* k, bool gradient, float* packed) {
   const Index size = s.channels * s.features;
-  std::vector<float> points(kPoints * size);
+  float* points = Scratch(Use::kTransformed, kPoints * size);
   const auto transform = [size](const float* from, Index step, float* to, Index to_step) {
     for (Index e = 0; e < size; ++e) {
       const float ends = 0.5f * (from[e] + from[2 * step + e]);
@@ -38,16 +38,16 @@ inline void PackPoints(const Shape& s, const float* k, bool gradient, float* pac
       to[3 * to_step + e] = from[2 * step + e];
     }
   };
-  std::vector<float> half(12 * size);  // [4, 3]
+  float* half = Scratch(Use::kHalf, 12 * size);  // [4, 3]
   for (Index j = 0; j < 3; ++j)
-    transform(k + j * size, 3 * size, half.data() + j * size, 3 * size);
+    transform(k + j * size, 3 * size, half + j * size, 3 * size);
   for (Index i = 0; i < 4; ++i) {
     const Index row = gradient && i % 3 == 0 ? 3 - i : i;
-    float* to = points.data() + 4 * row * size;
-    transform(half.data() + 3 * i * size, size, to, size);
+    float* to = points + 4 * row * size;
+    transform(half + 3 * i * size, size, to, size);
     if (gradient) std::swap_ranges(to, to + size, to + 3 * size);
   }
-  PackTaps(points.data(), kPoints, gradient ? s.features : s.channels,
+  PackTaps(points, kPoints, gradient ? s.features : s.channels,
            gradient ? s.channels : s.features, gradient, false, packed);
 }
 
@@ -174,30 +174,31 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
   const Index in = gradient ? s.features : s.channels;
   const Index out = gradient ? s.channels : s.features;
   const Index size = kPoints * in * out;
-  std::vector<float> packed(s.members * size);
+  float* packed = Scratch(Use::kPacked, s.members * size);
   run(s.members, [&](Index m) {
-    PackPoints(s, kernels + m * 9 * in * out, gradient, packed.data() + m * size);
+    PackPoints(s, kernels + m * 9 * in * out, gradient, packed + m * size);
   });
   const TileRows tiles(s.height, s.width);
   ForImages(s, run, [&](Index member, Index begin, Index end) {
     const std::vector<float> zeros(s.width * in);
-    std::vector<float> points(kPoints * tiles.step(in)), products(kPoints * tiles.step(out));
-    Row row{{}, 1, in, in, out, out, 0, packed.data() + member * size, kPoints, nullptr};
+    float* points = Scratch(Use::kInputs, kPoints * tiles.step(in));
+    float* products = Scratch(Use::kOutputs, kPoints * tiles.step(out));
+    Row row{{}, 1, in, in, out, out, 0, packed + member * size, kPoints, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       for (Index r = 0; r < tiles.rows; r += tiles.together) {
         const Index last = std::min(r + tiles.together, tiles.rows);
         ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r, last,
-                    points.data());
+                    points);
         row.count = (last - r) * tiles.tiles;
         for (Index p = 0; p < kPoints; ++p) {
-          row.taps[0] = {points.data() + p * tiles.step(in), p};
-          row.y = products.data() + p * tiles.step(out);
+          row.taps[0] = {points + p * tiles.step(in), p};
+          row.y = products + p * tiles.step(out);
           Outputs(row);
         }
         for (Index i = r; i < last; ++i) {
           float* first = y + (n * s.height + 2 * i) * s.width * out;
-          OutputRows(products.data() + (i - r) * tiles.tiles * out, tiles.step(out),
+          OutputRows(products + (i - r) * tiles.tiles * out, tiles.step(out),
                      tiles.tiles, out, s.width, first,
                      2 * i + 1 < s.height ? first + s.width * out : nullptr);
         }
@@ -214,26 +215,26 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
   const TileRows tiles(s.height, s.width);
   SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
     const std::vector<float> zeros(s.width * s.channels);
-    std::vector<float> points(kPoints * tiles.step(s.channels));
-    std::vector<float> cotangents(kPoints * tiles.step(s.features));
+    float* points = Scratch(Use::kInputs, kPoints * tiles.step(s.channels));
+    float* cotangents = Scratch(Use::kOutputs, kPoints * tiles.step(s.features));
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       const float* image = x + n * s.height * s.width * s.channels;
       for (Index r = 0; r < tiles.rows; r += tiles.together) {
         const Index last = std::min(r + tiles.together, tiles.rows);
-        ImagePoints(s, tiles, image, s.channels, zeros.data(), r, last, points.data());
+        ImagePoints(s, tiles, image, s.channels, zeros.data(), r, last, points);
         for (Index i = r; i < last; ++i) {
           const float* first = g + (n * s.height + 2 * i) * s.width * s.features;
           CotangentPoints(first,
                           2 * i + 1 < s.height ? first + s.width * s.features : nullptr,
                           tiles.tiles, s.features, s.width,
-                          cotangents.data() + (i - r) * tiles.tiles * s.features,
+                          cotangents + (i - r) * tiles.tiles * s.features,
                           tiles.step(s.features));
         }
         for (Index p = 0; p < kPoints; ++p) {
           const Positions positions{
-              points.data() + p * tiles.step(s.channels), 0, s.channels,
-              cotangents.data() + p * tiles.step(s.features), 0, s.features,
+              points + p * tiles.step(s.channels), 0, s.channels,
+              cotangents + p * tiles.step(s.features), 0, s.features,
               1, (last - r) * tiles.tiles, s.features};
           AddAllProducts(positions, s.channels, s.features / kLanes, sums + p * each);
         }
