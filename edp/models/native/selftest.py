@@ -33,10 +33,10 @@ _TOLERANCE = 2e-5
 def main(path: str) -> None:
     """Raises AssertionError where a kernel is wrong."""
     library.register(pathlib.Path(path))
-    for case in CONVOLUTIONS:
-        check_convolution(*case)
-    for case in LAYERS:
-        check_normalisation(*case)
+    for convolved in CONVOLUTIONS:
+        check_convolution(*convolved)
+    for layer in LAYERS:
+        check_normalisation(*layer)
 
 
 def check_convolution(members, batch, size, channels, features, taps, strides):
