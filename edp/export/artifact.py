@@ -16,7 +16,6 @@ import numpy as np
 from edp import __version__, data
 from edp.errors import InputError
 from edp.export import loader, onnx_export
-from edp.models import native
 from edp.runtime import storage
 
 FORMAT = 1
@@ -135,6 +134,9 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
       InputError: for one that is of batches of some sizes only.
       Exception: what the program itself raises for a batch of two.
     """
+    # Only where a network is written: reading one needs none of what models are of.
+    from edp.models import native
+
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
 
     def export_for(size):

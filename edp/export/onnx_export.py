@@ -7,7 +7,6 @@ import jax.export
 import numpy as np
 
 from edp.errors import InputError
-from edp.models import native
 
 # The most by which ONNX Runtime may differ in any output.
 TOLERANCE = 1e-4
@@ -36,6 +35,8 @@ def convert(
     try:
         import onnxruntime
         from jax2onnx import to_onnx
+
+        from edp.models import native
     except ImportError as error:
         raise InputError(
             f"ONNX needs further packages ({error}); accepted: pip install "
