@@ -12,6 +12,7 @@ from edp import data
 from edp.errors import InputError
 from edp.experiment import preconditions, provenance, settings
 from edp.experiment.run import Run, create_run, find_teachers
+from edp.models import native
 from edp.runtime import multihost, sharding, storage
 
 
@@ -128,7 +129,8 @@ def record_run(experiment: Experiment) -> None:
         storage.write_text(directory / "config.json", text)
         # Describes the process that began the run; others may add results.
         if not (directory / "run.json").exists():
-            storage.write_json(directory / "run.json", provenance.run_facts())
+            facts = {**provenance.run_facts(), "kernels": native.status()}
+            storage.write_json(directory / "run.json", facts)
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"
