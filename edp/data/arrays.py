@@ -1,4 +1,4 @@
-"""What a data set is here, and the checks every set passes."""
+"""Datasets and splits as arrays, and the checks that every dataset passes."""
 
 import os
 import zipfile
@@ -15,7 +15,8 @@ from edp.runtime import storage
 class Split(NamedTuple):
     """Examples: images uint8 [N, H, W, C] and labels int32 [N].
 
-    Images lie in memory or are read when they are indexed; labels lie in memory.
+    Images are in memory, or `Records` that are read when indexed; labels are in
+    memory.
     """
 
     images: np.ndarray | Records
@@ -28,20 +29,20 @@ class Split(NamedTuple):
         return Split(self.images[indices], self.labels[indices])
 
     def in_memory(self) -> "Split":
-        """The same examples, all images read."""
+        """Returns the same examples with all images in memory."""
         return self._replace(images=np.asarray(self.images[:]))
 
     def downsample(self, factor: int) -> "Split":
-        """`downsample` of the images, which lie in memory."""
+        """Applies `downsample` to the images, which must be in memory."""
         return self._replace(images=downsample(self.images, factor))
 
 
 def downsample(images: np.ndarray, factor: int) -> np.ndarray:
-    """The mean over squares of `factor` x `factor` pixels.
+    """Computes the mean over squares of `factor` x `factor` pixels.
 
     Args:
       images: uint8 [N, H, W, C]; H and W divide by `factor`.
-      factor: 1 leaves them as they are.
+      factor: side of the squares; 1 returns `images`.
 
     Returns:
       uint8 [N, H / factor, W / factor, C].
@@ -55,10 +56,10 @@ def downsample(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 class Dataset(NamedTuple):
-    """The three splits of a data set, and the names of its K classes.
+    """The three splits of a dataset, and the names of its K classes.
 
-    `full_test` is `test` before it was downsampled: its images have the set's own
-    `image_shape`, and where they are on disk they are read when they are indexed.
+    `full_test` is `test` before downsampling: its images have shape `image_shape`,
+    and stay on disk until they are indexed where the source reads lazily.
     """
 
     train: Split
@@ -74,10 +75,10 @@ class Dataset(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a source holds, before training examples are held out.
+    """The splits of a source, before validation examples are held out.
 
-    `origin` names it in messages. `validation` is None where the source has no
-    validation examples of its own, `class_names` where it does not name classes.
+    `origin` names the source in messages. `validation` is None if the source has no
+    validation split, `class_names` if it does not name its classes.
     """
 
     origin: str
@@ -90,15 +91,15 @@ class Source(NamedTuple):
 def check_source(
     source: Source, *, image_shape: tuple[int, int, int], num_classes: int
 ) -> Source:
-    """Checks a source against the configuration.
+    """Checks a source against `image_shape` and `num_classes`.
 
     Returns:
-      The source with int32 labels, its arrays C-contiguous, and with class
-      names ('0', '1', ... where it has none).
+      The source with int32 labels, C-contiguous arrays and class names ('0', '1',
+      ... if it has none).
 
     Raises:
-      InputError: if a split is empty, two classes have one name, or the images' shape
-        or the number of classes is not what the configuration says.
+      InputError: if a split is empty, two classes share a name, or the images' shape or
+        the number of classes differs from the configuration.
     """
     parts = {"train": source.train, "test": source.test}
     if source.validation is not None:
@@ -131,8 +132,8 @@ def check_source(
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise InputError(
-            f"{source.origin}: two classes are called {twice[0]!r}; names must be "
-            "distinct"
+            f"{source.origin}: two classes are named {twice[0]!r}; class names "
+            "must be distinct"
         )
     parts = {name: _contiguous(split) for name, split in parts.items()}
     return source._replace(class_names=names, **parts)
@@ -162,8 +163,8 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise InputError(f"{path} does not exist") from error
     except (*failures, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         why = str(error)
-        if "pickle" in why:  # NumPy tells how to run them
-            why = "it holds Python objects, or is another kind of file"
+        if "pickle" in why:  # NumPy's message says how to unpickle
+            why = "it holds pickled Python objects, or is not an .npz file"
         raise InputError(
             f"{path} cannot be read as an .npz of plain arrays: {why}"
         ) from error

@@ -1,4 +1,4 @@
-"""Images that are read when they are asked for, decoded and resized with Pillow."""
+"""Lazily read images, decoded and resized with Pillow."""
 
 import concurrent.futures
 import dataclasses
@@ -13,11 +13,11 @@ from PIL import Image
 from edp.errors import InputError
 
 RESIZES = ("none", "random_crop")
-WHOLE = "whole"  # for sets that are brought to the images of another
+WHOLE = "whole"  # resizes the whole image, aspect ratio not kept
 _MODES = {1: "L", 3: "RGB"}
-_CHUNK = 16  # images that a thread reads at once
-# Of random crops: the share of the image's area, the ratio of width to height, and
-# the draws before the whole image is taken. Of central ones: the share of a side.
+_CHUNK = 16  # images per thread and read
+# Random crops: share of the image's area, ratio of width to height, draws before the
+# whole image is taken. Central crops: share of the shorter side.
 _AREAS, _RATIOS, _DRAWS = (0.08, 1.0), (3 / 4, 4 / 3), 10
 _CENTRE = 224 / 256
 
@@ -25,30 +25,30 @@ _Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Encoded(Protocol):
-    """Image files, or records that hold such. Can be pickled."""
+    """Encoded images, such as files or records. Picklable."""
 
     def fetch(self, indices: Sequence[int]) -> Sequence[str | os.PathLike | BinaryIO]:
-        """What Pillow opens, for each index."""
+        """Returns, for each index, what `PIL.Image.open` takes."""
 
     def describe(self, index: int) -> str:
-        """Names one of them in messages."""
+        """Names one image in messages."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """Images on disk in the place of an array of them.
+    """Images on disk that are indexed like an array [N, H, W, C].
 
-    `records[indices]`, for a slice or an array of integers [n], reads uint8
-    [n, H, W, C], as indexing an array would; so `records[:]` is that array.
+    `records[indices]`, for a slice or integers [n], reads uint8 [n, H, W, C];
+    `records[:]` reads all images.
 
     Attributes:
-      encoded: where the images are read.
-      indices: which of them these are, in order [N].
-      image_shape: (H, W, C) of what is given.
-      resize: 'none' for images of just this size; 'random_crop' for images of any
-        size, of which training sees random and all else sees central crops; `WHOLE`
-        for images of any size, all of which is squeezed or stretched to this one.
-      num_threads: that decode; None for about as many as there are cores.
+      encoded: source of the encoded images.
+      indices: of the images within `encoded`, in order [N].
+      image_shape: (H, W, C) of the decoded images.
+      resize: 'none' for images of exactly this size; 'random_crop' for images of
+        any size, cropped at random in training and centrally in evaluation; `WHOLE`
+        for images of any size, resized without keeping the aspect ratio.
+      num_threads: decoding threads; None: about the number of cores.
     """
 
     encoded: Encoded
@@ -78,7 +78,7 @@ class Records:
         return len(self.indices)
 
     def select(self, indices: np.ndarray) -> "Records":
-        """The images at `indices` [n], not read yet."""
+        """Returns the images at `indices` [n] without reading them."""
         return dataclasses.replace(self, indices=self.indices[indices])
 
     def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:
@@ -91,8 +91,9 @@ class Records:
 
         Args:
           indices: a slice, or integers [n].
-          seeds: of each image's random crop, as `numpy.random.default_rng` takes
-            them; None for central crops. Without effect where nothing is resized.
+          seeds: for each image the seed of its random crop, for
+            `numpy.random.default_rng`; None: central crops. Unused unless `resize`
+            is 'random_crop'.
 
         Returns:
           uint8 [n, H, W, C].
@@ -111,7 +112,7 @@ class Records:
                 seed = None if seeds is None else seeds[i]
                 images[i] = self._decode(encoded, int(wanted[i]), seed)
 
-        # Pillow decodes and resizes without holding Python's lock.
+        # Pillow releases the GIL while it decodes and resizes.
         with concurrent.futures.ThreadPoolExecutor(self.num_threads) as pool:
             for _ in pool.map(read_chunk, range(0, len(wanted), _CHUNK)):
                 pass
@@ -149,14 +150,14 @@ class Records:
 
 
 def central_box(size: tuple[int, int], target: tuple[int, int]) -> _Box:
-    """The part of an image that evaluation sees.
+    """Returns the crop of an image for evaluation.
 
-    As if its shorter side were resized to 256/224 of the target's and the centre cut
-    out; in one step, so that pixels are resampled once.
+    Equals resizing the shorter side to 256/224 of the target's and cropping the
+    centre, in one resampling step.
 
     Args:
       size: width and height.
-      target: width and height, in whose ratio the part is.
+      target: width and height; the crop has their ratio.
     """
     scale = _CENTRE * min(size[0] / target[0], size[1] / target[1])
     width, height = target[0] * scale, target[1] * scale
@@ -165,11 +166,11 @@ def central_box(size: tuple[int, int], target: tuple[int, int]) -> _Box:
 
 
 def random_box(size: tuple[int, int], rng: np.random.Generator) -> _Box:
-    """A part of an image to train on (Szegedy et al., arXiv 1409.4842, section 6).
+    """Draws a crop for training (Szegedy et al., arXiv 1409.4842, section 6).
 
-    Its area is uniform in 8% to 100% of the image's, the logarithm of its ratio of
-    width to height in that of 3/4 to 4/3, its place in what is left. After ten draws
-    that do not lie within the image, the whole of it.
+    The area is uniform in 8% to 100% of the image's, the aspect ratio log-uniform in
+    3/4 to 4/3, the position uniform. After ten draws that do not fit into the image,
+    the whole image is taken.
     """
     for _ in range(_DRAWS):
         area = size[0] * size[1] * rng.uniform(*_AREAS)
@@ -178,6 +179,6 @@ def random_box(size: tuple[int, int], rng: np.random.Generator) -> _Box:
         if width <= size[0] and height <= size[1]:
             left = rng.uniform(0, size[0] - width)
             top = rng.uniform(0, size[1] - height)
-            # Rounding must not put the far sides outside.
+            # Rounding must not exceed the image.
             return left, top, min(left + width, size[0]), min(top + height, size[1])
     return 0, 0, *size

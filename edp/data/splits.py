@@ -1,4 +1,4 @@
-"""Which examples of a source train, validate and test, and how that is kept."""
+"""Training, validation and test indices, and the file that stores them."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,10 @@ from edp.runtime import storage
 
 
 class Indices(NamedTuple):
-    """Chosen examples, sorted int64 indices.
+    """Chosen examples as sorted int64 indices.
 
-    `train` counts in the source's training examples. So does `validation`, unless
-    the source has validation examples of its own, in which case it counts in them.
+    `train` indexes the source's training examples. So does `validation`, unless the
+    source has a validation split, which it then indexes.
     """
 
     train: np.ndarray
@@ -27,7 +27,7 @@ class Indices(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A split that is to be drawn: the labels it is drawn from and checked sizes."""
+    """Arguments of a draw: the labels to draw from, and checked sizes."""
 
     train_labels: np.ndarray
     own_validation_labels: np.ndarray | None
@@ -54,9 +54,8 @@ def stratified_indices(
 ) -> np.ndarray:
     """Draws `size` examples, each class in proportion to its share.
 
-    A class with a share of `size * n_k / N` gets the whole part of it; what is
-    missing goes, one each, to the classes with the largest remainders (to the
-    lower label where two are equal).
+    Class k with n_k examples gets floor(size * n_k / N); the remaining examples go,
+    one each, to the classes with the largest remainders (ties: the lower label).
 
     Args:
       rng: generator that permutes each class; the first examples are taken.
@@ -78,11 +77,11 @@ def stratified_indices(
 
 
 def fixed_subset(labels: np.ndarray, name: str, size: int | None) -> np.ndarray:
-    """Returns a stratified subset that is the same in every run.
+    """Returns the indices of a stratified subset that is the same in every run.
 
     Args:
       labels: labels [N].
-      name: the setting which gives `size`, for the message.
+      name: setting of `size` within `data`, for the message.
       size: number of examples; None for all.
 
     Raises:
@@ -111,7 +110,7 @@ def plan_split(
     validation: str,
     seed: int,
 ) -> Plan:
-    """Checks the settings of a split against the labels it is drawn from.
+    """Checks the settings of a draw against the labels.
 
     Raises:
       InputError: if a size does not fit, or `validation` or `seed` is wrong.
@@ -148,7 +147,7 @@ def plan_split(
 
 
 def draw_indices(plan: Plan) -> Indices:
-    """Draws the examples of a plan; the same plan always gives the same ones.
+    """Draws the examples of a plan; deterministic given the plan.
 
     Validation is drawn first, so it does not depend on the training size.
     """
@@ -169,20 +168,18 @@ def draw_indices(plan: Plan) -> Indices:
 def stored_indices(
     plan: Plan, path: str | os.PathLike, labels: Mapping[str, np.ndarray] | None = None
 ) -> Indices:
-    """Returns the split kept in the file `path`, drawing and writing it if absent.
+    """Returns the indices stored in `path`; draws and writes them if it is absent.
 
-    A stored split outlives changes in the random number generator, and a resumed
-    run is certain to train on the examples it began with.
+    Stored indices do not depend on NumPy's random number generator, so a resumed
+    run trains on the same examples whatever the version.
 
     Args:
-      plan: what is drawn.
-      path: of the `.npz`.
-      labels: of parts of the source, to be kept in a file that is written, for
-        `stored_labels`.
+      plan: of the draw.
+      path: the `.npz` file.
+      labels: of the source's splits, stored in a new file for `stored_labels`.
 
     Raises:
-      InputError: if the file cannot be read, was made with other settings or for
-        other data.
+      InputError: if the file cannot be read, or was made with other settings or data.
     """
     path = storage.as_path(path)
     if not path.exists():
@@ -207,7 +204,7 @@ def stored_indices(
 
 
 def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The labels that are kept with a split, by part; none where there are none."""
+    """Returns the labels stored with the indices, by split; empty if none are."""
     if not storage.as_path(path).exists():
         return {}
     suffix = "_labels"
@@ -220,7 +217,7 @@ def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _description(plan: Plan) -> dict[str, Any]:
-    """What a stored split must have in common with the one asked for."""
+    """Returns the fields that must equal those of a stored split."""
     own = plan.own_validation_labels
     digest = hashlib.sha256(np.ascontiguousarray(plan.train_labels, np.int32))
     digest.update(b"" if own is None else np.ascontiguousarray(own, np.int32))
@@ -254,7 +251,7 @@ def _checked_indices(stored: dict[str, np.ndarray], plan: Plan) -> Indices | Non
 
 
 def _write(path: pathlib.Path, fields: dict[str, Any]) -> None:
-    """Writes an .npz file in one step: it is there in full or not at all."""
+    """Writes an .npz file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

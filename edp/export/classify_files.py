@@ -1,4 +1,4 @@
-"""Image files classified by an exported predictor; nothing of the run is needed."""
+"""Classification of image files with an exported artifact."""
 
 import csv
 import io
@@ -19,13 +19,13 @@ from edp.runtime import batched, storage, xla
 
 FIELDS = ("file", "class", "probability", "entropy")
 
-# Of the metadata.
+# Keys of metadata.json that are required.
 _NEEDED = ("classes", "input", "preparation")
 _RESIZES = {"whole": image_reader.WHOLE, "central_crop": "random_crop"}
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """The files named, and all images below the folders named, each of these sorted.
+    """Finds images: the files given, and all images below the folders given, sorted.
 
     Raises:
       InputError: if there is none.
@@ -58,26 +58,26 @@ def predict_files(
     batch_size: int,
     skip: Callable[[str], None],
 ) -> int:
-    """Writes a CSV of the class of each image.
+    """Writes a CSV with the predicted class of each image.
 
-    Its columns are the `file`, the most probable `class`, the calibrated
-    `probability` of it, and the `entropy` of all classes' in nats. Images are brought
-    to the size of the network's input, greyscale or colour, as those of the run's
-    evaluation were; where these were of just that size, all of an image is squeezed
-    or stretched to it.
+    Columns: `file`, the most probable `class`, its calibrated `probability`, and the
+    `entropy` of the probabilities in nats. Images are prepared as in the run's
+    evaluation; if the run's images were not resized, the whole image is resized to
+    the network's input without keeping the aspect ratio.
 
     Args:
-      artifact: directory that `export.export` made.
+      artifact: directory that `launch.export` wrote.
       paths: image files.
-      out: the CSV; written once all is done.
-      batch_size: images at once, at most.
-      skip: is told of each file that cannot be read, which then has no row.
+      out: the CSV; written after the last prediction.
+      batch_size: largest number of images per forward pass.
+      skip: receives a message for each file that cannot be read; such a file has no
+        row.
 
     Returns:
-      The number of images classified; if it is 0, nothing is written.
+      The number of classified images; if it is 0, no file is written.
 
     Raises:
-      InputError: for an artifact at fault, or an `out` that is there already.
+      InputError: if the artifact cannot be loaded, or `out` exists.
     """
     if os.path.lexists(out):
         raise InputError(f"out={str(out)!r} is there already; give another file")
@@ -89,7 +89,7 @@ def predict_files(
     )
     images = _Images(paths, metadata)
     size = min(batch_size, len(paths))
-    # None: only on a terminal.
+    # disable=None: bar only on a terminal.
     with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
 
         def predict(batch):
@@ -116,7 +116,7 @@ def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
         if missing:
             raise InputError(f"metadata.json does not have {', '.join(missing)}")
         return call, metadata
-    except Exception as error:  # A damaged program can fail in any layer.
+    except Exception as error:  # a damaged program can fail in any layer
         raise InputError(
             f"artifact={str(artifact)!r} cannot be loaded: {error}; accepted: a "
             "directory that launch.export made"
@@ -131,10 +131,10 @@ def _describe(probs: np.ndarray, classes: Sequence[str]) -> tuple[str, str, str]
 
 
 class _Images:
-    """Image files in the place of an array of them; what cannot be read is black.
+    """Image files indexed like an array; unreadable ones are black.
 
     Attributes:
-      faults: by index, what is wrong with a file.
+      faults: index -> error message of an unreadable file.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path], metadata: dict[str, Any]):
