@@ -378,7 +378,7 @@ BAD = {
 
 # Of .npz files and folders of images, words that the message has.
 DATA = {
-    "names_twice.npz": ["two classes are called 'a'"],
+    "names_twice.npz": ["two classes are named 'a'"],
     "pickled.npz": ["plain arrays"],
     "nan_pixels.npz": ["train_images is float32 [120, 8, 8, 1]; it must be uint8"],
     "two_channels.npz": ["data.image_shape is (8, 8, 1)", "(8, 8, 2)"],
