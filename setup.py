@@ -46,6 +46,8 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=10",
+        # For Parquet files; tensorflow-datasets needs it too.
+        "pyarrow>=14",
         "scikit-learn>=1.5,<2",
         "scipy>=1.12,<2",
         # Preparing sets without TensorFlow leans on details of these releases.

@@ -32,25 +32,26 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     mesh.shard_optimizer = False  # students: split the optimizer's memory over all
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "digits"  # "digits", "synthetic", "tfds", "folder" or "npz"
-    data.name = placeholder(str)  # tfds: the dataset, as "cifar10"
-    data.data_dir = placeholder(str)  # tfds: where it is or will be prepared
-    data.train_split = "train"  # tfds: the part to train and validate on
-    data.test_split = "test"  # tfds: the part to test on
-    data.path = placeholder(str)  # folder: the root; npz: the file
+    data.source = "digits"  # "synthetic", "tfds", "folder", "npz", "cifar", "svhn",
+    # "parquet": see edp/data/sources.py
+    data.name = placeholder(str)  # tfds: name of the dataset, as "cifar10"
+    data.data_dir = placeholder(str)  # tfds: directory of prepared datasets
+    data.train_split = "train"  # tfds: split for training and validation
+    data.test_split = "test"  # tfds: split for testing
+    data.path = placeholder(str)  # npz: the file; all others: the directory
     data.image_shape = (8, 8, 1)  # height, width, channels: checked
     data.num_classes = 10  # K: checked
     data.train_size = placeholder(int)  # None: all that validation leaves
     data.validation_size = placeholder(int)  # taken from training
     data.test_size = placeholder(int)  # None: all
     data.validation = "stratified"  # drawn with the seed; or "last", in order
-    data.stream = False  # tfds, folder: True leaves images on disk until they are read
-    data.num_workers = 0  # stream: processes that decode; 0: threads of this one
+    data.stream = False  # tfds, folder, parquet: True decodes images when needed
+    data.num_workers = 0  # stream: decoding processes; 0: threads of this process
     data.resize = "none"  # stream, images of any size: "random_crop" of 8% to 100% of
-    # the area in training, the central 224/256 of the shorter side elsewhere
+    # the area in training, central 224/256 of the shorter side in evaluation
     data.downsample = 1  # not streamed: side of the squares of pixels to average
     data.mean = (0.5,)  # per channel (or one for all), of pixels in [0, 1];
-    data.std = (0.25,)  # the network itself normalises with them
+    data.std = (0.25,)  # applied by the network itself
     data.crop_padding = 0  # pixels padded before a random crop; 0: no crop
     data.flip = False  # random horizontal flips
 

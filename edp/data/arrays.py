@@ -168,3 +168,32 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise InputError(
             f"{path} cannot be read as an .npz of plain arrays: {why}"
         ) from error
+
+
+def read_images(path: str | os.PathLike) -> np.ndarray:
+    """Reads the images of an .npy file, refusing pickled objects.
+
+    Returns:
+      uint8 [N, H, W, C], memory-mapped.
+
+    Raises:
+      InputError: if the file is missing, cannot be read or holds something else.
+    """
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read as an .npy of a plain array"
+        ) from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise InputError(f"{path} must hold one uint8 array [N, H, W, C]")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(
+            f"{path} is uint8 {list(images.shape)}; it must be [N, H, W, C] of 1 or 3 "
+            "channels"
+        )
+    return images

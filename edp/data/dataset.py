@@ -131,10 +131,11 @@ def create_dataset(
 def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:
     """Returns `data.stream` after checking it against the source and `resize`."""
     stream, resize = settings["stream"], settings["resize"]
+    streamed = ", ".join(repr(n) for n, e in sources.SOURCES.items() if e.streams)
     if stream and not can_stream:
         raise InputError(
             f"data.stream is {stream}, but the source {settings['source']!r} is read "
-            "into memory; with data.stream, data.source must be 'tfds' or 'folder'"
+            f"into memory; with data.stream, data.source must be one of {streamed}"
         )
     if resize != "none" and not stream:
         raise InputError(

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edp.data.arrays import read_arrays
+from edp.data.arrays import Split, read_arrays
 from edp.errors import InputError
-from edp.runtime import storage
+from edp.runtime import multihost, storage
 
 
 class Indices(NamedTuple):
@@ -91,6 +91,17 @@ def fixed_subset(labels: np.ndarray, name: str, size: int | None) -> np.ndarray:
     return stratified_indices(np.random.default_rng(0), labels, size)
 
 
+def fixed_part(split: Split, size: int | None) -> Split:
+    """Returns a stratified subset of at most `size` examples, the same in every run.
+
+    Args:
+      split: N examples.
+      size: number of examples; None or more than N: all.
+    """
+    size = len(split.labels) if size is None else min(size, len(split.labels))
+    return split.select(fixed_subset(split.labels, "test_size", size))
+
+
 def _last_indices(
     rng: np.random.Generator, labels: np.ndarray, size: int
 ) -> np.ndarray:
@@ -149,7 +160,11 @@ def plan_split(
 def draw_indices(plan: Plan) -> Indices:
     """Draws the examples of a plan; deterministic given the plan.
 
-    Validation is drawn first, so it does not depend on the training size.
+    Validation is drawn first, so it does not depend on the training size. Warns if
+    the training or the validation split lacks a class.
+
+    Raises:
+      InputError: if the held-out examples are all that training has of a class.
     """
     rng = np.random.default_rng(plan.seed)
     rest = np.arange(len(plan.train_labels))
@@ -157,12 +172,40 @@ def draw_indices(plan: Plan) -> Indices:
         hold_out = HOLD_OUT[plan.validation]
         validation = hold_out(rng, plan.train_labels, plan.validation_size)
         rest = np.setdiff1d(rest, validation, assume_unique=True)
+        lost = _missing(plan.train_labels[rest], plan.train_labels)
+        if lost.size:
+            raise InputError(
+                f"data.validation={plan.validation!r} with data.validation_size="
+                f"{plan.validation_size} takes all training images of the classes with "
+                f"labels {_listed(lost)}; use 'stratified' for data that are ordered "
+                "by class, or a smaller size"
+            )
+        held_out = plan.train_labels[validation]
     else:
         validation = stratified_indices(
             rng, plan.own_validation_labels, plan.validation_size
         )
+        held_out = plan.own_validation_labels[validation]
     chosen = stratified_indices(rng, plan.train_labels[rest], plan.train_size)
-    return Indices(train=rest[chosen], validation=validation)
+    indices = Indices(train=rest[chosen], validation=validation)
+    trained = plan.train_labels[indices.train]
+    for name, labels in (("train", trained), ("validation", held_out)):
+        lost = _missing(labels, plan.train_labels)
+        if lost.size:
+            multihost.warn(
+                f"the {name} split ({len(labels)} images) has none of the classes with "
+                f"labels {_listed(lost)}"
+            )
+    return indices
+
+
+def _missing(labels: np.ndarray, of: np.ndarray) -> np.ndarray:
+    return np.setdiff1d(of, labels)
+
+
+def _listed(labels: np.ndarray) -> str:
+    text = ", ".join(map(str, labels[:10].tolist()))
+    return text if len(labels) <= 10 else f"{text}, ... ({len(labels)} in all)"
 
 
 def stored_indices(

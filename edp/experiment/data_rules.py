@@ -20,7 +20,12 @@ from edp.experiment.rules import (
 )
 
 # Source -> setting that identifies the dataset.
-_NAMED_BY = {"tfds": "name", "folder": "path", "npz": "path"}
+_NAMED_BY = {
+    source: key
+    for source, entry in SOURCES.items()
+    for key in ("name", "path")
+    if key in entry.reads
+}
 
 
 def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
@@ -57,7 +62,7 @@ def faults(data: Mapping[str, Any]) -> Iterator[str]:
         streamed = [repr(name) for name, entry in SOURCES.items() if entry.streams]
         yield (
             f"data.stream=True must be False for data.source={source!r}; only "
-            f"{' and '.join(streamed)} are streamed"
+            f"{', '.join(streamed)} are streamed"
         )
     if data["resize"] != "none" and not stream:
         yield f"data.resize={data['resize']!r} must be none unless data.stream=True"

@@ -4,7 +4,7 @@ import csv
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 import tqdm
 
 from edp import data
-from edp.data import image_reader, sources
+from edp.data import image_files, image_preparation, image_reader
 from edp.errors import InputError
 from edp.export import loader
 from edp.runtime import batched, storage, xla
@@ -21,7 +21,7 @@ FIELDS = ("file", "class", "probability", "entropy")
 
 # Keys of metadata.json that are required.
 _NEEDED = ("classes", "input", "preparation")
-_RESIZES = {"whole": image_reader.WHOLE, "central_crop": "random_crop"}
+_RESIZES = {"whole": image_preparation.WHOLE, "central_crop": "random_crop"}
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
@@ -32,22 +32,22 @@ def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
-        found += sorted(_images_below(path)) if path.is_dir() else [path]
+        if path.is_dir():
+            try:
+                below = image_files.images_below(path)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error}") from error
+            found += below.paths
+            image_files.warn_left_out(path, below.left_out)
+        else:
+            found.append(path)
     if not found:
         raise InputError(
             f"there are no images in {', '.join(map(str, paths)) or 'nothing'}; "
-            f"accepted: image files, or folders of {', '.join(sources.IMAGE_SUFFIXES)}"
+            "accepted: image files, or folders of "
+            f"{', '.join(image_preparation.SUFFIXES)}"
         )
     return found
-
-
-def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    for directory, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = pathlib.Path(directory, name)
-            if path.suffix.lower() in sources.IMAGE_SUFFIXES and name[0] != ".":
-                yield path
 
 
 def predict_files(
@@ -142,7 +142,7 @@ class _Images:
         preparation = metadata["preparation"]
         self._factor = preparation["downsample"]
         self._records = image_reader.Records(
-            sources.Files(list(paths)),
+            image_files.Files(list(paths)),
             np.arange(len(paths)),
             (height * self._factor, width * self._factor, channels),
             _RESIZES[preparation["resize"]],

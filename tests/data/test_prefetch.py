@@ -222,12 +222,12 @@ def test_sets_that_cannot_be_streamed_are_refused(tfds_dir, settings, words):
 
 
 def test_labels_of_a_streamed_set_are_read_once(tfds_dir, tmp_path, monkeypatch):
-    from edp.data import tfds_source
+    from edp.data.loaders import tfds
 
     config = make_config(tfds_dir, stream=True).data
     path = tmp_path / "split.npz"
     first = data.create_dataset(config, seed=0, split_path=path)
-    monkeypatch.setattr(tfds_source._Examples, "read_labels", None)
+    monkeypatch.setattr(tfds._Examples, "read_labels", None)
     again = data.create_dataset(config, seed=0, split_path=path)
     for split, same in zip(first[:3], again[:3], strict=True):
         np.testing.assert_array_equal(split.labels, same.labels)

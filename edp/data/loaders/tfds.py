@@ -187,6 +187,7 @@ class _Examples:
     """Examples of one split: an `Encoded` that `Records` reads."""
 
     where: str
+    version: str  # full name of the dataset, with its version
     serialized: Any  # random access to bytes
     features: Any
     image_key: str
@@ -201,6 +202,10 @@ class _Examples:
 
     def describe(self, index: int) -> str:
         return f"{self.where}: example {index}"
+
+    def fingerprint(self, index: int) -> bytes:
+        """Returns the dataset's name, version and split, and the index."""
+        return f"{self.version} {self.where} {index}".encode()
 
     def read_labels(self) -> np.ndarray:
         """Reads all labels, int64 [N]; reads every example, without decoding images."""
@@ -241,7 +246,8 @@ def _open_split(
             f"opened: {_one_line(error)} (splits: {', '.join(builder.info.splits)})"
         ) from error
     where = f"TFDS set {name!r}, split {split!r}"
-    return _Examples(where, serialized, builder.info.features, image_key, label_key)
+    features, version = builder.info.features, builder.info.full_name
+    return _Examples(where, version, serialized, features, image_key, label_key)
 
 
 def _one_line(error: BaseException) -> str:
