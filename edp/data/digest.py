@@ -1,11 +1,14 @@
 """Digests of datasets, to key what is computed from them."""
 
+import concurrent.futures
+import functools
 import hashlib
 
 import numpy as np
 
 from edp.data.arrays import Dataset, Split
 from edp.data.image_reader import Records
+from edp.errors import InputError
 
 
 def dataset_digest(dataset: Dataset) -> dict[str, str]:
@@ -28,17 +31,29 @@ def split_digest(split: Split) -> str:
 
     Images in memory count with their pixels, images on disk with the fingerprint that
     `Encoded.fingerprint` gives (of files: path below the root, size and content), the
-    image shape and `resize`; so no image is decoded. The two digests of a dataset that
-    can be read in both ways differ.
+    image shape and `resize`; so no image is decoded. Streamed and in memory, the same
+    images have different digests.
+
+    Raises:
+      InputError: if an image file cannot be read.
     """
     digest = hashlib.sha256(np.ascontiguousarray(split.labels, "<i4"))
     images = split.images
     digest.update(repr(tuple(map(int, images.shape))).encode())
     if isinstance(images, Records):
         digest.update(images.resize.encode())
-        for index in images.indices:
-            one = hashlib.sha256(images.encoded.fingerprint(int(index)))
-            digest.update(one.digest())
+        with concurrent.futures.ThreadPoolExecutor(images.num_threads) as pool:
+            for one in pool.map(functools.partial(_digest_one, images), images.indices):
+                digest.update(one)
     else:
         digest.update(np.ascontiguousarray(images))
     return digest.hexdigest()
+
+
+def _digest_one(images: Records, index: int) -> bytes:
+    encoded = images.encoded
+    try:
+        return hashlib.sha256(encoded.fingerprint(int(index))).digest()
+    except OSError as error:
+        name = encoded.describe(int(index))
+        raise InputError(f"cannot read the image {name}: {error}") from error

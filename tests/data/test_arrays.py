@@ -1,4 +1,4 @@
-"""Tests of the data that come as arrays: digits, made-up classes, .npz files."""
+"""Tests of the array sources: digits, synthetic classes, .npz files."""
 
 import pathlib
 

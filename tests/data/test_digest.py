@@ -9,6 +9,7 @@ from PIL import Image
 from small_data import create, make_config, numbered, with_path, write_npz
 
 from edp.data import dataset_digest
+from edp.errors import InputError
 
 PARTS = {"train", "validation", "test", "class_names"}
 
@@ -73,7 +74,10 @@ def test_digests_of_files_are_of_their_content_and_not_of_their_place(folder, tm
         )
         assert changed(config, before) == {"test"}
     file.write_bytes(content)
+    dataset = create(config)
     file.rename(copy / "test/b/1b.bmp")
+    with pytest.raises(InputError, match=r"cannot read the image .*test/a/1\.bmp"):
+        dataset_digest(dataset)
     assert changed(config, before) == {"test"}
 
 

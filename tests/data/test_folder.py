@@ -1,4 +1,4 @@
-"""Tests of images in a directory for each class."""
+"""Tests of the source of image files in a directory for each class."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ def write_image(path, value, size=(5, 4), mode="L", **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, 6 training and 2 test images each, written out of order."""
+    """Writes two classes with 6 training and 2 test images each, out of order."""
     root = tmp_path / "images"
     for label, name in enumerate(["bird", "ape"]):
         for index in reversed(range(6)):

@@ -1,4 +1,4 @@
-"""Images of other sets, brought to the shape of a run's own."""
+"""Tests of out-of-distribution datasets, resized to the shape of a run's images."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Streamed sets: images read and resized as they are needed, and runs on them."""
+"""Tests of streamed datasets: reading, resizing, and runs on them."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_config(data_dir, **settings):
-    """Two members and one student on the digits below, 2 epochs of 4 steps."""
+    """Configures two members and one student on digits, 2 epochs of 4 steps."""
     config = default.get_config()
     config.data.update(source="tfds", name="edp_small_digits", data_dir=str(data_dir))
     config.data.update(validation_size=10, train_size=64, crop_padding=1)
@@ -42,7 +42,7 @@ def make_config(data_dir, **settings):
 
 
 def photos_config(data_dir, **settings):
-    """The same on the photos: 2 epochs of 2 steps."""
+    """Configures the same on photos: 2 epochs of 2 steps."""
     config = make_config(
         data_dir,
         name="edp_photos",
@@ -59,7 +59,7 @@ def photos_config(data_dir, **settings):
 
 
 def jpeg(rng, label):
-    """A photo of a size of its own, in a colour that tells its class."""
+    """Encodes a photo of random size whose colour depends on its class."""
     width, height = rng.integers(40, 91, size=2)
     pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
     pixels[..., label] += 190
@@ -71,7 +71,7 @@ def jpeg(rng, label):
 
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
-    """A TFDS data directory with digits, and with photos of any size."""
+    """Prepares a TFDS data directory with digits and photos of any size."""
     import tensorflow_datasets as tfds
 
     class EdpSmallDigits(tfds.core.GeneratorBasedBuilder):
@@ -172,7 +172,7 @@ def test_photos_are_cropped_and_resized(tfds_dir):
 
 
 def test_resizing_keeps_where_things_are(tmp_path):
-    """Of a horizontal ramp, central crops are the ramp's middle."""
+    """The central crop of a horizontal ramp is its middle."""
     ramp = np.tile(np.arange(64, dtype=np.uint8), (32, 1))
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     for split in ("train", "test"):
@@ -267,7 +267,7 @@ def test_processes_read_the_parts_of_one_batch(tfds_dir, num_members):
 
 
 def stop_after(monkeypatch, dispatches):
-    """Has the next training stopped after so many."""
+    """Interrupts the next training after a number of steps."""
 
     @contextlib.contextmanager
     def stop_requests():
@@ -278,7 +278,7 @@ def stop_after(monkeypatch, dispatches):
 
 
 def train(tfds_dir, workdir, **settings):
-    """Trains teachers and a student; gives the variables of both and their logs."""
+    """Trains teachers and a student; returns the variables of both and their logs."""
     config = make_config(tfds_dir, stream=settings.pop("stream"))
     config.update(settings)
     experiment = create_experiment(config, workdir)
@@ -300,7 +300,7 @@ def results(workdir):
 def test_neither_streaming_nor_dispatching_changes_a_result(
     tfds_dir, tmp_path, monkeypatch
 ):
-    """Nor does an interruption within an epoch; nor where members see samples."""
+    """An interruption within an epoch changes nothing, also with bootstrap samples."""
     sampled = {"teachers": {"bootstrap": True}}
     expected = train(tfds_dir, tmp_path / "in_memory", stream=False, **sampled)
     streamed = {"stream": True, "steps_per_dispatch": 2, **sampled}

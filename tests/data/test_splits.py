@@ -1,4 +1,4 @@
-"""Tests of how data are split, once for a run."""
+"""Tests of splits and of the file that stores them."""
 
 import os
 import pathlib
