@@ -56,6 +56,8 @@ def load_parquet(
                 f"{path} has no {part}*.parquet; it has "
                 f"{', '.join(p.name for p in files[:10]) or 'no Parquet files'}"
             )
+    for own in by_part.values():
+        _check_shards(path, own)
     names = None
     splits: dict[str, Split] = {}
     for part, own in by_part.items():
@@ -71,6 +73,23 @@ def load_parquet(
         test=splits["test"],
         class_names=names,
     )
+
+
+def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
+    """Checks that the files of a split are all shards of one configuration."""
+    folders = sorted({str(file.parent) for file in files})
+    if len(folders) > 1:
+        raise InputError(
+            f"data.path is {path}, which has several datasets ({', '.join(folders)}); "
+            "give the folder of one of them"
+        )
+    for file in files:
+        told = re.search(r"-of-(\d+)\.parquet$", file.name)
+        if told and int(told[1]) != len(files):
+            raise InputError(
+                f"{file.parent} has {len(files)} files of which {file.name} is one; "
+                f"there must be {int(told[1])}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
