@@ -133,8 +133,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     evaluation.gallery_size = 6  # inputs shown in the report
     evaluation.step_sizes = ()  # η at which each perturbation is analysed besides its
     # students' own, as (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-    evaluation.ood_sets = ()  # other sets, to be told from the test set: "digits",
-    # "noise", names of TFDS sets as "svhn_cropped", a folder of images or an .npz
+    evaluation.ood_sets = ()  # out-of-distribution datasets: "digits", "noise", TFDS
+    # names as "svhn_cropped", a folder of images, an .npz or an .npy of images
     evaluation.ood_size = 1000  # images of each, and of the test set beside them
     evaluation.corruptions = ()  # of test images: ("all",), or names from
     # edp/data/corruptions.py as ("fog", "gaussian_noise")

@@ -59,32 +59,25 @@ def images_below(folder: pathlib.Path) -> Found:
       OSError: if a folder cannot be listed.
     """
     paths, left_out = [], collections.Counter[str]()
-    for path in _files_below(folder):
+    for path, is_file in _files_below(os.fspath(folder), set()):
         suffix = path.suffix.lower()
-        if suffix in SUFFIXES and path.is_file():
+        if suffix in SUFFIXES and is_file:
             paths.append(path)
         else:
             left_out[suffix or path.name] += 1
     return Found(sorted(paths), left_out)
 
 
-def _files_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    def fail(error: OSError):
-        raise error
-
-    visited = set()
-    for directory, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        visited.add(os.path.realpath(directory))
-        shown = sorted(name for name in folders if not name.startswith("."))
-        folders.clear()
-        for name in shown:
-            real = os.path.realpath(os.path.join(directory, name))
-            if real not in visited:
-                visited.add(real)
-                folders.append(name)
-        for name in files:
-            if not name.startswith("."):
-                yield pathlib.Path(directory, name)
+def _files_below(folder: str, visited: set[str]) -> Iterator[tuple[pathlib.Path, bool]]:
+    """Yields paths that are no directories, and whether each is a regular file."""
+    visited.add(os.path.realpath(folder))
+    with os.scandir(folder) as listing:
+        shown = [entry for entry in listing if not entry.name.startswith(".")]
+    for entry in sorted(shown, key=lambda entry: entry.name):
+        if not entry.is_dir():
+            yield pathlib.Path(entry.path), entry.is_file()
+        elif os.path.realpath(entry.path) not in visited:
+            yield from _files_below(entry.path, visited)
 
 
 def warn_left_out(where: str | os.PathLike, left_out: Mapping[str, int]) -> None:
