@@ -164,7 +164,7 @@ def draw_indices(plan: Plan) -> Indices:
     the training or the validation split lacks a class.
 
     Raises:
-      InputError: if the held-out examples are all that training has of a class.
+      InputError: if the held-out examples are all of a class with several examples.
     """
     rng = np.random.default_rng(plan.seed)
     rest = np.arange(len(plan.train_labels))
@@ -173,6 +173,7 @@ def draw_indices(plan: Plan) -> Indices:
         validation = hold_out(rng, plan.train_labels, plan.validation_size)
         rest = np.setdiff1d(rest, validation, assume_unique=True)
         lost = _missing(plan.train_labels[rest], plan.train_labels)
+        lost = lost[[(plan.train_labels == label).sum() > 1 for label in lost]]
         if lost.size:
             raise InputError(
                 f"data.validation={plan.validation!r} with data.validation_size="

@@ -16,7 +16,7 @@ from sklearn import datasets
 
 from configs import default
 from edp import data
-from edp.data import image_reader
+from edp.data import image_preparation
 from edp.errors import InputError
 from edp.experiment.create import create_experiment
 from edp.runtime import loop
@@ -139,9 +139,9 @@ def test_records_read_what_an_array_would_give(tfds_dir):
 
 def test_boxes():
     # The shorter side is 32 as the target would have it: 28 of 32 are seen.
-    assert image_reader.central_box((64, 32), (7, 7)) == (18, 2, 46, 30)
-    assert image_reader.central_box((32, 64), (14, 7)) == (2, 25, 30, 39)
-    boxes = [image_reader.random_box((60, 40), RNG) for _ in range(500)]
+    assert image_preparation.central_box((64, 32), (7, 7)) == (18, 2, 46, 30)
+    assert image_preparation.central_box((32, 64), (14, 7)) == (2, 25, 30, 39)
+    boxes = [image_preparation.random_box((60, 40), RNG) for _ in range(500)]
     left, top, right, bottom = np.transpose(boxes)
     assert min(left.min(), top.min()) >= 0
     assert right.max() <= 60 and bottom.max() <= 40
@@ -151,7 +151,7 @@ def test_boxes():
     assert 0.7499 < ratios.min() < 0.8 and 1.25 < ratios.max() < 1.3334
     assert left.std() > 5 and top.std() > 3
     # So long an image that no box of these ratios and areas is in it.
-    assert image_reader.random_box((1000, 10), RNG) == (0, 0, 1000, 10)
+    assert image_preparation.random_box((1000, 10), RNG) == (0, 0, 1000, 10)
 
 
 def test_photos_are_cropped_and_resized(tfds_dir):
@@ -201,7 +201,10 @@ def test_resizing_keeps_where_things_are(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"source": "digits", "stream": True}, ["data.stream is True", "'tfds' or"]),
+        (
+            {"source": "digits", "stream": True},
+            ["data.stream is True", "'tfds', 'folder'"],
+        ),
         ({"resize": "random_crop"}, ["'random_crop'", "data.stream is False"]),
         (
             {"resize": "crop", "stream": True},

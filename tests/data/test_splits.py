@@ -202,3 +202,14 @@ def test_a_part_has_every_class_of_data_that_are_ordered_by_class():
     chex.assert_trees_all_equal(part, data.fixed_part(split, 8))
     for size in (None, 40, 1000):
         chex.assert_trees_all_equal(data.fixed_part(split, size), split)
+
+
+def test_the_one_image_of_a_class_may_be_held_out_with_a_warning(npz, capsys):
+    labels = np.repeat([0, 1, 2], [15, 14, 1])
+    config = write_npz(npz.path, train_labels=labels)
+    config.update(validation="last", validation_size=1)
+    assert create(config).validation.labels.tolist() == [2]
+    warned = capsys.readouterr().err
+    assert "the train split (29 images) has none of the classes with labels 2" in warned
+    config.validation_size = 15
+    refused(config, "data.validation='last'", "labels 1;")
