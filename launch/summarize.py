@@ -6,13 +6,9 @@
 Trains nothing and reads no data set. Writes `summary.json`, `summary.md` and figures.
 """
 
-import os
-
 from absl import app, flags
 
 from .cli import arguments, terminal
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs.")
 _OUT = flags.DEFINE_string("out", "runs/summary", "Directory to write to.")

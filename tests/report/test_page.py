@@ -328,6 +328,18 @@ def test_import_is_light():
     assert done.stdout.strip() == "set()", done.stderr
 
 
+def test_no_report_imports_jax(run):
+    code = """
+import sys, edp.report
+edp.report.write_report(sys.argv[1])
+from edp.report.seeds import runs, summary, sweep_results, sweep_tables, tables
+print({"jax", "flax", "optax", "orbax"} & {*sys.modules}, "matplotlib" in sys.modules)
+"""
+    command = [sys.executable, "-c", code, run[0]]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip() == "set() True", done.stderr
+
+
 def test_figures_are_files_too(run):
     folder = run[0] / "figures"
     names = {path.name for path in folder.iterdir()}

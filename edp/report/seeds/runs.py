@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edp.errors import InputError
-from edp.experiment import settings
+from edp.experiment.rules import DATA_LOCATION
 from edp.runtime import storage
 from edp.runtime.stage import different_settings
 
@@ -141,7 +141,7 @@ def _comparable(config: dict[str, Any], students: set[str]) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
     for section, keep in (
         ("students", lambda name: name in students),
-        ("data", lambda name: name not in settings.WHEREABOUTS),
+        ("data", lambda name: name not in DATA_LOCATION),
     ):
         values = config.get(section) or {}
         config[section] = {key: values[key] for key in values if keep(key)}

@@ -1,20 +1,24 @@
 """What came of a sweep: its finished runs in one table, from their files alone."""
 
+from __future__ import annotations
+
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edp.errors import InputError
 from edp.evaluation import predictions
-from edp.experiment import settings
-from edp.experiment.sweep import Point
+from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
 from edp.report.seeds.aggregate import Row, over_seeds
 from edp.report.seeds.comparisons import Scored
 from edp.runtime import storage
+
+if TYPE_CHECKING:  # importing it would import JAX
+    from edp.experiment.sweep import Point
 
 _FIELDS = (
     *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
@@ -166,15 +170,19 @@ def _same_images(
     by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
 ) -> tuple[bool, bool]:
     """Whether all settings have the same test, and the same validation images."""
-    data = [
-        settings.teacher_dependencies(by_setting[n][0].config)["data"] for n in found
-    ]
+    data = [_data_settings(by_setting[name][0]) for name in found]
     labels = []
     for of in found.values():
         first = predictions.load_predictions(of[0].predictions(_students(of)[0]))
         labels.append(first.test_labels)
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
     return same_tests, all(data[0] == other for other in data)
+
+
+def _data_settings(point: Point) -> dict[str, Any]:
+    """Returns the settings that decide which images a run uses and how."""
+    data = point.config.data.to_dict()
+    return {key: data[key] for key in data if key not in DATA_LOCATION}
 
 
 def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
