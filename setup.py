@@ -25,7 +25,7 @@ setuptools.setup(
         "edp.launch.cloud_tpu",
     ],
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
-    package_data={"edp": ["py.typed"], "edp.report.page": ["*.html"]},
+    package_data={"edp": ["py.typed"], "edp.report.page": ["templates/*.html"]},
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -40,6 +40,8 @@ setuptools.setup(
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",
+        "jinja2>=3.1,<4",
+        "markupsafe>=2.1",
         "matplotlib>=3.8,<4",
         "ml-collections>=1.0,<2",
         "numpy>=2.0,<3",

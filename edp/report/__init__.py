@@ -4,16 +4,14 @@
 more of it is: whatever is missing is left out with a plain sentence.
 """
 
-import html
-import importlib.resources
+import json
 import os
 import pathlib
 import re
-import string
 
 from edp.report.files import read_mapping, read_rows
 from edp.report.page.facts import run_facts
-from edp.report.page.markup import escape_markdown, paragraph
+from edp.report.page.markup import escape_markdown, render
 from edp.report.page.table import LEGEND, format_table, table_section
 from edp.report.page.verdicts import cautions, compare_with_plain
 from edp.runtime import storage
@@ -84,18 +82,20 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
             file = re.sub(r"[^\w.-]", "_", name) + ".svg"
             write_text(workdir / "figures" / file, svg.standalone(figure))
 
-    template = importlib.resources.files("edp.report.page") / "template.html"
-    page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        light=" ".join(f"--{name}: {value};" for name, value in svg.LIGHT.items()),
-        title=html.escape(title),
-        findings="".join(paragraph(said, "finding") for said in findings),
-        facts=sections.facts_section(facts, no_run),
+    page = render(
+        "page.html",
+        light=svg.LIGHT,
+        title=title,
+        findings=findings,
+        facts=facts,
+        no_run=no_run,
         table=table_section(rows),
         ranking=ranking.ranking_section(rows, ood_rows),
         **{name: section.html for name, section in drawn.items()},
         ood=ood.ood_section(workdir / "ood.json", rows),
         gallery=gallery.gallery_section(workdir / "gallery.npz"),
-        configuration=sections.configuration_section(config, no_config),
+        config=json.dumps(config, indent=2, ensure_ascii=False),
+        no_config=no_config,
     )
     path = workdir / "report.html"
     write_text(path, page)

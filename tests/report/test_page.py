@@ -176,7 +176,7 @@ def test_numbers_in_both_tables_are_the_rows(run):
 
 
 def test_bold_in_html(run):
-    lines = re.findall(r"<tr.*?</tr>", run[2].read_text())
+    lines = re.findall(r"<tr.*?</tr>", run[2].read_text(), re.DOTALL)
     bold = [re.findall(r"<b>(.*?)</b>", line) for line in lines[: len(run[1]) + 1]]
     assert bold[5] == ["3.15"]  # The scores of the students rise, so does the ECE.
     assert bold[-1] == ["90.24", "0.3803", "0.3703", "4.67", "0.1441", "3.00", "50.0"]

@@ -124,7 +124,7 @@ class Page(html.parser.HTMLParser):
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.rows, self.text = [], [], [], ""
-        self.feed(text)
+        self.feed(str(text))
         self.close()
         assert self.open == []
 

@@ -10,7 +10,7 @@ import matplotlib
 from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 from edp.report.files import read_evaluated
-from edp.report.page.markup import Section, absent, figure, paragraph, shorten
+from edp.report.page.markup import Section, absent, figure, panels, paragraph, shorten
 from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, is_plain, number, series_by_student
 
@@ -70,16 +70,15 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         if lines:
             figures[f"corruptions_{key}"] = severity_figure(title, lines)
     means = [_means(name, found, name in colours) for name, found in models.items()]
-    panels = "".join(f'<div class="panel">{svg}</div>' for svg in figures.values())
     html = figure(
         "The mean over the corruptions of each severity; severity 0 is the images as "
         "they are. The heavy line is the whole ensemble, the grey one a single "
         "network; a student's is dashed if it was distilled on the inputs as they "
         "are. In the table, the mean over all corruptions and severities stands "
         "beside the images as they are. Bold: the best student.",
-        f'<div class="panels large">{panels}</div>'
-        + html_table(means, _COLUMNS)
-        + paragraph(protocol, "note"),
+        panels(figures.values()),
+        html_table(means, _COLUMNS),
+        paragraph(protocol, "note"),
     )
     return Section(html, figures)
 

@@ -1,20 +1,21 @@
 """The gallery: inputs, how each perturbation moves them, and what members predict."""
 
 import base64
-import html
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from edp.report.files import load_arrays, read
-from edp.report.page.markup import absent, figure, paragraph
+from edp.report.page.markup import absent, figure, paragraph, render
 
 _GALLERY_BYTES = 1_400_000
 
 
-def gallery_section(path: pathlib.Path) -> str:
+def gallery_section(path: pathlib.Path) -> Markup:
     """HTML of `gallery.npz`; as many examples as a page has room for."""
     keys = ("names", "images", "probs", "labels", "class_names")
     arrays, why = read(path, load_arrays(*keys))
@@ -33,16 +34,14 @@ def gallery_section(path: pathlib.Path) -> str:
                 pictures.append(0.5 + gain * changes[p - 1, i])
             uris = [image_uri(picture) for picture in pictures]
             views.append(_view(name, uris, probs[p, :, i], int(label), class_names))
-        said = html.escape(class_names[label])
-        row = (
-            f'<div class="example"><h3>Example {i + 1}: {said}</h3>'
-            f'<div class="views">{"".join(views)}</div></div>'
+        row = render(
+            "example.html", number=i + 1, label=class_names[label], views=views
         )
         size += len(row)
         if rows and size > _GALLERY_BYTES:
             break
         rows.append(row)
-    left = ""
+    left = Markup()
     if len(rows) < len(labels):
         left = paragraph(f"The first {len(rows)} of {len(labels)} examples.", "note")
     return figure(
@@ -51,7 +50,8 @@ def gallery_section(path: pathlib.Path) -> str:
         "the members' predicted classes with their probabilities, bold and green where "
         "that is the label and orange where not. Look for images that seem unchanged "
         "on which the members no longer agree.",
-        "".join(rows) + left,
+        *rows,
+        left,
     )
 
 
@@ -74,28 +74,19 @@ def image_uri(image: np.ndarray, limit: int = 64) -> str:
 
 def _view(
     name: str, uris: list[str], probs: np.ndarray, label: int, class_names: list[str]
-) -> str:
-    """One image, its change, and the members' predictions `probs` [M, K]."""
-    said = ["", f"change by {name}"]
-    members, told = [], []
-    for row in probs:
-        top = int(row.argmax())
-        kind = "right" if top == label else "wrong"
-        told.append(f"{class_names[top]} {row[top]:.2f}")
-        members.append(
-            f'<li class="{kind}" style="--p:{100 * row[top]:.0f}%">'
-            f"<span>{html.escape(class_names[top])}</span>"
-            f"<span>{row[top]:.2f}</span></li>"
-        )
-    said[0] = f"{name}; members predict {', '.join(told)}"
-    pictures = "".join(
-        f'<img src="{uri}" alt="{html.escape(text)}">'
-        for uri, text in zip(uris, said, strict=False)
-    )
-    return (
-        f'<div class="view"><h4>{html.escape(name)}</h4>'
-        f'<div class="pair">{pictures}</div><ol>{"".join(members)}</ol></div>'
-    )
+) -> dict[str, Any]:
+    """Returns one image, its change, and the members' predictions `probs` [M, K]."""
+    members = [
+        {"name": class_names[top], "prob": float(row[top]), "right": top == label}
+        for row, top in zip(probs, probs.argmax(-1).tolist(), strict=True)
+    ]
+    said = ", ".join(f"{m['name']} {m['prob']:.2f}" for m in members)
+    alts = (f"{name}; members predict {said}", f"change by {name}")
+    return {
+        "name": name,
+        "pictures": list(zip(uris, alts, strict=False)),
+        "members": members,
+    }
 
 
 def _gain(changes: np.ndarray) -> float:

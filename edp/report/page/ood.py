@@ -1,11 +1,12 @@
 """Whether uncertainty tells sets that no network saw from the test set."""
 
-import html
 import pathlib
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from edp.report.files import read_evaluated
-from edp.report.page.markup import absent, figure, paragraph, shorten
+from edp.report.page.markup import absent, figure, heading, paragraph, shorten
 from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, number, series_by_student
 
@@ -17,7 +18,7 @@ _TITLES = {
 }
 
 
-def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
+def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
     """A table for each set of `ood.json`: AUROC of each model's scores."""
     entries, protocol, why = read_evaluated(path)
     if why:
@@ -45,14 +46,14 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
             m["fields"] | {f"auroc {kind}": v for kind, v in m["auroc"].items()}
             for m in models.values()
         ]
-        heading = html.escape(shorten(name, 60))
-        tables.append(f"<h3>{heading}</h3>{html_table(shown, columns)}")
+        tables.append(heading(shorten(name, 60)) + html_table(shown, columns))
     return figure(
         "AUROC in per cent of each score of uncertainty: how often an image of the "
         "test set is less uncertain than one of the other set. 50 is chance. Mutual "
         "information and pairwise KL see only what members disagree about; a network "
         "without members has neither. Bold: the best student.",
-        "".join(tables) + paragraph(protocol, "note"),
+        *tables,
+        paragraph(protocol, "note"),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edp.report.figures.pareto import pareto_figure
 from edp.report.figures.pareto_labels import Point
-from edp.report.page.markup import Section, absent, figure
+from edp.report.page.markup import Section, absent, figure, single
 from edp.report.page.ranking import unit
 from edp.report.rows import Row, is_plain, middle
 
@@ -78,7 +78,7 @@ def pareto_section(rows: Sequence[Row]) -> Section:
     svg = pareto_svg(rows)
     if svg is None:
         return Section(absent("There is no model to set its cost against."))
-    body = figure(CAPTION, f'<div class="single wide-figure">{svg}</div>')
+    body = figure(CAPTION, single(svg, "single wide-figure"))
     return Section(body, {"pareto": svg})
 
 

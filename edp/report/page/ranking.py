@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from markupsafe import Markup
+
 from edp.report.files import read_evaluated
 from edp.report.page.markup import paragraph
 from edp.report.page.table import Column, format_table, html_table
@@ -106,7 +108,7 @@ def unit(values: Iterable[float]) -> tuple[float, str]:
     return 10.0 ** (-3 * power), _PREFIXES[power]
 
 
-def ranking_section(rows: Sequence[Row], ood: Sequence[Row]) -> str:
+def ranking_section(rows: Sequence[Row], ood: Sequence[Row]) -> Markup:
     """The table in HTML, with a legend; nothing without students to rank."""
     ranked = rank(rows, ood)
     if not any("rank" in row for row in ranked):

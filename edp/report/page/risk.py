@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 
 from edp import metrics
 from edp.errors import InputError
 from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 from edp.report.files import read_test_predictions
-from edp.report.page.markup import Section, absent, figure, shorten
+from edp.report.page.markup import Section, absent, figure, shorten, single
 from edp.report.rows import Row, is_plain, largest_ensemble, series_by_student
 
 # Points of a curve as drawn, and of all of them together.
@@ -60,7 +61,7 @@ def risk_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
             continue
         shade = colours.get(name)
         curves.append(Curve(shorten(name, 20), *curve, shade, is_plain(row)))
-    note = ""
+    note = Markup()
     if missing:
         note = absent(f"Risk-coverage curves left out: {'; '.join(missing)}.")
     if not curves:
@@ -74,7 +75,8 @@ def risk_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
         "inputs as they are. The area under a curve is its AURC; labels have the error "
         "on all inputs. Look for curves that stay low until far to the right: these "
         "know which of their answers are wrong.",
-        f'<div class="single">{svg}</div>{note}',
+        single(svg),
+        note,
     )
     return Section(body, {"risk_coverage": svg})
 

@@ -1,17 +1,16 @@
 """The sections of the page, each from the files it needs."""
 
-import html
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from edp import metrics
 from edp.errors import InputError
 from edp.report.figures import basic
 from edp.report.files import read_test_predictions
-from edp.report.page.markup import Section, absent, figure, paragraph, shorten
+from edp.report.page.markup import Section, absent, figure, render, shorten, single
 from edp.report.rows import (
     Row,
     is_plain,
@@ -20,19 +19,6 @@ from edp.report.rows import (
     of_ensembles,
     series_by_student,
 )
-
-
-def facts_section(facts: Mapping[str, str], why: str) -> str:
-    """The run's facts; `why` tells what keeps some out."""
-    entries = [
-        f"<div{' class=wide' if len(v) > 40 else ''}><dt>{html.escape(k)}</dt>"
-        f"<dd>{html.escape(v)}</dd></div>"
-        for k, v in facts.items()
-    ]
-    listed = f"<dl>{''.join(entries)}</dl>" if entries else ""
-    if why:
-        listed += absent(f"What it ran on and with is left out: {why}.")
-    return listed
 
 
 def cnll_section(rows: Sequence[Row]) -> Section:
@@ -66,7 +52,7 @@ def cnll_section(rows: Sequence[Row]) -> Section:
         "student is worth as many members as the curve has where its line meets it "
         "(the ring). Look for solid lines below dashed ones of the same kind of "
         "student: there the perturbation helped.",
-        f'<div class="single">{svg}</div>',
+        single(svg),
     )
     return Section(body, {"cnll": svg})
 
@@ -89,9 +75,9 @@ def reliability_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
         except InputError as error:  # As after a run that diverged.
             missing.append(f"{pathlib.PurePath(file).name}.npz: {error}")
             continue
-        panels.append(_reliability_panel(row, svg))
+        panels.append((name, _calibration_errors(row), svg))
         drawn[f"reliability_{name}"] = svg
-    note = ""
+    note = Markup()
     if missing:
         note = absent(f"Reliability diagrams left out: {'; '.join(missing)}.")
     if not panels:
@@ -103,7 +89,8 @@ def reliability_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
         "area is the share of inputs in its bin. Dots under the diagonal are "
         "overconfident. Grey and dashed is the same after temperature scaling: what "
         "is then still off the diagonal, no single temperature mends.",
-        f'<div class="panels small">{"".join(panels)}</div>{note}',
+        render("reliability.html", panels=panels),
+        note,
     )
     return Section(body, drawn)
 
@@ -128,25 +115,10 @@ def _reliability_svg(
     return basic.reliability(curve(probs), calibrated, colour, name)
 
 
-def _reliability_panel(row: Row, svg: str) -> str:
-    name = str(row["model"])
+def _calibration_errors(row: Row) -> str:
     errors = [
         f"{said}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
         for said, key in (("ECE", "ece"), ("calibrated", "cece"))
         if (value := number(row, key)) is not None
     ]
-    return (
-        f'<div class="panel"><h3 title="{html.escape(name)}">'
-        f"{html.escape(shorten(name, 20))}</h3>"
-        + paragraph(", ".join(errors))
-        + svg
-        + "</div>"
-    )
-
-
-def configuration_section(config: Mapping, why: str) -> str:
-    """All of `config.json`, folded; `why` tells what keeps it out."""
-    if why:
-        return absent(f"The configuration is left out: {why}.")
-    text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
-    return f"<details><summary>config.json</summary><pre>{text}</pre></details>"
+    return ", ".join(errors)

@@ -1,10 +1,11 @@
 """The results table, for the terminal, in Markdown and in HTML."""
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from edp.report.page.markup import escape_markdown, paragraph, shorten, unbroken
+from markupsafe import Markup
+
+from edp.report.page.markup import escape_markdown, paragraph, render, shorten
 from edp.report.rows import Row, number
 from edp.report.seeds.number_format import DASH
 
@@ -150,14 +151,14 @@ def _aligned(
     ]
 
 
-def table_section(rows: Sequence[Row]) -> str:
+def table_section(rows: Sequence[Row]) -> Markup:
     """The table of results in HTML, with a legend."""
     return html_table(rows, _shown(rows)) + paragraph(
         f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
     )
 
 
-def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
+def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
     """A table in HTML, sortable, with the best student of each column bold.
 
     Args:
@@ -165,37 +166,7 @@ def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
       columns: the first names the row.
     """
     best = _best(rows, columns)
-    heads = "".join(
-        f'<th scope="col" data-better="{c.better}"'
-        f"{'' if c.scale is None else ' class=number'}>"
-        f'<button type="button">{html.escape(unbroken(c.title))}</button></th>'
-        for c in columns
-    )
-    lines = "".join(_html_line(row, columns, best) for row in rows)
-    return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _html_line(row: Row, columns: Sequence[Column], best: Mapping[str, str]) -> str:
-    is_student = row.get("kind") == "student"
-    cells = []
-    for i, column in enumerate(columns):
-        is_text = column.scale is None
-        text = column.text(row)
-        tag, attributes = ("td", "") if i else ("th", ' scope="row"')
-        attributes += f' title="{html.escape(text)}"' if is_text else ' class="number"'
-        if text != DASH:
-            sortable = text if is_text else repr(row[column.key])
-            attributes += f' data-value="{html.escape(sortable)}"'
-        shown = html.escape(shorten(text, 32))
-        if is_student and text == best.get(column.key):
-            shown = f"<b>{shown}</b>"
-        cells.append(f"<{tag}{attributes}>{shown}</{tag}>")
-    return (
-        f'<tr class="{"student" if is_student else "ensemble"}">{"".join(cells)}</tr>'
-    )
+    return render("table.html", rows=rows, columns=columns, best=best, dash=DASH)
 
 
 def _shown(rows: Sequence[Row]) -> list[Column]:
