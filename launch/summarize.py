@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         directory = storage.as_path(_OUT.value)
         storage.check_writable(directory, "out")
         found = runs.read_runs(_WORKDIRS.value)
-        result = summary.summarize(found, _BASELINE.value)
+        result = summary.summarize_runs(found, _BASELINE.value)
     files = tables.write_summary(result, directory)
     print(tables.format_terminal(result, terminal.width()))
     for note in result["notes"]:

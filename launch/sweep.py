@@ -56,7 +56,7 @@ def sweep(config, directory: pathlib.Path) -> int:
             failed += 1
     if failed == len(points):
         return exit_codes.EXIT_FAILURE
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     files = sweep_tables.write_sweep(result, directory)
     print(f"\n{sweep_tables.format_terminal(result, terminal.width())}\n")
     print("\n".join(result["notes"]))

@@ -93,7 +93,7 @@ def test_curves_of_coverage_are_thin_and_end_at_the_error(tmp_path):
     rng = np.random.default_rng(5)
     coverage, value = metrics.risk_coverage(rng.random(5000), rng.random(5000) < 0.7)
     curves = [
-        risk.Curve(f"student_number_{i:02d}", coverage, value, i, i % 2 == 0)
+        risk.RiskCurve(f"student_number_{i:02d}", coverage, value, i, i % 2 == 0)
         for i in range(20)
     ]
     svg = risk.risk_coverage(curves)

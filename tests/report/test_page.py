@@ -69,7 +69,7 @@ def test_facts():
             "width": None,
         },
     }
-    assert report.run_facts(rows, config, RUN) == {
+    assert report.describe_run(rows, config, RUN) == {
         "Dataset": "digits",
         "Model": "wide_resnet, depth 28, widen_factor 10",
         "Members": "2",
@@ -77,8 +77,8 @@ def test_facts():
         "Software": SOFTWARE,
         "Hardware": "cpu (2 cores), Linux-6.1",
     }
-    assert report.run_facts(rows, {}, {}) == {"Members": "2", "Seed": "3, 4"}
-    assert report.run_facts([], {"data": "cifar10", "model": None}, {}) == {}
+    assert report.describe_run(rows, {}, {}) == {"Members": "2", "Seed": "3, 4"}
+    assert report.describe_run([], {"data": "cifar10", "model": None}, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_facts():
     ],
 )
 def test_hardware(changed, said):
-    assert report.run_facts([], {}, RUN | changed)["Hardware"] == said
+    assert report.describe_run([], {}, RUN | changed)["Hardware"] == said
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_hardware(changed, said):
     ],
 )
 def test_the_dataset_shown(data, said):
-    assert report.run_facts([], {"data": data}, {}) == {"Dataset": said}
+    assert report.describe_run([], {"data": data}, {}) == {"Dataset": said}
 
 
 def test_page_needs_nothing_from_elsewhere(run):

@@ -30,7 +30,7 @@ def workdirs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summed(workdirs):
-    return summary.summarize(runs.read_runs(workdirs))
+    return summary.summarize_runs(runs.read_runs(workdirs))
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_the_best_plain_student_is_chosen_on_validation(summed):
 
 def test_identical_students_differ_by_exactly_nothing(tmp_path):
     path = make_run(tmp_path / "run", 0, strengths=(1.5, 1.5, 1.5))
-    summed = summary.summarize(runs.read_runs([path]), ["single_none"])
+    summed = summary.summarize_runs(runs.read_runs([path]), ["single_none"])
     for row in summed["comparisons"]:
         for metric in ("cnll", "accuracy"):
             nothing = {"mean": 0.0, "by_seed": {"0": 0.0}, "interval": [0.0, 0.0]}
@@ -239,7 +239,7 @@ def test_what_only_some_runs_have(copies):
     (copies[1] / "analysis.json").unlink()
     rows = [{"model": "DE-2", "set": "noise|x", "score": "entropy", "auroc": 0.75}]
     (copies[0] / "ood.json").write_text(json.dumps({"rows": rows}))
-    summed = summary.summarize(runs.read_runs(copies))
+    summed = summary.summarize_runs(runs.read_runs(copies))
     student = find(summed["models"], model="be_none")
     assert student["seeds"] == [0] and "se" not in student["cnll"]
     assert summed["notes"] == [
@@ -263,7 +263,7 @@ def test_shared_teachers_and_bounds_are_told(copies):
 
     rewrite(copies[1] / "results.json", change)
     rewrite(copies[1] / "config.json", lambda c: c.update(teachers_workdir="run0"))
-    notes = summary.summarize(runs.read_runs(copies))["notes"]
+    notes = summary.summarize_runs(runs.read_runs(copies))["notes"]
     assert "Some of these runs have the same teachers" in notes[0]
     assert notes[1].endswith("doubtful, for single_ods.")
 
@@ -271,7 +271,7 @@ def test_shared_teachers_and_bounds_are_told(copies):
 def test_a_note_of_several_analyses_is_told_once(copies):
     for copy, notes in zip(copies, (["One."], ["One.", "Two."]), strict=True):
         rewrite(copy / "analysis.json", lambda a, notes=notes: a.update(notes=notes))
-    assert summary.summarize(runs.read_runs(copies))["notes"] == ["One.", "Two."]
+    assert summary.summarize_runs(runs.read_runs(copies))["notes"] == ["One.", "Two."]
 
 
 def set_in(section, **values):
@@ -323,18 +323,18 @@ def test_missing_files_and_names_are_refused(copies):
     with pytest.raises(
         InputError, match=r"baseline=kd is no student.*single_none, be_n"
     ):
-        summary.summarize(read, ["kd"])
+        summary.summarize_runs(read, ["kd"])
     other = make_predictions(1, 2.2)
     other = other._replace(test_labels=other.test_labels[::-1])
     save_predictions(copies[1] / "predictions/single_ods.npz", other)
     with pytest.raises(InputError, match=r"run1.*other test labels"):
-        summary.summarize(read)
+        summary.summarize_runs(read)
     (copies[0] / "predictions/be_none.npz").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"be_none\.npz does not hold predictions"):
-        summary.summarize(read)
+        summary.summarize_runs(read)
     (copies[0] / "students/be_none/metrics.jsonl").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.jsonl is not JSON by lines"):
-        summary.summarize(read)
+        summary.summarize_runs(read)
     (copies[0] / "results.json").unlink()
     with pytest.raises(InputError, match=r"there is no .*results\.json.*has finished"):
         runs.read_runs(copies)
@@ -448,7 +448,7 @@ def test_nothing_to_draw_is_no_figure(tmp_path):
     assert seed_figures.cnll([]) is None and seed_figures.argument([]) is None
     path = make_run(tmp_path / "run", 0)
     (path / "analysis.json").unlink()
-    summed = summary.summarize(runs.read_runs([path]))
+    summed = summary.summarize_runs(runs.read_runs([path]))
     files = tables.write_summary(summed, tmp_path / "out")
     assert files == ["cnll.svg", "pareto.svg", "summary.json", "summary.md"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*files}

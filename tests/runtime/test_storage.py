@@ -121,7 +121,7 @@ def test_a_report_and_a_summary_of_a_store(store, tmp_path):
     assert path.read_text() == same
     found = runs.read_runs(["gs://bucket/run0", "gs://bucket/run1"])
     files = tables.write_summary(
-        summary.summarize(found), storage.as_path("gs://bucket/s")
+        summary.summarize_runs(found), storage.as_path("gs://bucket/s")
     )
     assert all((store.root / "s" / name).exists() for name in files)
 

@@ -29,7 +29,7 @@ class Level(NamedTuple):
     dashed: bool
 
 
-class Curve(NamedTuple):
+class ReliabilityCurve(NamedTuple):
     """One reliability curve: arrays over the bins that hold any input.
 
     Attributes:
@@ -107,7 +107,10 @@ def cnll_by_ensemble_size(
 
 @matplotlib.rc_context(STYLE)
 def reliability(
-    curve: Curve, calibrated: Curve | None, colour: int | None, name: str
+    curve: ReliabilityCurve,
+    calibrated: ReliabilityCurve | None,
+    colour: int | None,
+    name: str,
 ) -> str:
     """Draws accuracy against confidence; a dot's area is its bin's share of inputs.
 

@@ -29,7 +29,7 @@ def cnll(models: Sequence[Row]) -> str | None:
     on inputs as they are have hollow dots.
 
     Args:
-      models: of `summary.summarize`.
+      models: of `summary.summarize_runs`.
 
     Returns:
       An `<svg>` element; None where there is no model with a calibrated NLL.
@@ -86,7 +86,7 @@ def argument(diversity: Sequence[Row]) -> str | None:
     """Draws what teachers differ in and err in: on training, test and moved inputs.
 
     Args:
-      diversity: of `summary.summarize`; of perturbations, the students' own step
+      diversity: of `summary.summarize_runs`; of perturbations, the students' own step
         sizes are drawn.
 
     Returns:

@@ -9,7 +9,7 @@ from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 
 
-class Curve(NamedTuple):
+class StepSizeCurve(NamedTuple):
     """One perturbation: pairs of step size and value, ascending.
 
     `series` None draws it in the neutral colour; about 20 characters of the name
@@ -23,7 +23,10 @@ class Curve(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def by_step_size(
-    title: str, curves: Sequence[Curve], levels: Mapping[str, float], percent: bool
+    title: str,
+    curves: Sequence[StepSizeCurve],
+    levels: Mapping[str, float],
+    percent: bool,
 ) -> str:
     """Draws a quantity against the step size of each perturbation.
 

@@ -19,7 +19,7 @@ def draw(result: Mapping[str, Any]) -> str:
     each student and setting, sorted.
 
     Args:
-      result: of `edp.report.seeds.sweep_results.summarize`.
+      result: of `edp.report.seeds.sweep_results.summarize_sweep`.
 
     Returns:
       An `<svg>` element.

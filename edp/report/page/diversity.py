@@ -107,7 +107,7 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
             elif step is not None:
                 points.setdefault(name, {})[step] = value
         lines = [
-            step_sizes.Curve(
+            step_sizes.StepSizeCurve(
                 shorten(name, 20), sorted(found.items()), colours.get(name)
             )
             for name, found in points.items()

@@ -9,7 +9,7 @@ from edp.report.rows import Row, of_ensembles
 _SOFTWARE = ("edp", "python", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def run_facts(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, str]:
+def describe_run(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, str]:
     """What the run was, as short texts by heading; what is not known is left out.
 
     Args:

@@ -1,11 +1,9 @@
 """The students in the order of their calibrated NLL, beside what they cost."""
 
-import pathlib
 from collections.abc import Iterable, Sequence
 
 from markupsafe import Markup
 
-from edp.report.files import read_evaluated
 from edp.report.page.markup import paragraph
 from edp.report.page.table import Column, format_table, html_table
 from edp.report.rows import Row, middle
@@ -28,11 +26,6 @@ _COUNTS = (
     ("train_flops", "training {}FLOP", 2),
     ("num_params", "parameters{}", 1),
 )
-
-
-def read_ood(path: pathlib.Path) -> list[Row]:
-    """The rows of `ood.json`, or none."""
-    return read_evaluated(path)[0]
 
 
 def rank(rows: Iterable[Row], ood: Iterable[Row]) -> list[dict]:

@@ -21,7 +21,7 @@ _NUM_POINTS, _ALL_POINTS = 120, 1000
 _FIRST = 0.02  # Coverage where it begins: before, it hangs on a handful of inputs.
 
 
-class Curve(NamedTuple):
+class RiskCurve(NamedTuple):
     """One risk-coverage curve.
 
     Attributes:
@@ -53,14 +53,14 @@ def risk_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
             continue
         try:
             if row in ensemble and len(arrays[0]) > 1:
-                curves.append(Curve("DE-1", *_of_one(*arrays), None, True))
+                curves.append(RiskCurve("DE-1", *_of_one(*arrays), None, True))
             pooled = arrays[0].mean(axis=0, dtype=np.float64)
             curve = _risk_coverage(pooled, arrays[1])
         except (InputError, ValueError, TypeError) as error:
             missing.append(f"{pathlib.PurePath(file).name}.npz: {error}")
             continue
         shade = colours.get(name)
-        curves.append(Curve(shorten(name, 20), *curve, shade, is_plain(row)))
+        curves.append(RiskCurve(shorten(name, 20), *curve, shade, is_plain(row)))
     note = Markup()
     if missing:
         note = absent(f"Risk-coverage curves left out: {'; '.join(missing)}.")
@@ -82,7 +82,7 @@ def risk_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
 
 
 @matplotlib.rc_context(STYLE)
-def risk_coverage(curves: Sequence[Curve]) -> str:
+def risk_coverage(curves: Sequence[RiskCurve]) -> str:
     """Draws error against coverage, labelled at the right end.
 
     Args:

@@ -101,7 +101,7 @@ def _reliability_svg(
     def curve(p):
         bins = metrics.reliability_bins(p, labels, num_bins=15)
         full = bins.counts > 0
-        return basic.Curve(
+        return basic.ReliabilityCurve(
             confidence=bins.confidence[full],
             accuracy=bins.accuracy[full],
             share=bins.counts[full] / bins.counts.sum(),

@@ -67,7 +67,7 @@ def score_runs(
     return scored
 
 
-def compare(
+def compare_students(
     scored: Mapping[str, Mapping[int, Scored]],
     names: Sequence[str],
     baselines: Sequence[str],
@@ -75,7 +75,7 @@ def compare(
     """Compares each student with each baseline, on the seeds that have both.
 
     Returns:
-      `comparisons` of `summarize`.
+      `comparisons` of `summarize_runs`.
     """
     rows, columns = [], []
     for baseline in baselines:
@@ -118,7 +118,7 @@ def best_plain(
       names: the plain students.
 
     Returns:
-      `best_plain` of `summarize`; None where there are no names.
+      `best_plain` of `summarize_runs`; None where there are no names.
     """
     most = max((len(scored[name]) for name in names), default=0)
     cnll = {n: validation_cnll(scored[n]) for n in names if len(scored[n]) == most}

@@ -24,7 +24,7 @@ _MIN_GAP = 1e-12  # as in `evaluation`: less is rounding
 DEFAULT_BASELINE = "single_none"
 
 
-def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
+def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
     """Summarises runs over their seeds.
 
     Args:
@@ -85,7 +85,7 @@ def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Ro
         "notes": _notes(runs, models),
         "models": models,
         **({"best_plain": best} if best else {}),
-        "comparisons": comparisons.compare(scored, names, list(chosen)),
+        "comparisons": comparisons.compare_students(scored, names, list(chosen)),
     }
     for name, keys in (
         ("diversity", ("inputs", "perturbation", "step_size")),

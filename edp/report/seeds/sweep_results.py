@@ -43,7 +43,7 @@ def _record(point: Point) -> dict[str, Any]:
     return {"config": json.loads(point.config.to_json())}
 
 
-def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any]:
+def summarize_sweep(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any]:
     """Summarises the runs of a sweep that are done.
 
     Args:
@@ -51,7 +51,7 @@ def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any
       points: of `sweep.points`; their first setting is what others are compared with.
 
     Returns:
-      Plain values for JSON. A quantity over seeds is as in `summary.summarize`.
+      Plain values for JSON. A quantity over seeds is as in `summary.summarize_runs`.
 
       * `settings`: [{"name", "values", "runs": [directories], "seeds"}], those with a
         run that is done.
@@ -59,8 +59,8 @@ def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any
         teachers (then without `setting`), and of every student: its `setting`,
         `model`, facts and quantities. Of students also `validation_cnll`; `difference`
         {"cnll", "accuracy"} to the first setting, paired by seed and test image, as
-        `comparisons` of `summary.summarize`; and `best` (True) in the setting whose
-        mean validation cNLL is lowest for this student.
+        `comparisons` of `summary.summarize_runs`; and `best` (True) in the setting
+        with the lowest mean validation cNLL of this student.
       * `best`: the row of the lowest of all, {"setting", "model", "validation_cnll"};
         absent where settings do not validate on the same images.
       * `notes`: what is to be known of them, sentences.
@@ -160,7 +160,7 @@ def _differences(
     result = {}
     for student in scored.get(first, ()):
         of = {name: scores[student] for name, scores in scored.items()}
-        for row in comparisons.compare(of, list(of), [first]):
+        for row in comparisons.compare_students(of, list(of), [first]):
             pair = {key: row[key] for key in ("cnll", "accuracy")}
             result[row["model"], student] = pair
     return result

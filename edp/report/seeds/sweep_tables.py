@@ -40,7 +40,7 @@ def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]
     """Writes `sweep.json`, `sweep.md` and `sweep.svg`.
 
     Args:
-      result: of `edp.report.seeds.sweep_results.summarize`.
+      result: of `edp.report.seeds.sweep_results.summarize_sweep`.
       directory: made if it is not there.
 
     Returns:

@@ -77,7 +77,7 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
     """Writes `summary.json`, `summary.md` and its figures.
 
     Args:
-      summary: of `edp.report.seeds.summary.summarize`.
+      summary: of `edp.report.seeds.summary.summarize_runs`.
       directory: made if it is not there.
 
     Returns:
