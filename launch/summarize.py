@@ -3,7 +3,7 @@
     python -m launch.summarize --workdirs=runs/small0,runs/small1,runs/small2 \\
         --out=runs/summary
 
-Trains nothing and reads no data set. Writes `summary.json`, `summary.md` and figures.
+Trains nothing and reads no dataset. Writes `summary.json`, `summary.md` and figures.
 """
 
 from absl import app, flags
@@ -15,8 +15,8 @@ _OUT = flags.DEFINE_string("out", "runs/summary", "Directory to write to.")
 _BASELINE = flags.DEFINE_list(
     "baseline",
     None,
-    "Students that the others are compared with, beside the best plain one; "
-    "single_none where there is one, if not given.",
+    "Students that the others are compared with, in addition to the best plain one; "
+    "default: single_none, if it exists.",
 )
 
 

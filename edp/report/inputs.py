@@ -1,10 +1,10 @@
-"""What every part of a report is made from."""
+"""Inputs of all parts of a report."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from edp.report.files import read_evaluated, read_mapping, read_rows
+from edp.report.files import read_evaluated, read_optional_mapping, read_rows
 from edp.report.page.facts import describe_run
 from edp.report.page.verdicts import cautions, compare_with_plain
 from edp.report.rows import Row
@@ -43,8 +43,8 @@ def read_inputs(workdir: pathlib.Path) -> Inputs:
       InputError: if `results.json` is missing or is not a list of rows.
     """
     rows = read_rows(workdir / "results.json")
-    config, no_config = read_mapping(workdir / "config.json")
-    run, no_run = read_mapping(workdir / "run.json")
+    config, no_config = read_optional_mapping(workdir / "config.json")
+    run, no_run = read_optional_mapping(workdir / "run.json")
     facts = describe_run(rows, config, run)
     dataset = facts.get("Dataset", workdir.resolve().name)
     return Inputs(

@@ -1,4 +1,4 @@
-"""The report's page as a whole."""
+"""Tests of the whole report."""
 
 import base64
 import io
@@ -212,7 +212,7 @@ def test_only_results(tmp_path):
         "there is no kd.npz; there is no ods.npz",
         "No row of an ensemble in results.json has a calibrated NLL.",
         "at the bound of its search range",
-        "loss or gradients were not finite: 3 of kd.",
+        "non-finite loss or gradient were skipped: 3 of kd.",
         "0.1000 lower",
     ):
         assert said in page.text, said

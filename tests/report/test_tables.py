@@ -1,4 +1,4 @@
-"""The report's table and the sentences under it."""
+"""Tests of the results table and the sentences below it."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_bold_is_the_best_student_of_each_column():
         ("c", "ECE %"),
     ]
     assert cells[5][titles.index("acc %")] == "–"
-    # One student, or students that do not differ: nobody is best.
+    # A single student, or equal students: none is bold.
     assert "**" not in report.format_table(rows[:2], "markdown")
     assert "**" not in report.format_table([student("a", 0.5), student("b", 0.5)])
 
@@ -70,7 +70,7 @@ def test_comparison_in_both_directions():
     assert "no difference to four decimals" in said and "ahead" not in said
 
 
-def test_comparison_is_within_a_kind_and_tells_what_is_lacking():
+def test_comparison_is_within_a_kind_and_names_missing_students():
     rows = [
         {"model": "DE-1", "kind": "ensemble", "cnll": 0.1},
         student("a", 0.5, None),

@@ -1,4 +1,4 @@
-"""The report's figure of what comes of perturbations of several step sizes."""
+"""Figure of a quantity against the step size of perturbations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,10 +10,12 @@ from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 
 
 class StepSizeCurve(NamedTuple):
-    """One perturbation: pairs of step size and value, ascending.
+    """One perturbation.
 
-    `series` None draws it in the neutral colour; about 20 characters of the name
-    have room.
+    Attributes:
+      name: label; about 20 characters fit.
+      points: (step size, value), ascending.
+      series: colour index; None for the neutral colour.
     """
 
     name: str
@@ -31,9 +33,9 @@ def by_step_size(
     """Draws a quantity against the step size of each perturbation.
 
     Args:
-      title: the quantity; also makes the SVG's ids unique on the page.
+      title: the quantity; also the prefix of the SVG's ids on the page.
       curves: at least one.
-      levels: by name, the quantity on inputs as they are, drawn as level lines.
+      levels: by name, the quantity on clean inputs, drawn as level lines.
       percent: whether to show percentages.
 
     Returns:
@@ -56,7 +58,7 @@ def by_step_size(
         steps, values = [255 * s for s in steps], [scale * v for v in values]
         colour = INK if curve.series is None else series(curve.series)
         axes.plot(steps, values, "-o", color=colour, linewidth=1.6, markersize=4)
-        # Where a curve ends before others do, its label is still at the right.
+        # A curve that ends early is still labelled at the right.
         ends.append((values[-1], colour))
         pairs = zip(steps, values, strict=True)
         said.append(

@@ -1,4 +1,4 @@
-"""The figure of a sweep: calibrated NLL over settings."""
+"""Figure of a sweep: calibrated NLL over settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from edp.report.rows import Row
 def draw(result: Mapping[str, Any]) -> str:
     """Draws the test cNLL of students over a sweep's settings.
 
-    Where one setting takes several numbers, as curves over them; else as one dot for
-    each student and setting, sorted.
+    Draws curves if one numeric setting varies, else one dot for each student and
+    setting, sorted.
 
     Args:
-      result: of `edp.report.seeds.sweep_results.summarize_sweep`.
+      result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
 
     Returns:
       An `<svg>` element.
@@ -36,13 +36,13 @@ def draw(result: Mapping[str, Any]) -> str:
 
 
 def _numbers(settings: Sequence[Mapping[str, Any]]) -> tuple[str, dict] | None:
-    """The one key that settings differ in, and by setting its number."""
+    """Returns the one numeric key that varies, and its value by setting."""
     keys = {key for setting in settings for key in setting["values"]}
     changed = [k for k in keys if len({s["values"][k] for s in settings}) > 1]
     try:
         (key,) = changed
         return key, {s["name"]: float(s["values"][key]) for s in settings}
-    except ValueError:  # several, none, or no numbers
+    except ValueError:  # several keys, none, or no numbers
         return None
 
 

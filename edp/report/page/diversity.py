@@ -1,4 +1,4 @@
-"""Where the teachers disagree, and whether students are like them there."""
+"""Section on the teachers' diversity, and on students that match it."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ _BARS = (
 )
 _CURVES = (_BARS[0], _BARS[3])
 _COLUMNS = (
-    Column("match_kl", "KL to it", "", 1, 4),
+    Column("match_kl", "KL", "", 1, 4),
     Column("tempered_match_kl", "at its τ", "", 1, 4),
     Column("member_match_kl", "by members", "", 1, 4),
     Column("pairwise_kl", "pairwise KL", "", 1, 4),
@@ -42,15 +42,15 @@ _COLUMNS = (
 
 
 def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """The teachers' diversity and their students', from `analysis.json`."""
+    """Draws the diversity of teachers and students, from `analysis.json`."""
     analysis, why = read(path, load_json)
     entries = analysis.get("diversity") if isinstance(analysis, dict) else None
     if not entries:
-        why = why or f"{path.name} has no diversity in it"
+        why = why or f"{path.name} has no diversity"
         return Section(absent(f"The teachers' diversity is left out: {why}."))
     colours = series_by_student(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
-    # A student's name has no @ in it.
+    # A student's name has no @.
     own = [e for e in entries if "@" not in str(e.get("inputs"))]
     bars = _bars([e for e in own if str(e.get("inputs")) not in plain], colours)
     steps = _curves(entries, colours)
@@ -61,7 +61,7 @@ def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
 
 
 def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
-    """Clean inputs, and those perturbed as for each student."""
+    """Draws bars for clean inputs and for inputs perturbed as for each student."""
     figures = {}
     for key, title, percent in _BARS:
         bars = []
@@ -78,21 +78,20 @@ def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
         if bars:
             figures[f"diversity_{key}"] = basic.bars(title, bars, percent)
     body = figure(
-        "How far the teachers differ on inputs as they are (grey) and on training "
-        "inputs moved as for each student (a move that several have in common stands "
-        "under the name of the first). Students see training inputs, so look "
-        "first at those: where teachers fit them nearly perfectly they also agree on "
-        "them, and what makes an ensemble better than one network stays hidden. A "
-        "perturbation does its work if it lifts the diversity to that on test inputs "
-        "or above. Read it beside the error: teachers that are merely wrong also "
-        "differ.",
+        "Diversity of the teachers on clean inputs (grey) and on training inputs "
+        "perturbed as for each student (a perturbation that several students share "
+        "bears the name of the first). Students see training inputs: if the teachers "
+        "fit these almost perfectly, they agree on them, and the student cannot learn "
+        "what makes the ensemble better than one network. A perturbation works if it "
+        "raises the diversity at least to that on test inputs. Compare it with the "
+        "error: teachers that are merely wrong also disagree.",
         panels(figures.values()),
     )
     return Section(body, figures)
 
 
 def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
-    """Each perturbation over step sizes; nothing where only students' own are."""
+    """Draws each perturbation over step sizes; nothing if it has one step size."""
     figures = {}
     for key, title, percent in _CURVES:
         levels, points = {}, {}
@@ -119,19 +118,18 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
     if not figures:
         return Section(Markup())
     body = heading("Against the step size") + figure(
-        "The same on training inputs moved by steps of several sizes; level lines are "
-        "the inputs as they are. Training inputs hide diversity: look for the step at "
-        "which a perturbation brings back that of the test inputs, and for one that "
-        "does so at less error than others. Noise that lifts neither shows that it is "
-        "the direction that counts; a step beyond which the error rises with the "
-        "diversity is too long.",
+        "The same on training inputs perturbed with several step sizes; level lines "
+        "are clean inputs. Look for the step size at which a perturbation reaches the "
+        "diversity on test inputs, and for the perturbation that reaches it with the "
+        "least error. If noise of the same size raises neither, the direction matters. "
+        "A step size at which the error rises with the diversity is too large.",
         panels(figures.values()),
     )
     return Section(body, figures)
 
 
 def _students(entries: Sequence[Row]) -> Markup:
-    """A table of students beside their teachers; nothing where there are none."""
+    """Returns a table of students and their teachers; nothing without students."""
     if not entries:
         return Markup()
     columns = [c for c in _COLUMNS if any(c.text(entry) != DASH for entry in entries)]
@@ -142,14 +140,14 @@ def _students(entries: Sequence[Row]) -> Markup:
         {**entry, "kind": "student", "inputs": _inputs(str(entry.get("inputs")))}
         for entry in entries
     ]
-    return heading("Students beside their teachers") + figure(
-        "KL to it is the mean of KL(teachers ‖ student) on inputs as they are and on "
-        "those the student was taught on; of a BatchEnsemble also that from each "
-        "teacher to the member that learnt from it, and its members' diversity beside "
-        "its teachers'. Look for students that are near their teachers on training "
-        "inputs and far from them on test inputs: what they were taught there is not "
-        "what the teachers know. Members that differ less than their teachers have "
-        "become copies of one another.",
+    return heading("Students and their teachers") + figure(
+        "KL is the mean of KL(teachers ‖ student), on clean inputs and on the "
+        "perturbed inputs the student was trained on. For a BatchEnsemble, the table "
+        "also has the KL from each teacher to the member trained on it, and the "
+        "diversity of members and teachers. A student close to its teachers on "
+        "training inputs but far on test inputs learned a match that does not "
+        "generalise. Members that differ less than their teachers have collapsed "
+        "towards each other.",
         html_table(rows, (*texts, *columns)),
     )
 

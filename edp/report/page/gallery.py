@@ -1,4 +1,4 @@
-"""The gallery: inputs, how each perturbation moves them, and what members predict."""
+"""Gallery of perturbed inputs with the members' predictions."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ _GALLERY_BYTES = 1_400_000
 
 
 def gallery_section(path: pathlib.Path) -> Markup:
-    """HTML of `gallery.npz`; as many examples as a page has room for."""
+    """Renders `gallery.npz`, up to about 1.4 MB of examples."""
     keys = ("names", "images", "probs", "labels", "class_names")
     arrays, why = read(path, load_arrays(*keys))
     if arrays is None:
@@ -45,11 +45,10 @@ def gallery_section(path: pathlib.Path) -> Markup:
     if len(rows) < len(labels):
         left = paragraph(f"The first {len(rows)} of {len(labels)} examples.", "note")
     return figure(
-        "Inputs as they are and under each perturbation; on the right of a perturbed "
-        f"image the change, {gain:g} times amplified around grey. Under it, "
-        "the members' predicted classes with their probabilities, bold and green where "
-        "that is the label and orange where not. Look for images that seem unchanged "
-        "on which the members no longer agree.",
+        "Clean inputs and each perturbation of them. Right of a perturbed image: the "
+        f"change, {gain:g} times amplified around grey. Below: each member's predicted "
+        "class and its probability, bold and green if it is the label, orange if not. "
+        "Look for images that seem unchanged but on which the members disagree.",
         *rows,
         left,
     )
@@ -59,9 +58,9 @@ def image_uri(image: np.ndarray, limit: int = 64) -> str:
     """Encodes one image as a PNG data URI.
 
     Args:
-      image: float [H, W, C] in [0, 1] (clipped); one channel is grey, of more
-        than three the first three are shown.
-      limit: images with a longer side than this are scaled down to it.
+      image: float [H, W, C] in [0, 1] (clipped); one channel is grey; of more
+        than three channels the first three are shown.
+      limit: images are scaled down to at most this many pixels a side.
     """
     channels = 3 if image.shape[-1] >= 3 else 1
     pixels = np.rint(np.clip(image[..., :channels], 0, 1) * 255).astype(np.uint8)
@@ -90,7 +89,7 @@ def _view(
 
 
 def _gain(changes: np.ndarray) -> float:
-    """The round number that brings nearly all changes to within half the range."""
+    """Returns the largest round gain that keeps 99 % of changes within ±0.5."""
     if not changes.size:
         return 1.0
     large = float(np.quantile(np.abs(changes), 0.99))

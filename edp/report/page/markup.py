@@ -13,12 +13,11 @@ from markupsafe import Markup
 
 
 class Section(NamedTuple):
-    """What a section of the page holds.
+    """A section of the page.
 
     Attributes:
-      html: all of it.
-      figures: the `<svg>` elements in it by the names of their files, without
-        `.svg`; those within a table or a gallery are not among them.
+      html: the HTML of the section.
+      figures: its `<svg>` elements by file name without `.svg`.
     """
 
     html: Markup
@@ -49,7 +48,7 @@ def paragraph(text: str, kind: str) -> Markup:
 
 
 def absent(text: str) -> Markup:
-    """Returns a paragraph that says what is not shown, and why."""
+    """Returns a paragraph on content that is missing."""
     return paragraph(text, "absent")
 
 
@@ -78,14 +77,14 @@ def panels(svgs: Iterable[str]) -> Markup:
 
 
 def escape_markdown(text: str) -> str:
-    """Escapes what Markdown would format; a `_` within a word stays as it is."""
+    """Escapes Markdown syntax; leaves a `_` within a word unchanged."""
     text = text.replace("&", "&amp;").replace("<", "&lt;")
     text = re.sub(r"([\\`*|\[\]~])", r"\\\1", text)
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
 def shorten(text: str, width: int) -> str:
-    """Cuts the middle out of a text that is too long: names differ at the ends."""
+    """Cuts the middle out of a long text, as names differ at the ends."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -93,5 +92,5 @@ def shorten(text: str, width: int) -> str:
 
 
 def unbroken(heading: str) -> str:
-    """A heading that may be broken, but not before a sign at its end."""
+    """Forbids a line break before a single sign at the end of a heading."""
     return re.sub(r" (?=\S$)", "\N{NO-BREAK SPACE}", heading)

@@ -1,4 +1,4 @@
-"""Whether uncertainty tells sets that no network saw from the test set."""
+"""Section on out-of-distribution detection."""
 
 import pathlib
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ _TITLES = {
 
 
 def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
-    """A table for each set of `ood.json`: AUROC of each model's scores."""
+    """Returns a table for each set of `ood.json`: AUROC of each score and model."""
     entries, protocol, why = read_evaluated(path)
     if why:
-        return absent(f"Detection of other sets is left out: {why}.")
+        return absent(f"OOD detection is left out: {why}.")
     students = series_by_student(rows)
     sets: dict[str, dict[str, dict]] = {}
     for entry in entries:
@@ -34,11 +34,11 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
         models.setdefault(model, {"fields": named, "auroc": {}})
         models[model]["auroc"][kind] = entry["auroc"]
     if not sets:
-        return paragraph("No set was given to be told from the test set.", "note")
+        return paragraph("No OOD set was given.", "note")
     tables = []
     for name, models in sets.items():
         kinds = dict.fromkeys(kind for m in models.values() for kind in m["auroc"])
-        # A score may have the name of a field.
+        # The prefix keeps scores apart from other fields.
         columns = [Column("model", "model", "model")] + [
             Column(f"auroc {kind}", _title(kind), kind, 100, 2, 1) for kind in kinds
         ]
@@ -48,10 +48,10 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
         ]
         tables.append(heading(shorten(name, 60)) + html_table(shown, columns))
     return figure(
-        "AUROC in per cent of each score of uncertainty: how often an image of the "
-        "test set is less uncertain than one of the other set. 50 is chance. Mutual "
-        "information and pairwise KL see only what members disagree about; a network "
-        "without members has neither. Bold: the best student.",
+        "AUROC in % of each uncertainty score: how often a test image is less "
+        "uncertain than an image of the other set; 50 is chance. Mutual information "
+        "and pairwise KL measure the disagreement between members; a network without "
+        "members has neither. Bold: the best student.",
         *tables,
         paragraph(protocol, "note"),
     )
