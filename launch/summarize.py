@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     print(tables.format_terminal(result, terminal.width()))
     for note in result["notes"]:
         print(note)
-    print(f"\nSummary: {directory / 'summary.md'} (beside it {', '.join(files[:-1])})")
+    print(f"\nSummary: {directory / 'summary.md'} (with {', '.join(files[:-1])})")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def sweep(config, directory: pathlib.Path) -> int:
     files = sweep_tables.write_sweep(result, directory)
     print(f"\n{sweep_tables.format_terminal(result, terminal.width())}\n")
     print("\n".join(result["notes"]))
-    print(f"Sweep: {directory / 'sweep.md'} (beside it {', '.join(files[:-1])})")
+    print(f"Sweep: {directory / 'sweep.md'} (with {', '.join(files[:-1])})")
     return exit_codes.EXIT_FAILURE if failed else 0
 
 

@@ -235,7 +235,7 @@ def test_diversity_is_drawn_against_the_step_size(tmp_path):
     assert 0 < steps[0] < steps[2] < width
 
 
-def test_students_stand_beside_their_teachers(tmp_path):
+def test_table_of_students_and_their_teachers(tmp_path):
     rows = write_sweep(tmp_path / "analysis.json")
     section = diversity.diversity_section(tmp_path / "analysis.json", rows).html
     head, perturbed, test = Page(section).rows

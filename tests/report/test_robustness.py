@@ -124,7 +124,7 @@ def test_sections_without_evaluations(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "cannot be read (JSONDecodeError)"),
         ("[]", "has no rows in it"),
@@ -135,14 +135,14 @@ def test_sections_without_evaluations(tmp_path):
         (b"\xff", "cannot be read (UnicodeDecodeError)"),
     ],
 )
-def test_damaged_files_are_left_out(tmp_path, text, said):
+def test_damaged_files_are_left_out(tmp_path, text, message):
     path = tmp_path / "evaluated.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for section in (
         ood.ood_section(path, ROWS),
         corruptions.corruptions_section(path, ROWS).html,
     ):
-        assert f"left out: evaluated.json {said}." in Page(section).text
+        assert f"left out: evaluated.json {message}." in Page(section).text
 
 
 def test_damaged_rows_are_left_out(tmp_path):

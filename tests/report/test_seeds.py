@@ -110,7 +110,7 @@ def test_bootstrap_covers_what_it_should():
 
 
 @pytest.mark.parametrize(
-    ("values", "options", "said"),
+    ("values", "options", "message"),
     [
         (np.zeros(3), {}, "got \\(3,\\)"),
         (np.full((3, 1), np.nan), {}, "finite"),
@@ -118,8 +118,8 @@ def test_bootstrap_covers_what_it_should():
         (np.zeros((3, 1)), {"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
     ],
 )
-def test_bootstrap_refuses(values, options, said):
-    with pytest.raises(InputError, match=said):
+def test_bootstrap_refuses(values, options, message):
+    with pytest.raises(InputError, match=message):
         metrics.bootstrap_intervals(values, **options)
 
 
@@ -279,7 +279,7 @@ def set_in(section, **values):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("config", set_in("data", train_size=4), "\\(data.train_size is 80 and 4\\)"),
         (
@@ -304,9 +304,9 @@ def set_in(section, **values):
         ("analysis", lambda a: [1], "analysis.json is damaged: a mapping is expected"),
     ],
 )
-def test_runs_that_do_not_fit_are_refused(copies, file, change, said):
+def test_runs_that_do_not_fit_are_refused(copies, file, change, message):
     rewrite(copies[1] / f"{file}.json", change)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         runs.read_runs(copies)
 
 

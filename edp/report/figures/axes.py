@@ -90,10 +90,8 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
     """
     order = np.argsort(values, kind="stable")
     below = gap * np.arange(len(order))
-    spread_out = isotonic_regression(np.asarray(values, float)[order] - below).x
-    spread_out = (
-        np.clip(spread_out, low, max(low, high - gap * (len(order) - 1))) + below
-    )
+    positions = isotonic_regression(np.asarray(values, float)[order] - below).x
+    positions = np.clip(positions, low, max(low, high - gap * (len(order) - 1))) + below
     places = np.empty(len(order))
-    places[order] = spread_out
+    places[order] = positions
     return places.tolist()

@@ -101,9 +101,9 @@ def cnll_by_ensemble_size(
     label_ends(axes, labels, [end.cnll for end in ends], colours)
     axes.plot(sizes, cnll, "-o", color=INK, linewidth=2, markersize=5, zorder=3)
 
-    said = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
-    said += [f"{level.name} {level.cnll:.4f}" for level in students]
-    return to_svg(figure, "cnll", "Calibrated NLL: " + ", ".join(said))
+    described = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
+    described += [f"{level.name} {level.cnll:.4f}" for level in students]
+    return to_svg(figure, "cnll", "Calibrated NLL: " + ", ".join(described))
 
 
 @matplotlib.rc_context(STYLE)
@@ -165,7 +165,7 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     axes.set_axis_off()
     axes.set(ylim=(len(entries), 0), xlim=(0, max(b.value for b in entries) or 1.0))
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=8)
-    said = []
+    described = []
     for i, bar in enumerate(entries):
         colour = MUTED if bar.series is None else series(bar.series)
         value = f"{100 * bar.value:.1f} %" if percent else f"{bar.value:.3g}"
@@ -176,8 +176,8 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
             value, (bar.value, i + 0.68), (5, 0), textcoords="offset points",
             va="center_baseline", annotation_clip=False,
         )  # fmt: skip
-        said.append(f"{bar.name} {value}")
-    return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(said))
+        described.append(f"{bar.name} {value}")
+    return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(described))
 
 
 def _areas(share: np.ndarray) -> np.ndarray:

@@ -61,8 +61,8 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     figure, axes = new_figure(
         _LEFT + inner + right, top + height + _BOTTOM, _LEFT, right, top, _BOTTOM
     )
-    said = f"cost of a prediction: {unit}, on a logarithmic scale"
-    axes.set(xlim=(0, inner), ylim=limits, xlabel=said)
+    described = f"cost of a prediction: {unit}, on a logarithmic scale"
+    axes.set(xlim=(0, inner), ylim=limits, xlabel=described)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -73,10 +73,10 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
         _label_rest(axes, own, place, colours, layout.floor(points, group))
         _label_front(axes, [p for p in group if p.on_front], place, colours)
     _draw_legend(axes, legend, top, height)
-    said = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
+    described = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
     best = ", ".join(p.name for p in points if p.on_front)
     return to_svg(
-        figure, "pareto", f"Calibrated NLL by {unit}: {said}. On the front: {best}"
+        figure, "pareto", f"Calibrated NLL by {unit}: {described}. On the front: {best}"
     )
 
 

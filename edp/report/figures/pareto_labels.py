@@ -63,13 +63,13 @@ def width(points: Sequence[Point], groups: Sequence[Sequence[Point]]) -> float:
     """Computes the width of the axes from the labels between groups, in pixels."""
     least, most = (width - 2 * _INSIDE for width in _WIDTHS)
     place = placer(points, _WIDTHS[1])
-    asked = [least / most]
+    needed = [least / most]
     for group, after in itertools.pairwise(groups):
         letters = [min(len(p.name), LETTERS[1]) for p in group if not p.on_front]
         if letters:
             room = lead(group) + LETTER * max(letters) + _CLEAR
-            asked.append(room / (place(after[0]) - place(group[-1])))
-    return min(1.0, max(asked)) * most + 2 * _INSIDE
+            needed.append(room / (place(after[0]) - place(group[-1])))
+    return min(1.0, max(needed)) * most + 2 * _INSIDE
 
 
 def lead(group: Sequence[Point]) -> float:
@@ -107,11 +107,11 @@ def heights(
         low, high = low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1)
     above = 14
     below = 12 + FRONT_LINE * max(sum(p.on_front for p in g) for g in groups)
-    asked = [_HEIGHTS[0]]
+    needed = [_HEIGHTS[0]]
     for group in groups:
         count = sum(not p.on_front for p in group)
         share = max(0.1, (high - floor(points, group)) / (high - low))
-        asked.append(above + below + LINE * (count + 1) / share)
-    height = min(_HEIGHTS[1], max(asked))
+        needed.append(above + below + LINE * (count + 1) / share)
+    height = min(_HEIGHTS[1], max(needed))
     pixel = (high - low) / (height - above - below)
     return height, (low - below * pixel, high + above * pixel)

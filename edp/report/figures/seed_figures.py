@@ -76,8 +76,8 @@ def cnll(models: Sequence[Row]) -> str | None:
             f"{mean:.4f}", (1, place), (8, 0), xycoords=axes.get_yaxis_transform(),
             textcoords="offset points", va="center_baseline", annotation_clip=False,
         )  # fmt: skip
-    said = ", ".join(f"{r['model']} {_said(r['cnll'], 1, '{:.4f}')}" for r in rows)
-    return to_svg(figure, "c", f"Calibrated NLL: {said}")
+    described = ", ".join(f"{r['model']} {_said(r['cnll'], 1, '{:.4f}')}" for r in rows)
+    return to_svg(figure, "c", f"Calibrated NLL: {described}")
 
 
 @matplotlib.rc_context(STYLE)
@@ -114,7 +114,7 @@ def argument(diversity: Sequence[Row]) -> str | None:
     )
     figure, axes = new_figure(width, height, left, width - left - inner, top, bottom)
     _rows(axes, names, range(len(rows)))
-    said = []
+    described = []
     for i, (key, title, scale, form) in enumerate(panels):
         if i:
             box = axes.get_position()
@@ -127,12 +127,12 @@ def argument(diversity: Sequence[Row]) -> str | None:
         panel.set_xticks([])
         panel.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
         _bars(panel, rows, key, scale, form)
-        said += [
+        described += [
             f"{n} {_said(r[key], scale, form)}"
             for n, r in zip(names, rows, strict=True)
         ]
-        said[-len(rows)] = f"{title}: {said[-len(rows)]}"
-    return to_svg(figure, "a", ", ".join(said))
+        described[-len(rows)] = f"{title}: {described[-len(rows)]}"
+    return to_svg(figure, "a", ", ".join(described))
 
 
 def _curve(

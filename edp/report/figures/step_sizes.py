@@ -47,12 +47,12 @@ def by_step_size(
     figure, axes = labelled_axes(
         labels, heading, "step size η, in 1/255", (220, 260), whole=True
     )
-    said, ends = [], []
+    described, ends = [], []
     for i, (name, value) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
         axes.axhline(scale * value, color=colour, linewidth=1.2, dashes=(4, 2.5))
         ends.append((scale * value, colour))
-        said.append(f"{name} {scale * value:.3g}")
+        described.append(f"{name} {scale * value:.3g}")
     for curve in curves:
         steps, values = zip(*curve.points, strict=True)
         steps, values = [255 * s for s in steps], [scale * v for v in values]
@@ -61,10 +61,12 @@ def by_step_size(
         # A curve that ends early is still labelled at the right.
         ends.append((values[-1], colour))
         pairs = zip(steps, values, strict=True)
-        said.append(
+        described.append(
             f"{curve.name} {', '.join(f'{v:.3g} at {s:.3g}' for s, v in pairs)}"
         )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     label_ends(axes, labels, *zip(*ends, strict=True))
-    return to_svg(figure, f"steps-{title}", f"{title} by step size: {'; '.join(said)}")
+    return to_svg(
+        figure, f"steps-{title}", f"{title} by step size: {'; '.join(described)}"
+    )

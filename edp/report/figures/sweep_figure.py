@@ -62,12 +62,12 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         f"{key}; ring: best on validation; ± standard error",
         (320, 280),
     )
-    said, ends = [], []
+    described, ends = [], []
     for i, (name, cnll) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
         axes.axhline(cnll["mean"], color=colour, linewidth=1.2, dashes=(4, 2.5))
         ends.append((cnll["mean"], colour))
-        said.append(f"{name} {cnll['mean']:.4f}")
+        described.append(f"{name} {cnll['mean']:.4f}")
     for i, (name, found) in enumerate(curves.items()):
         found.sort(key=lambda at: at[0])
         places = [place for place, _ in found]
@@ -90,8 +90,8 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         )  # fmt: skip
         ends.append((means[-1], series(i)))
         pairs = zip(places, means, strict=True)
-        said.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
+        described.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
     if min(numbers.values()) > 0 and max(numbers.values()) > 20 * min(numbers.values()):
         axes.set_xscale("log")
     label_ends(axes, labels, *zip(*ends, strict=True))
-    return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(said)}")
+    return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(described)}")

@@ -120,10 +120,10 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
     axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
     ends = [line.points[-1][1] for line in lines]
     label_ends(axes, labels, ends, [line.colour for line in lines])
-    said = (
+    described = (
         f"{line.name} {', '.join(f'{v:.3g} at {s}' for s, v in line.points)}"
         for line in lines
     )
     return to_svg(
-        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(said)}"
+        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(described)}"
     )

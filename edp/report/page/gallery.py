@@ -79,8 +79,8 @@ def _view(
         {"name": class_names[top], "prob": float(row[top]), "right": top == label}
         for row, top in zip(probs, probs.argmax(-1).tolist(), strict=True)
     ]
-    said = ", ".join(f"{m['name']} {m['prob']:.2f}" for m in members)
-    alts = (f"{name}; members predict {said}", f"change by {name}")
+    described = ", ".join(f"{m['name']} {m['prob']:.2f}" for m in members)
+    alts = (f"{name}; members predict {described}", f"change by {name}")
     return {
         "name": name,
         "pictures": list(zip(uris, alts, strict=False)),

@@ -42,11 +42,11 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
       models: rows of `results.json`, or models of a summary over seeds.
     """
     models = [row for row in models if central_value(row, "cnll") is not None]
-    key, said, scale = "inference_cost", "forward passes of one plain network", 1.0
+    key, unit_name, scale = "inference_cost", "forward passes of one plain network", 1.0
     counts = [central_value(row, "inference_flops") for row in models]
     if counts and all(counts):
         scale, prefix = unit(counts)
-        key, said = "inference_flops", f"{prefix}FLOP per image"
+        key, unit_name = "inference_flops", f"{prefix}FLOP per image"
     models = [row for row in models if (central_value(row, key) or 0) > 0]
     pairs = [
         (scale * central_value(row, key), central_value(row, "cnll")) for row in models
@@ -66,13 +66,13 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
         )
         for i, (row, (cost, cnll)) in enumerate(zip(models, pairs, strict=True))
     ]
-    return points, said
+    return points, unit_name
 
 
 def pareto_svg(models: Iterable[Row]) -> str | None:
     """Draws `read_points`; None if there are none."""
-    points, said = read_points(models)
-    return pareto_figure(points, said) if points else None
+    points, unit_name = read_points(models)
+    return pareto_figure(points, unit_name) if points else None
 
 
 def pareto_section(rows: Sequence[Row]) -> Section:

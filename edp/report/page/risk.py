@@ -123,11 +123,11 @@ def risk_coverage(curves: Sequence[RiskCurve]) -> str:
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 1.05 * highest or 1.0)
     label_ends(axes, labels, [100 * curve.risk[-1] for curve in curves], colours)
-    said = [f"{c.name} {c.risk.mean():.4f}" for c in curves]
+    described = [f"{c.name} {c.risk.mean():.4f}" for c in curves]
     return to_svg(
         figure,
         "risk-coverage",
-        f"Error against coverage; area under the curve: {', '.join(said)}",
+        f"Error against coverage; area under the curve: {', '.join(described)}",
     )
 
 

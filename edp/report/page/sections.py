@@ -115,8 +115,8 @@ def _reliability_svg(
 
 def _calibration_errors(row: Row) -> str:
     errors = [
-        f"{said}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
-        for said, key in (("ECE", "ece"), ("calibrated", "cece"))
+        f"{label}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
+        for label, key in (("ECE", "ece"), ("calibrated", "cece"))
         if (value := number(row, key)) is not None
     ]
     return ", ".join(errors)

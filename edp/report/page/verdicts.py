@@ -22,45 +22,47 @@ def compare_with_plain(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         if row.get("kind") == "student" and number(row, "cnll") is not None:
             kinds.setdefault(str(row.get("student") or ""), []).append(row)
-    said, compared = [], []
+    sentences, compared = [], []
     for kind, students in kinds.items():
         of_kind = f" of kind {kind}" if kind else ""
         plain = [row for row in students if is_plain(row)]
         perturbed = [row for row in students if not is_plain(row)]
         if plain and perturbed:
-            said.append(f"Among the students{of_kind}, {_compare(perturbed, plain)}.")
+            sentences.append(
+                f"Among the students{of_kind}, {_compare(perturbed, plain)}."
+            )
             compared.append(students)
         else:
-            said.append(
+            sentences.append(
                 f"There is no {'perturbed' if plain else 'plain'} student{of_kind} "
                 "with a calibrated NLL, so the effect of perturbations is unknown."
             )
     if not compared:
-        return said
+        return sentences
     if len({row.get("seed") for students in compared for row in students}) > 1:
-        return [*said, "These are single rows, not means over the seeds."]
+        return [*sentences, "These are single rows, not means over the seeds."]
     several = any(len(students) > 2 for students in compared)
     chosen = ", and the best of several was chosen on the test set" if several else ""
     doubt = f"A single seed gives no uncertainty{chosen}"
-    return [*said, f"{doubt}: a small difference may be chance."]
+    return [*sentences, f"{doubt}: a small difference may be chance."]
 
 
 def cautions(rows: Sequence[Row]) -> list[str]:
     """Returns sentences on unreliable calibrated values and on skipped steps."""
-    said = []
+    sentences = []
     bound = [str(row["model"]) for row in rows if row.get("temperature_at_bound")]
     if bound:
-        said.append(
+        sentences.append(
             "The fitted temperature is at the bound of its search range, so calibrated "
             f"values are unreliable, for {', '.join(bound)}."
         )
     skipped = [f"{r['skipped_steps']} of {r['model']}" for r in rows if _skipped(r)]
     if skipped:
-        said.append(
+        sentences.append(
             "Training steps with a non-finite loss or gradient were skipped: "
             f"{', '.join(skipped)}."
         )
-    return said
+    return sentences
 
 
 def _skipped(row: Row) -> bool:

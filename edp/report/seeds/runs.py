@@ -130,10 +130,10 @@ def _check_alike(
         _comparable(config, shared), _comparable(other, shared)
     )
     if differences:
-        said = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
+        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
         raise InputError(
             f"{path} and {other_path} have different settings "
-            f"({'; '.join(said)}); accepted: runs that differ only in their seed"
+            f"({'; '.join(described)}); accepted: runs that differ only in their seed"
         )
 
 
