@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from edp import distill, ensemble, models, perturbations, students
+from edp.errors import InputError
 from edp.evaluation import disagreement
 from edp.runtime import batched, checkpoint
 
@@ -135,3 +136,32 @@ def test_members_read_when_needed_teach_as_those_in_memory(members, images, tmp_
     on_demand = ensemble.teachers_from_loader(build_model(), load, members[0], M)
     assert_taught_alike(on_demand, stacked, images, "conf_ods")
     assert set(read) == set(range(M))
+
+
+def test_teachers_of_different_classes_are_named():
+    teachers = ensemble.teachers_from_functions(
+        [lambda x: x[:, :4], lambda x: x[:, :4], lambda x: x[:, :3]]
+    )
+    x = jnp.ones((B, 5))
+    for logits in (teachers.all_logits, jax.jit(teachers.all_logits)):
+        with pytest.raises(
+            InputError, match=r"teacher 2 returns logits \[6, 3\]; accepted: \[6, 4\]"
+        ):
+            logits(x)
+    with pytest.raises(
+        InputError, match=r"teacher 2 returns logits float32\[6, 3\]; .*\[6, 4\]"
+    ):
+        jax.jit(teachers.member_logits)(1, x)
+    mixed = ensemble.teachers_from_functions([lambda x: x, jnp.bfloat16])
+    with pytest.raises(InputError, match=r"teacher 1 returns logits bfloat16\[6, 5\]"):
+        jax.jit(mixed.member_logits)(1, x)
+    assert mixed.all_logits(x).dtype == jnp.float32  # stacked, they are promoted
+
+
+def test_errors_of_a_member_are_its_own():
+    def broken(x):
+        raise TypeError("of the member")
+
+    teachers = ensemble.teachers_from_functions([lambda x: x, broken])
+    with pytest.raises(TypeError, match="of the member"):
+        jax.jit(teachers.member_logits)(1, jnp.ones((B, K)))

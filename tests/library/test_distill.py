@@ -368,3 +368,21 @@ def test_perturbations_see_the_members_that_learn_from_one_teacher_each(
     assert (seen[0] is not None) == members
     if members:
         assert seen[0].shape == (M, B, K)
+
+
+@pytest.mark.parametrize("kind", ["single", "dirichlet"])
+def test_labels_out_of_range_are_refused_outside_jit(kind, teachers, batch):
+    student, tx = make_student(kind), optax.sgd(0.1)
+    state = distill.create_state(student, tx, jax.random.key(0), batch["image"][:1])
+    for wrong in (-1, K):
+        wrong_batch = {**batch, "label": batch["label"].at[0].set(wrong)}
+        with pytest.raises(InputError, match=f"labels has values .* 0 to {K - 1}"):
+            distill.distill_step(
+                state,
+                wrong_batch,
+                jax.random.key(1),
+                student=student,
+                teachers=teachers,
+                perturb=perturbation("none"),
+                tx=tx,
+            )

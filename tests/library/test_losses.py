@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from edp import losses
+from edp.errors import InputError
 
 RNG = np.random.default_rng(0)
 
@@ -86,3 +87,18 @@ def test_distillation_is_zero_where_the_student_agrees():
 def test_bfloat16_logits_are_taken_to_float32():
     logits = jnp.ones((2, 3), jnp.bfloat16)
     assert losses.log_probs(logits).dtype == jnp.float32
+
+
+def test_labels_out_of_range_are_refused_where_their_values_are_known():
+    logits = jnp.zeros((2, 3))
+    for wrong in ([0, 3], [-1, 2], [255, 0]):
+        for labels in (jnp.array(wrong), np.array(wrong)):
+            with pytest.raises(InputError, match=r"labels has values .* 0 to 2"):
+                losses.cross_entropy(logits, labels)
+            with pytest.raises(InputError, match="labels has values"):
+                jax.grad(lambda z, y=labels: losses.cross_entropy(z, y).sum())(logits)
+    # Traced values cannot be checked: the loss of such a label is 0, as documented.
+    loss = jax.jit(losses.cross_entropy)(logits, jnp.array([2, 3]))
+    np.testing.assert_allclose(loss, [np.log(3), 0], rtol=1e-6)
+    losses.check_labels(jnp.zeros(0, int), 3)
+    losses.check_labels(-jnp.eye(3), 3)  # distributions are not checked

@@ -5,9 +5,11 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from property_checks import close, covers, finite, jitted
 
 from edp import losses
+from edp.errors import InputError
 from edp.students import dirichlet_math
 
 
@@ -46,6 +48,17 @@ def check_cross_entropy(case):
     close(jitted(losses.cross_entropy)(z, one_hot), loss)
     gradient = jitted(_gradient_of_cross_entropy)(z, labels)
     finite(gradient, z.shape, z.dtype, least=-1, most=1, slack=2 * case.eps)
+
+
+@covers(losses.check_labels)
+def check_label_range(case):
+    _, b, k = case.shape
+    labels = case.labels(b)
+    losses.check_labels(jnp.asarray(labels), k)
+    for wrong in (-1, k, 255 + k):
+        labels[case.rng.integers(b)] = wrong
+        with pytest.raises(InputError, match=f"labels has .*accepted: .*to {k - 1}"):
+            losses.check_labels(labels, k)
 
 
 def _gradient_of_cross_entropy(z, labels):

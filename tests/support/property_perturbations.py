@@ -11,7 +11,7 @@ from property_checks import close, covers, finite, jitted
 
 from edp import losses, perturbations
 from edp.errors import InputError
-from edp.perturbations import geometry, objectives
+from edp.perturbations import checks, geometry, objectives
 
 RADIUS = math.sqrt(math.prod(IMAGE))  # of a ball, by its step size
 
@@ -276,7 +276,7 @@ def check_views(case):
             )
             assert are_of_members(view(x)) == number
         else:
-            with pytest.raises(InputError, match=f"random_members={number} must be"):
+            with pytest.raises(InputError, match=f"random_members={number} is out of"):
                 perturbations.check_random_members("random_members", number, m)
 
 
@@ -297,8 +297,8 @@ def check_unit(case):
         close(length, usable, 0, 1e-5)
 
 
-@covers(geometry.within_ball, geometry.settle)
-def check_settle(case):
+@covers(geometry.within_ball, geometry.clip_and_detach)
+def check_projection(case):
     x = case.images(case.shape[1])
     radius = geometry.radius(x, case.step_size)
     offset = case.rng.normal(size=x.shape) * case.rng.choice([0.0, 1e-3, 1.0, 1e4])
@@ -308,6 +308,42 @@ def check_settle(case):
     distance = (values - np.float64(x)).reshape(len(x), -1)
     distance = np.linalg.norm(distance, axis=1)
     assert (distance <= radius * (1 + 1e-5) + 1e-5).all()
-    check_moved(case, x, jitted(geometry.settle, "clip")(inside, x, clip=(0.0, 1.0)))
-    free = jitted(geometry.settle, "clip")(inside, x, clip=None)
+    clipped = jitted(geometry.clip_and_detach, "clip")(inside, x, clip=(0.0, 1.0))
+    check_moved(case, x, clipped)
+    free = jitted(geometry.clip_and_detach, "clip")(inside, x, clip=None)
     close(free, inside, case.eps, 1e-6)
+
+
+@covers(geometry.ascent_step)
+def check_ascent_step(case):
+    b = case.shape[1]
+    gradient = case.rng.normal(size=(b, *IMAGE)) * case.rng.choice([1e-20, 1.0, 1e4])
+    gradient = jnp.asarray(np.float32(gradient))
+    length = case.step_size * RADIUS
+    step = jitted(geometry.ascent_step)(gradient, length, None)
+    size = np.linalg.norm(finite(step, gradient.shape).reshape(b, -1), axis=1)
+    close(size, length, 1e-4, 0)
+    scale = jnp.float32(case.rng.choice([0.01, 1.0, 255.0]))
+    scaled = jitted(geometry.ascent_step)(gradient, length, scale)
+    close(scaled, scale * step, 1e-4, 1e-6 * scale)
+
+
+@covers(checks.check_input, checks.as_scale)
+def check_checks(case):
+    x = case.images(case.shape[1])
+    checks.check_input(x, (0.0, 1.0))
+    checks.check_input(x, None)
+    for wrong in (x + 2, x - 2, jnp.full_like(x, jnp.inf)):
+        with pytest.raises(InputError, match="outside clip"):
+            checks.check_input(wrong, (0.0, 1.0))
+        checks.check_input(wrong, None)
+    with pytest.raises(InputError, match="uint8"):
+        checks.check_input(x.astype(jnp.uint8), None)
+    assert checks.as_scale(None, x) is None
+    scale = case.rng.uniform(0.1, 9, size=IMAGE[-1:])
+    assert checks.as_scale(scale, x).dtype == jnp.float32
+    close(checks.as_scale(scale, x), scale)
+    with pytest.raises(InputError, match="scale="):
+        checks.as_scale(-scale, x)
+    with pytest.raises(InputError, match="scale has shape"):
+        checks.as_scale(np.ones(7), x)
