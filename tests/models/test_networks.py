@@ -579,7 +579,10 @@ def test_create_model_refuses_with_one_clear_line(name, settings, message):
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [((0.5,), (0.2, 0.2), "one length"), ((0.5,), (0.0,), r"std=\(0.0,\).*above 0")],
+    [
+        ((0.5,), (0.2, 0.2), "differ in length"),
+        ((0.5,), (0.0,), r"std=\(0.0,\).*above 0"),
+    ],
 )
 def test_create_model_refuses_a_mean_and_std_that_cannot_normalise(mean, std, message):
     with pytest.raises(InputError, match=message):

@@ -146,13 +146,13 @@ def check_inputs(case):
     assert rows.dtype == np.float64 and (classes == labels).all()
     finite(validation.as_scores("confidence", case.scores(b)), (b,), np.float64)
     for wrong in (np.float64(probs) * 2, np.float64(probs) * np.nan, probs[0]):
-        with pytest.raises(InputError, match="probs must be"):
+        with pytest.raises(InputError, match="probs has"):
             validation.as_probs(wrong)
     for wrong in (labels + k, labels - k, labels / 1, labels[1:]):
-        with pytest.raises(InputError, match="labels must"):
+        with pytest.raises(InputError, match="labels has"):
             validation.as_probs_and_labels(probs, wrong)
     for wrong in ([], [np.nan], [np.inf], [[1.0]]):
-        with pytest.raises(InputError, match="confidence must be"):
+        with pytest.raises(InputError, match="confidence has"):
             validation.as_scores("confidence", wrong)
 
 
