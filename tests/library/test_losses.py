@@ -1,4 +1,4 @@
-"""Losses against values by hand and SciPy's."""
+"""Losses against hand-computed values and SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,11 @@ def test_cross_entropy_of_mixed_labels_by_hand():
     labels = jnp.array([[0.75, 0.25], [0.0, 1.0]])
     expected = [0.75 * np.log(4) + 0.25 * np.log(4 / 3), np.log(4 / 3)]
     np.testing.assert_allclose(losses.cross_entropy(logits, labels), expected, 1e-6)
-    # A class of probability zero adds nothing, in the gradient neither.
+    # A class of probability zero adds nothing to the loss or its gradient.
     certain = jnp.array([[0.0, -jnp.inf]])
     grad = jax.grad(lambda z: losses.cross_entropy(z, jnp.eye(2)[:1]).sum())(certain)
     np.testing.assert_array_equal(grad, [[0.0, 0.0]])
-    with pytest.raises(AssertionError):  # a column of integers is no distribution
+    with pytest.raises(AssertionError):  # a column of integers is not a distribution
         losses.cross_entropy(logits, jnp.array([[0], [1]]))
 
 

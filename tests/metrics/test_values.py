@@ -1,4 +1,4 @@
-"""Metrics against values computed by hand, identities, SciPy and scikit-learn."""
+"""Metrics against hand-computed values, identities, SciPy and scikit-learn."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ def random_probs(*shape, seed=0, scale=2.0):
 
 
 def random_labels(probs, seed=0):
-    """One label for each row, drawn from its probabilities."""
+    """Samples one label per row from its probabilities."""
     uniform = np.random.default_rng(seed).random((len(probs), 1))
     return np.minimum((probs.cumsum(1) < uniform).sum(1), probs.shape[1] - 1)
 
@@ -53,7 +53,7 @@ def test_scores_of_certain_predictions():
     assert metrics.nll(certain, [1, 0]) == pytest.approx(12 * LOG(10))  # -log 1e-12
 
 
-def test_of_equal_probabilities_the_first_class_is_predicted():
+def test_ties_predict_the_first_class():
     assert metrics.accuracy([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]], [0, 2]) == 0.5
 
 
@@ -80,7 +80,7 @@ def test_float32_and_jax_input_is_scored_in_float64():
         ([[0.5, 0.5]], [-1], "labels has values from .* accepted: classes 0 to 1"),
     ],
 )
-def test_unusable_predictions_are_refused(probs, labels, message):
+def test_invalid_predictions_are_refused(probs, labels, message):
     for score in (metrics.accuracy, metrics.nll, metrics.brier, metrics.ece):
         with pytest.raises(InputError, match=message):
             score(probs, labels)
@@ -110,7 +110,7 @@ def test_deep_ensemble_equivalent_of_short_and_flat_ensembles():
     assert metrics.deep_ensemble_equivalent(0.6, [0.5]) == 0.0
     assert metrics.deep_ensemble_equivalent(0.5, [0.5]) == 1.0
     assert metrics.deep_ensemble_equivalent(0.4, [0.5]) == 1.0
-    # As good as the largest ensemble, though the second was as good already.
+    # As good as the largest ensemble; the second is equally good.
     assert metrics.deep_ensemble_equivalent(0.5, [1.0, 0.5, 0.5]) == 3.0
     for value, ensemble in ((math.nan, [0.5]), (0.5, []), (0.5, [math.inf])):
         with pytest.raises(InputError, match="value"):
@@ -205,14 +205,14 @@ def test_fit_temperature_agrees_with_minimising_the_nll(sharpness):
     assert objective(LOG(fit.temperature)) <= best.fun + 1e-12
 
 
-def test_fit_temperature_tells_a_bound():
+def test_fit_temperature_reports_a_bound():
     probs = np.array([[0.9, 0.1], [0.3, 0.7]])
     assert metrics.fit_temperature(probs, [0, 1]) == (0.05, True)  # All right.
     assert metrics.fit_temperature(probs, [1, 0]) == (20.0, True)  # All wrong.
-    # Certain predictions, of which some are wrong: the NLL stays finite.
+    # With certain predictions, some of them wrong, the NLL is finite.
     certain = [[1.0, 0.0]] * 10
     assert metrics.fit_temperature(certain, [0] * 5 + [1] * 5) == (20.0, True)
-    # Uniform predictions are the same at any temperature.
+    # Temperature has no effect on uniform predictions.
     assert metrics.fit_temperature([[0.25] * 4] * 3, [0, 1, 2]) == (1.0, False)
 
 
@@ -231,7 +231,7 @@ def test_diversity_by_hand():
     np.testing.assert_allclose(
         metrics.mutual_information(probs), [pooled - members], atol=1e-10
     )
-    # Of one predictor: the entropy of its rows.
+    # For one predictor: the entropy of its rows.
     np.testing.assert_allclose(
         metrics.predictive_entropy(np.array([[0.5, 0.5], [1.0, 0.0]])),
         [LOG(2), 0.0],
@@ -364,7 +364,7 @@ def test_aurc_by_hand():
     # Risks among the 1, 2, 3 most confident: 0, 1/2, 1/3.
     expected = (1 / 2 + 1 / 3) / 3
     assert metrics.aurc([0.7, 0.9, 0.8], [1, 1, 0]) == pytest.approx(expected)
-    # One tied pair, one of it wrong: expected risks 1/2 and 1/2.
+    # A tied pair with one error: expected risks 1/2 and 1/2.
     assert metrics.aurc([0.5, 0.5], [True, False]) == 0.5
     assert metrics.aurc([0.9, 0.8], [True, True]) == 0.0
 
@@ -413,7 +413,7 @@ def test_aurc_without_ties_agrees_with_direct_computation():
     assert metrics.aurc(confidence, correct) == pytest.approx(np.mean(risks), abs=1e-9)
 
 
-def test_unusable_scores_are_refused():
+def test_invalid_scores_are_refused():
     for score in (metrics.auroc, metrics.aupr, metrics.fpr_at_95_tpr):
         with pytest.raises(InputError, match=r"scores_in has NaN .* finite"):
             score([math.nan], [1.0])

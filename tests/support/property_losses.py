@@ -1,4 +1,4 @@
-"""What holds for the losses, and for what they are made of."""
+"""Property checks of the losses and of the Dirichlet functions."""
 
 import math
 
@@ -72,7 +72,7 @@ def check_distillation(case):
     target = jitted(losses.mean_log_probs)(target, tau)
     logs = jitted(losses.log_probs)(z, tau)
     divergence = jitted(losses.kl_divergence)(target, logs)
-    # Of logits that are 2e4 apart, the tenth of a unit is all that float32 holds.
+    # float32 rounds differences of logits that are 2e4 apart.
     finite(divergence, (b,), jnp.float32, least=0, slack=1e-2)
     finite(jitted(losses.kl_divergence)(logs, target), (b,), least=0, slack=1e-2)
     close(jitted(losses.kl_divergence)(logs, logs), np.zeros(b), 0, 0)
