@@ -97,10 +97,10 @@ def bootstrap_intervals(
     means = np.empty((num_resamples, values.shape[1]))
     for start in range(0, num_resamples, at_once):
         rows = min(at_once, num_resamples - start)
-        drawn = rng.integers(size, size=(rows, size))
+        indices = rng.integers(size, size=(rows, size))
         # Counts per example, so that the means are one matrix product.
-        drawn += size * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * size)
+        indices += size * np.arange(rows)[:, None]
+        counts = np.bincount(indices.ravel(), minlength=rows * size)
         counts = counts.reshape(rows, size).astype(np.float64)
         means[start : start + rows] = counts @ values / size
     tail = (1 - level) / 2

@@ -37,7 +37,7 @@ def check_input(x: jax.Array, clip: Clip) -> None:
         )
     if clip is None or _is_traced(x, *clip):
         return
-    low, high = clip
+    low, high = (np.asarray(bound) for bound in clip)
     tolerance = max(_TOLERANCE, float(jnp.finfo(x.dtype).eps)) * (high - low)
     with jax.ensure_compile_time_eval():  # x may be a constant of a traced function
         if ((x < low - tolerance) | (x > high + tolerance)).any():

@@ -142,5 +142,5 @@ def test_teachers(model, state, batch, source):
 def test_unknown_strategy(model, state, batch):
     with pytest.raises(InputError, match=r"member_strategy='loop'.*vmap, unroll"):
         ensemble.logits(model, state.variables, batch["image"][0], strategy="loop")
-    with pytest.raises(InputError, match="at least one function"):
+    with pytest.raises(InputError, match="at least one x -> logits"):
         ensemble.teachers_from_functions([])
