@@ -1,9 +1,9 @@
 """Scores of predictions: accuracy, calibration, diversity, out-of-distribution.
 
-Scores of labelled predictions and of rankings are Python floats computed on the
-host in float64. Diversity functions return one value per example and run on
-NumPy arrays and, inside `jit`, on JAX arrays; the caller reduces. Statistics are of
-a few such numbers, as from several seeds, and of differences.
+Scores of labelled predictions and of rankings are Python floats, computed on the
+host in float64. Diversity functions return one value per example and run on NumPy
+arrays and, inside `jit`, on JAX arrays; the caller reduces. Statistics summarise a
+few scores, for example of several seeds, and paired differences.
 """
 
 from edp.metrics.calibration import (

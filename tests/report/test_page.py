@@ -261,12 +261,12 @@ def test_diverged_student_is_left_out_of_the_diagrams(tmp_path):
     np.savez(path, **arrays)
     page = read_page(report.write_report(tmp_path))
     assert [tag for tag, _ in page.tags].count("svg") == 3 + 4 + 6
-    assert "coverage curves left out: kd.npz: confidence must be finite" in page.text
+    assert "coverage curves left out: kd.npz: confidence has NaN" in page.text
     labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
     (label,) = (label for label in labels if "coverage" in label)
     assert "kd_noise" in label and "kd " not in label
     assert not (tmp_path / "figures" / "reliability_kd.svg").exists()
-    assert "diagrams left out: kd.npz: probs must be probabilities" in page.text
+    assert "diagrams left out: kd.npz: probs has smallest entry" in page.text
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", "[1]", '[{"kind": "student"}]'])

@@ -112,10 +112,10 @@ def test_bootstrap_covers_what_it_should():
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (np.zeros(3), {}, "got \\(3,\\)"),
+        (np.zeros(3), {}, "shape \\(3,\\)"),
         (np.full((3, 1), np.nan), {}, "finite"),
-        (np.zeros((3, 1)), {"num_resamples": 0}, "num_resamples must be at least 1"),
-        (np.zeros((3, 1)), {"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        (np.zeros((3, 1)), {"num_resamples": 0}, "num_resamples=0 is too small"),
+        (np.zeros((3, 1)), {"level": 1.0}, "level=1.0 is out of range; accepted"),
     ],
 )
 def test_bootstrap_refuses(values, options, message):
