@@ -71,8 +71,8 @@ def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path) -> str | None:
             error.filename = error.filename or str(path)  # missing if the disk is full
             raise
         multihost.warn(
-            f"{path.parent} cannot be locked ({error.strerror}): make sure that no other "
-            "run writes to it"
+            f"{path.parent} cannot be locked ({error.strerror}): make sure that no "
+            "other run writes to it"
         )
     return None
 
