@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edp.data.arrays import read_arrays
 from edp.errors import InputError
 from edp.experiment import provenance
 from edp.report import files
@@ -192,7 +191,7 @@ def test_damaged_variables_are_never_read(kind, copied):
 
 def test_json_of_another_kind_is_told(tmp_path):
     for text, words in (
-        ("[]", "complete.json is damaged: a mapping"),
+        ("[]", "complete.json is damaged; accepted: a JSON object"),
         ('{"id": 1}', "complete.json is damaged: num_params, train_seconds is missing"),
         ("\xff", "complete.json is not valid JSON"),
     ):
@@ -215,7 +214,7 @@ def test_an_npz_with_any_bit_flipped_is_read_or_told(name, tmp_path):
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
         try:
-            read_arrays(path)
+            storage.read_npz(path)
         except InputError as error:
             told += 1
             assert name in str(error)

@@ -10,7 +10,7 @@ from etils.epath import gpath
 from seed_runs import make_predictions, make_run
 
 from edp import report
-from edp.data import arrays, splits
+from edp.data import splits
 from edp.errors import InputError
 from edp.evaluation import predictions
 from edp.report.seeds import runs, summary, tables
@@ -103,10 +103,10 @@ def test_arrays_are_read_from_a_store(store):
     for name in (path, str(path)):
         read = predictions.load_predictions(name)
         np.testing.assert_array_equal(read.test_probs, made.test_probs)
-        assert arrays.read_arrays(name).keys() == set(made._fields)
+        assert storage.read_npz(name).keys() == set(made._fields)
     assert splits.stored_labels("gs://bucket/run/split.npz") == {}
     with pytest.raises(InputError, match=r"gs://bucket/other\.npz does not exist"):
-        arrays.read_arrays("gs://bucket/other.npz")
+        storage.read_npz("gs://bucket/other.npz")
 
 
 def test_a_report_and_a_summary_of_a_store(store, tmp_path):
