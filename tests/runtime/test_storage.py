@@ -1,4 +1,4 @@
-"""Workdirs in a store of objects, played by a directory that can do no more."""
+"""Tests workdirs in an object store, simulated by a restricted directory."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ from edp.runtime.stage import Stage
 
 
 class Store:
-    """Reads and writes whole files; it makes no directories and renames nothing."""
+    """Object store: reads and writes whole files; has no directories or renames."""
 
     def __init__(self, root):
         self.root = root
@@ -53,7 +53,7 @@ def store(tmp_path, monkeypatch):
     return store
 
 
-def test_paths_of_this_machine_are_as_they_were(monkeypatch, tmp_path):
+def test_local_paths_are_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage.as_path("~/runs") == tmp_path / "runs"
     assert storage.as_path("a/gs:/b") == pathlib.Path("a/gs:/b")
@@ -126,7 +126,7 @@ def test_a_report_and_a_summary_of_a_store(store, tmp_path):
     assert all((store.root / "s" / name).exists() for name in files)
 
 
-def test_a_store_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
+def test_an_unreachable_store_is_one_line(monkeypatch):
     class Down:
         def exists(self, path):
             raise self.error

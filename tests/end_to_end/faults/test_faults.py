@@ -1,4 +1,4 @@
-"""The fault harness, in its long form."""
+"""Tests that faults lose no results, with the long form of the fault harness."""
 
 import argparse
 
