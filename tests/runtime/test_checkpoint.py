@@ -208,7 +208,7 @@ def test_an_npz_with_any_bit_flipped_is_read_or_refused_by_name(name, tmp_path):
     write = np.savez if name == "split.npz" else np.savez_compressed
     write(path, **arrays)
     data = path.read_bytes()
-    told = 0
+    refused = 0
     for at in range(0, len(data), 3):
         flipped = bytearray(data)
         flipped[at] ^= 1 << at % 8
@@ -216,11 +216,11 @@ def test_an_npz_with_any_bit_flipped_is_read_or_refused_by_name(name, tmp_path):
         try:
             storage.read_npz(path)
         except InputError as error:
-            told += 1
+            refused += 1
             assert name in str(error)
         found, why = files.read(path, files.load_arrays(*arrays))
         assert (found is None) == bool(why)
-    assert told > len(data) / 9
+    assert refused > len(data) / 9
 
 
 # --- Disks ------------------------------------------------------------------
