@@ -108,7 +108,7 @@ def fit(
     stage.begin()
     with Checkpoints(stage.checkpoints) as checkpoints:
         loop, record = _restore(checkpoints, state, select)
-        del state  # its buffers are donated, or those of a checkpoint replace it
+        del state  # `loop` has it, or a checkpoint's: frees the memory of the other
         metrics_log.truncate(stage.log, loop.step)
         saver = _Saver(checkpoints, schedule, loop.step, record)
         check = functools.partial(

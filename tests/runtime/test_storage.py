@@ -109,6 +109,33 @@ def test_arrays_are_read_from_a_store(store):
         storage.read_npz("gs://bucket/other.npz")
 
 
+@pytest.mark.parametrize("compress", [False, True])
+def test_npz_files_are_written_atomically_and_read_by_name(
+    tmp_path, monkeypatch, compress
+):
+    path = tmp_path / "new" / "x.npz"
+    written = {"a": np.arange(3, dtype=np.int16), "b": np.array(["x", "yz"])}
+    storage.write_npz(path, written, compress=compress)
+    found = storage.read_npz(path)
+    assert list(found) == ["a", "b"] and found["a"].dtype == np.int16
+    np.testing.assert_array_equal(found["b"], written["b"])
+    assert list(storage.read_npz(path, ["b"])) == ["b"]
+    with pytest.raises(InputError, match=r"x\.npz cannot be read as an .npz.*'c'"):
+        storage.read_npz(path, ["c"])
+
+    def full_disk(file):
+        raise OSError("no space left")
+
+    before = path.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(storage.os, "fsync", full_disk)
+        storage.write_npz(path, {"a": np.zeros(9)})
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+    np.save(tmp_path / "y.npy", written["a"])
+    with pytest.raises(InputError, match=r"y\.npy cannot be read as an .npz"):
+        storage.read_npz(tmp_path / "y.npy")
+
+
 def test_a_report_and_a_summary_of_a_store(store, tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / f"run{seed}", seed)
