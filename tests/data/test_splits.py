@@ -1,5 +1,6 @@
 """Tests of how data are split, once for a run."""
 
+import errno
 import os
 import pathlib
 
@@ -182,7 +183,7 @@ def test_a_failed_write_leaves_nothing_behind(npz, tmp_path, monkeypatch):
     path = tmp_path / "run" / "split.npz"
 
     def full_disk(file):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
         patch.setattr(storage.os, "fsync", full_disk)

@@ -1,5 +1,6 @@
 """Tests workdirs in an object store, simulated by a restricted directory."""
 
+import errno
 import json
 import pathlib
 import shutil
@@ -120,11 +121,13 @@ def test_npz_files_are_written_atomically_and_read_by_name(
     assert list(found) == ["a", "b"] and found["a"].dtype == np.int16
     np.testing.assert_array_equal(found["b"], written["b"])
     assert list(storage.read_npz(path, ["b"])) == ["b"]
-    with pytest.raises(InputError, match=r"x\.npz cannot be read as an .npz.*'c is not"):
+    with pytest.raises(
+        InputError, match=r"x\.npz cannot be read as an .npz.*'c is not"
+    ):
         storage.read_npz(path, ["c"])
 
     def full_disk(file):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     before = path.read_bytes()
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
