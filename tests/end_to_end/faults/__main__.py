@@ -33,6 +33,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--only", nargs="*", help="kinds of faults, such as kill or two; default: all"
     )
-    from faults import harness
+    from tests.end_to_end.faults import harness
 
     sys.exit(harness.main(parser.parse_args()))

@@ -264,7 +264,7 @@ class Harness:
 
     def two_processes(self, times: int) -> Tally:
         """Kills one of two processes at a random time, then restarts both."""
-        import test_distributed as distributed
+        from tests.end_to_end import test_distributed as distributed
 
         tally = Tally("two processes")
         started = time.monotonic()

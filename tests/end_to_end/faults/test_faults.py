@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from faults import harness
+from tests.end_to_end.faults import harness
 
 LONG = {"runs": 50, "terminations": 20, "every": 1, "full": 8, "two": 2, "seed": 0}
 
