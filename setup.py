@@ -36,6 +36,8 @@ setuptools.setup(
         "absl-py>=2.1",
         "array_record>=0.6",
         "chex>=0.1.90",
+        # From 4.0 on, a contender leaves the record of the holder in the file.
+        "filelock>=4.0",
         # `jax.export` writes its programs with it.
         "flatbuffers>=24.3.25",
         "flax>=0.12",

@@ -23,6 +23,7 @@ from edp.metrics.diversity import (
 )
 from edp.metrics.ood import aupr, aurc, auroc, fpr_at_95_tpr, risk_coverage
 from edp.metrics.scores import (
+    EPSILON,
     accuracy,
     brier,
     deep_ensemble_equivalent,
@@ -37,6 +38,7 @@ from edp.metrics.statistics import (
 )
 
 __all__ = [
+    "EPSILON",
     "Mean",
     "ReliabilityBins",
     "Temperature",

@@ -11,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
+from edp.metrics.scores import EPSILON
 from edp.metrics.validation import as_probs, as_probs_and_labels
 
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0
-
-_EPSILON = 1e-12
 
 
 class ReliabilityBins(NamedTuple):
@@ -157,5 +156,5 @@ def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
 
 def _log(probs: np.ndarray) -> np.ndarray:
     """Computes log(p + 1e-12) in a new array, without a second temporary."""
-    log_probs = probs + _EPSILON
+    log_probs = probs + EPSILON
     return np.log(log_probs, out=log_probs)

@@ -8,11 +8,10 @@ divergences are in nats. The diversity of a single member is 0.
 from typing import Any
 
 from edp.errors import InputError
+from edp.metrics.scores import EPSILON
 
 # An array of NumPy (2.0 or later) or JAX: anything with `__array_namespace__`.
 Array = Any
-
-_EPSILON = 1e-12  # Inside logarithms.
 
 
 def pairwise_kl(probs: Array) -> Array:
@@ -30,7 +29,7 @@ def pairwise_kl(probs: Array) -> Array:
       InputError: `probs` is not [M, N, K]. All functions of this module raise it.
     """
     probs = _members(probs)
-    log_probs = probs.__array_namespace__().log(probs + _EPSILON)
+    log_probs = probs.__array_namespace__().log(probs + EPSILON)
     products = (probs - probs.mean(0)) * (log_probs - log_probs.mean(0))
     return products.sum((0, -1)) / max(len(probs) - 1, 1)
 
@@ -90,7 +89,7 @@ def variance(probs: Array) -> Array:
 
 def _entropy(probs: Array) -> Array:
     """Computes the entropy over the last axis."""
-    return -(probs * probs.__array_namespace__().log(probs + _EPSILON)).sum(-1)
+    return -(probs * probs.__array_namespace__().log(probs + EPSILON)).sum(-1)
 
 
 def _members(probs: Array) -> Array:

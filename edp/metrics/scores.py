@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 
 from edp.metrics.validation import as_probs_and_labels, as_scores
 
-_EPSILON = 1e-12  # Inside logarithms: a probability of zero gives 27.6 nats, not inf.
+EPSILON = 1e-12  # Inside logarithms: a zero probability costs 27.6 nats, not inf.
 
 
 def accuracy(probs: ArrayLike, labels: ArrayLike) -> float:
@@ -38,7 +38,7 @@ def nll(probs: ArrayLike, labels: ArrayLike) -> float:
 def example_nll(probs: ArrayLike, labels: ArrayLike) -> np.ndarray:
     """Returns the negative log-likelihood of each example, float64 [N], in nats."""
     probs, labels = as_probs_and_labels(probs, labels)
-    return -np.log(probs[np.arange(len(labels)), labels] + _EPSILON)
+    return -np.log(probs[np.arange(len(labels)), labels] + EPSILON)
 
 
 def brier(probs: ArrayLike, labels: ArrayLike) -> float:

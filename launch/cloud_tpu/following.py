@@ -1,6 +1,5 @@
 """Commands run or shown, a machine watched to the end of its run."""
 
-import os
 import pathlib
 import shlex
 import subprocess
@@ -10,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 from edp.errors import InputError
 
+from ..cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 from . import commands as tpu
 from . import states
 from .commands import Command
 from .machine import Machine
 
-_EXIT_FAILURE = 1
 # In a row: of a machine that is there, and of questions about one.
 _MOST_FAILURES = {"setup": 3, "ask": 30}
 
@@ -63,7 +62,7 @@ class Runner:
                 "watches it again, delete ends it and the machine",
                 file=sys.stderr,
             )
-            return os.EX_TEMPFAIL
+            return EXIT_INTERRUPTED
         if code == 0 and delete:
             return self.all([tpu.delete(machine)])
         return code
@@ -90,7 +89,7 @@ class Runner:
                 known, failures["setup"] = states.RUNNING, 0
                 self._sleep(self._seconds)
             elif not machine.may_go:
-                return _EXIT_FAILURE
+                return EXIT_FAILURE
             else:
                 # No capacity, or gone again meanwhile: as its state will tell.
                 failures["setup"] += action in ("setup", "start")
@@ -132,7 +131,7 @@ class Runner:
                 )
             return int(known)
         print(f"failed: {machine.name} is {state}; the run: {known}", file=sys.stderr)
-        return _EXIT_FAILURE
+        return EXIT_FAILURE
 
     @staticmethod
     def _too_many(failures: dict[str, int]) -> bool:

@@ -4,8 +4,7 @@ The states of a machine are those of a node
 (https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes#state).
 """
 
-import os
-
+from ..cli.exit_codes import EXIT_INTERRUPTED
 from .machine import Machine
 
 # What a machine that is gone is told by: to be deleted and made again.
@@ -18,7 +17,6 @@ _PASSING += ("STOPPING", UNKNOWN)
 
 # What is known of a run, besides its exit code.
 NOT_SET_UP, NOT_STARTED, RUNNING = "not set up", "not started", "running"
-EXIT_INTERRUPTED = str(os.EX_TEMPFAIL)  # to be run again
 
 
 def next_action(machine: Machine, state: str, known: str) -> str:
@@ -34,7 +32,7 @@ def next_action(machine: Machine, state: str, known: str) -> str:
     """
     if state == "READY":
         actions = {NOT_SET_UP: "setup", NOT_STARTED: "start", RUNNING: "wait"}
-        return (actions | {EXIT_INTERRUPTED: "start"}).get(known, "end")
+        return (actions | {str(EXIT_INTERRUPTED): "start"}).get(known, "end")
     if state in _PASSING:
         return "wait"
     if machine.may_go and state in (*GONE, MISSING):

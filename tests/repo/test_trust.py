@@ -10,9 +10,9 @@ import pytest
 from report_pages import HOSTILE, make_run, read_page
 
 from edp import report
-from edp.data.arrays import read_arrays
 from edp.errors import InputError
 from edp.evaluation import predictions
+from edp.runtime import storage
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = [
@@ -91,7 +91,7 @@ def test_arrays_with_code_in_them_are_refused_and_not_run(tmp_path):
             trapped = dict.fromkeys(arrays, trap)
         np.savez(path, **trapped)
         with pytest.raises(InputError, match=f"{name}.npz cannot be read"):
-            read_arrays(path)
+            storage.read_npz(path)
     with pytest.raises(InputError, match="does not hold predictions"):
         predictions.load_predictions(tmp_path / "predictions/teachers.npz")
     page = read_page(report.write_report(tmp_path))
