@@ -30,13 +30,13 @@ def test_python_runs(page, tmp_path, monkeypatch):
     documents.run_python(page)
 
 
-def test_the_readme_runs_and_moves_the_inputs():
+def test_the_readme_runs_and_perturbs_the_inputs():
     names = documents.run_python(README)
     block, *_ = documents.blocks(README, "python")
     assert len(block.text.strip().splitlines()) < 20
-    images, moved = names["images"], names["moved"]
-    lengths = np.linalg.norm(np.asarray(moved - images), axis=1)
-    # A full step, but for the pixels clipped to [0, 1].
+    images, perturbed = names["images"], names["perturbed"]
+    lengths = np.linalg.norm(np.asarray(perturbed - images), axis=1)
+    # A full step, except for pixels clipped to [0, 1].
     assert (lengths > 0.9 / 255 * np.sqrt(784)).all()
 
 
