@@ -73,7 +73,7 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
         assert done.code == 75
         assert "Traceback" not in done.stderr
         last = done.stderr.splitlines()[-1]
-        assert re.fullmatch("interrupted: .+; run the command again to go on", last)
+        assert re.fullmatch("interrupted: .+; run the command again to resume", last)
         if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
             stage = teachers.with_name(found[1])
             stage = stage if stage == teachers else student.with_name(found[1])

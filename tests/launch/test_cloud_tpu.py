@@ -143,7 +143,7 @@ def test_a_slice_and_a_spot_machine_dry():
     assert [comment.split(",")[0] for comment in comments] == [
         "# now",
         "# then every 60 s",
-        "# where there is no machine",
+        "# if there is no machine",
         "# when it is PREEMPTED or TERMINATED",
         "# when the run has ended with exit code 0",
     ]
@@ -270,10 +270,10 @@ def test_a_machine_of_ones_own_is_not_made_again(cloud, capsys):
 @pytest.mark.parametrize(
     ("asked_for", "words"),
     [
-        (SINGLE._replace(name="Edp_1"), "--name='Edp_1' must be of lower-case"),
-        (SINGLE._replace(zone="us-west4"), "--zone='us-west4' must be a zone"),
-        (SINGLE._replace(accelerator_type="v9-8"), "--type='v9-8' must be SERIES-SIZE"),
-        (SINGLE._replace(accelerator_type="v4"), "--type='v4' must be SERIES-SIZE"),
+        (SINGLE._replace(name="Edp_1"), "--name='Edp_1' is no name of a machine; accepted: lower-case"),
+        (SINGLE._replace(zone="us-west4"), "--zone='us-west4' is no zone; accepted"),
+        (SINGLE._replace(accelerator_type="v9-8"), "--type='v9-8' is no accelerator type; accepted: SERIES"),
+        (SINGLE._replace(accelerator_type="v4"), "--type='v4' is no accelerator type; accepted: SERIES"),
         (SPOT._replace(preemptible=True), "one of them"),
     ],
 )
@@ -285,18 +285,18 @@ def test_machines_that_cannot_be_asked_for(asked_for, words):
 def test_a_run_that_could_not_go_on_is_refused():
     local = ["--config=configs/digits.py", "--workdir=runs/x"]
     machine.check_run(SINGLE, local)
-    for one, why in ((SPOT, "goes with the machine"), (SLICE, "that of each host")):
+    for one, why in ((SPOT, "lost with the machine"), (SLICE, "on one host only")):
         machine.check_run(one, RUN)
         with pytest.raises(InputError, match=f"runs/x .*{why}.*gs://BUCKET"):
             machine.check_run(one, local)
-    with pytest.raises(InputError, match="--config= must be given, after --"):
+    with pytest.raises(InputError, match="--config= must be given after --"):
         machine.check_run(SINGLE, RUN[1:])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["start", *HERE], "must be one of create, setup, run, logs, delete"),
+        (["start", *HERE], "is unknown; accepted: create, setup, run, logs, delete"),
         (["create", *HERE, "--type=v4-8", "more"], "unexpected argument 'more'"),
         (["run", *HERE, "--type=v4-8", "--", *RUN, "--dry_run"], "before --"),
     ],

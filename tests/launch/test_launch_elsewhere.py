@@ -27,7 +27,7 @@ def test_students_of_another_runs_teachers(finished, server, tmp_path):
     # Not read: these are the settings of teachers that are there already.
     flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
     done = succeed(server.run("run", *flags))
-    assert f"teachers: those of {finished / 'teachers'}" in done.stdout
+    assert f"teachers: from {finished / 'teachers'}" in done.stdout
     assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
     assert snapshot(finished) == before
     assert not (workdir / "teachers").exists()

@@ -25,7 +25,7 @@ def test_own_config_runs(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "moved" in (tmp_path / "results.md").read_text()
+    assert "perturbed" in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.long

@@ -86,7 +86,7 @@ def test_shipped_configurations_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "digits").rmdir()
     (tmp_path / "digits").touch()
     assert config_flag.find("digits") == pathlib.Path("digits")
-    with pytest.raises(InputError, match=f"shipped are {', '.join(SHIPPED)}"):
+    with pytest.raises(InputError, match=f"a file, or {', '.join(SHIPPED)}"):
         config_flag.find("digts")
     with pytest.raises(InputError, match="no such file"):
         config_flag.find("__init__")

@@ -132,7 +132,7 @@ class Harness:
                     break
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
-                told = last.endswith("run the command again to go on")
+                told = last.endswith("run the command again to resume")
                 ended = done.code == -signal.SIGTERM  # before it could be told
                 early = ended and snapshot(workdir) == before
                 if not (early or (done.code == 75 and told)):
