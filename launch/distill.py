@@ -10,7 +10,9 @@ from edp.experiment.create import Experiment
 
 from .cli import app, signals
 
-_ONLY = flags.DEFINE_list("only", None, "Students to distil, by name; default: all of the configuration.")
+_ONLY = flags.DEFINE_list(
+    "only", None, "Students to distil, by name; default: all of the configuration."
+)
 
 
 def distill_student(experiment: Experiment, name: str) -> None:

@@ -16,7 +16,9 @@ from .cli import arguments
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # exports a program, runs none
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
-_STUDENT = flags.DEFINE_string("student", None, "Name of the student; teachers: the ensemble.")
+_STUDENT = flags.DEFINE_string(
+    "student", None, "Name of the student; teachers: the ensemble."
+)
 _ONNX = flags.DEFINE_bool("onnx", False, "Also write model.onnx; needs the extra onnx.")
 _OUT = flags.DEFINE_string(
     "out",

@@ -16,7 +16,9 @@ from edp.experiment.create import Experiment
 
 from .cli import app
 
-_MEMBERS = flags.DEFINE_list("members", None, "Orbax checkpoints, one directory per network.")
+_MEMBERS = flags.DEFINE_list(
+    "members", None, "Orbax checkpoints, one directory per network."
+)
 
 
 def import_teachers(experiment: Experiment) -> None:

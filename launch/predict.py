@@ -14,7 +14,9 @@ from absl import app, flags
 from .cli import arguments
 
 _ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that launch.export wrote.")
-_OUT = flags.DEFINE_string("out", "predictions.csv", "CSV file to write; never overwritten.")
+_OUT = flags.DEFINE_string(
+    "out", "predictions.csv", "CSV file to write; never overwritten."
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per forward pass.", 1)
 
 

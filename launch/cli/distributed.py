@@ -9,7 +9,9 @@ from absl import flags
 from edp.errors import InputError
 
 _ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "host:port of process 0; needed where no cluster manager is detected."
+    "coordinator_address",
+    None,
+    "host:port of process 0; needed where no cluster manager is detected.",
 )
 _COUNT = flags.DEFINE_integer(
     "num_processes", None, "Processes of the run; 1 runs this one alone.", lower_bound=1

@@ -74,9 +74,7 @@ def _do(verb: str, given: dict, run_flags: list[str]) -> int:
     machines.check(machine)
     root = pathlib.Path(__file__).parents[2]
     if verb in ("setup", "run") and not (root / ".git").exists():
-        raise InputError(
-            f"{verb} needs a git checkout of edp; {root} is not one"
-        )
+        raise InputError(f"{verb} needs a git checkout of edp; {root} is not one")
     runner = following.Runner(root, dry=given["dry_run"], seconds=_SECONDS.value)
     if verb == "run":
         machines.check_run(machine, run_flags)

@@ -58,7 +58,9 @@ def check(machine: Machine) -> None:
             f"--zone={machine.zone!r} is no zone; accepted: such as us-west4-a"
         )
     if machine.spot and machine.preemptible:
-        raise InputError("--spot and --preemptible are both given; accepted: one of them")
+        raise InputError(
+            "--spot and --preemptible are both given; accepted: one of them"
+        )
     num_hosts(machine)
 
 

@@ -270,10 +270,19 @@ def test_a_machine_of_ones_own_is_not_made_again(cloud, capsys):
 @pytest.mark.parametrize(
     ("asked_for", "words"),
     [
-        (SINGLE._replace(name="Edp_1"), "--name='Edp_1' is no name of a machine; accepted: lower-case"),
+        (
+            SINGLE._replace(name="Edp_1"),
+            "--name='Edp_1' is no name of a machine; accepted: lower-case",
+        ),
         (SINGLE._replace(zone="us-west4"), "--zone='us-west4' is no zone; accepted"),
-        (SINGLE._replace(accelerator_type="v9-8"), "--type='v9-8' is no accelerator type; accepted: SERIES"),
-        (SINGLE._replace(accelerator_type="v4"), "--type='v4' is no accelerator type; accepted: SERIES"),
+        (
+            SINGLE._replace(accelerator_type="v9-8"),
+            "--type='v9-8' is no accelerator type; accepted: SERIES",
+        ),
+        (
+            SINGLE._replace(accelerator_type="v4"),
+            "--type='v4' is no accelerator type; accepted: SERIES",
+        ),
         (SPOT._replace(preemptible=True), "one of them"),
     ],
 )
