@@ -16,8 +16,8 @@ One table over several seeds, each its own run:
 
 Perturbed students use η = 16/255, much larger than the paper's 1/255, and mixtures
 8/255. These were chosen on held-out training images, with seeds that no table uses and
-one run per choice. The variant `:search` has the candidates; RESULTS.md lists those that
-were run, with results:
+one run per choice. The variant `:search` has the candidates; RESULTS.md lists those
+that were run, with results:
 
     python -m launch.run --config=configs/cifar10_small.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/search100

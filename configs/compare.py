@@ -13,11 +13,12 @@ configs/cifar10_small.py, for each of several seeds and then over all of them:
 
 Complete stages are not run again. RESULTS.md has the results.
 
-Names consist of the kind, the perturbation and, if it is not 1, the temperature. mixup is
-the best perturbation in RESULTS.md; students that match tempered probabilities use it at
-τ = 4. The best multi-step form of disagreement found is one step after a random step,
-`gaussian+disagreement`, at the cost of one step; from a random start the gradient of the
-variance works too. A plain student has it, and disagreement on mixtures, at τ = 4 too.
+Names consist of the kind, the perturbation and, if it is not 1, the temperature. mixup
+is the best perturbation in RESULTS.md; students that match tempered probabilities use
+it at τ = 4. The best multi-step form of disagreement found is one step after a random
+step, `gaussian+disagreement`, at the cost of one step; from a random start the gradient
+of the variance works too. A plain student has it, and disagreement on mixtures, at
+τ = 4 too.
 """
 
 import ml_collections
@@ -102,8 +103,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             perturbation=perturbation,
         )
         if variant == "cifar10_small":
-            # With a batch of 64 the functions are so far apart that the discrepancy hardly
-            # shows how to bring them together; see RESULTS.md.
+            # With a batch of 64 the functions are so far apart that the discrepancy
+            # hardly shows how to bring them together; see RESULTS.md.
             config.students[f"functional_{perturbation}"].update(
                 {"batch_size": 8, "learning_rate": 0.02, "functional_sigma": 0.3}
             )

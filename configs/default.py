@@ -66,14 +66,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     data.validation_size = placeholder(int)
     # Test images; None: all.
     data.test_size = placeholder(int)
-    # Validation images: "stratified", drawn with the seed; or "last", the last in order.
+    # Validation images: "stratified", drawn with the seed; or "last", the last in
+    # order.
     data.validation = "stratified"
     # tfds, folder: True leaves images on disk until they are read.
     data.stream = False
     # Streaming: decoding processes; 0: threads of this process.
     data.num_workers = 0
-    # Streaming, images of any size: "random_crop" of 8% to 100% of the area in training,
-    # the central 224/256 of the shorter side in evaluation.
+    # Streaming, images of any size: "random_crop" of 8% to 100% of the area in
+    # training, the central 224/256 of the shorter side in evaluation.
     data.resize = "none"
     # Not streamed: side of the pixel squares that are averaged.
     data.downsample = 1
@@ -117,8 +118,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Examples per member and step.
     teachers.batch_size = 128
     teachers.num_epochs = 200
-    # Epoch to keep: "last", or "best" for the highest validation accuracy of each member,
-    # computed after every epoch.
+    # Epoch to keep: "last", or "best" for the highest validation accuracy of each
+    # member, computed after every epoch.
     teachers.select = "last"
     # Members are computed by "vmap" or "unroll"; None: by backend.
     teachers.member_strategy = placeholder(str)
@@ -129,17 +130,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Settings of all students; `students` overrides them by name.
     config.distill = distill = ml_collections.ConfigDict()
     # "single"; "batch_ensemble" (as many members as teachers); "latent_batch_ensemble"
-    # (the same in training, one plain network afterwards); "hydra" (a head per teacher);
-    # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
-    # per draw of a random input).
+    # (the same in training, one plain network afterwards); "hydra" (a head per
+    # teacher); "dirichlet" (predicts a distribution of probabilities); "functional"
+    # (one function per draw of a random input).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
     distill.perturbation = "none"
     # η, in pixel units of [0, 1]; the perturbation has length η√D.
     distill.step_size = 1 / 255
-    # disagreement: quantity to ascend: "variance", "mutual_information", "pairwise_kl" or
-    # "projection".
+    # disagreement: quantity to ascend: "variance", "mutual_information", "pairwise_kl"
+    # or "projection".
     distill.quantity = "variance"
     # disagreement: gradient steps.
     distill.num_steps = 1
@@ -148,8 +149,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # disagreement: members per gradient; None: all; fewer need less memory, but compute
     # each member's forward pass twice.
     distill.members_at_once = placeholder(int)
-    # disagreement: random members, redrawn per batch, whose gradient is used; None: all.
-    # Two of M = 4 halve the cost.
+    # disagreement: random members, redrawn per batch, whose gradient is used; None:
+    # all. Two of M = 4 halve the cost.
     distill.random_members = placeholder(int)
     # mixup: mixing weights are drawn from Beta(a, a).
     distill.mixup_alpha = 1.0
@@ -157,8 +158,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.temperature = 1.0
     # Weight of the distillation loss; 1 − α is that of the labels.
     distill.alpha = 0.9
-    # False: one forward pass of the student; the label term too is computed on perturbed
-    # inputs (with mixed labels for mixtures).
+    # False: one forward pass of the student; the label term too is computed on
+    # perturbed inputs (with mixed labels for mixtures).
     distill.clean_pass = True
     # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
     distill.factor_init = "normal"
@@ -202,13 +203,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Further η at which to analyse each perturbation besides its students' own, such as
     # (1 / 255, 2 / 255, 4 / 255, 8 / 255).
     evaluation.step_sizes = ()
-    # OOD sets: "digits", "noise", names of TFDS sets such as "svhn_cropped", a folder of
-    # images or an .npz.
+    # OOD sets: "digits", "noise", names of TFDS sets such as "svhn_cropped", a folder
+    # of images or an .npz.
     evaluation.ood_sets = ()
     # Images of each OOD set, and of the test set it is compared with.
     evaluation.ood_size = 1000
-    # Corruptions of test images: ("all",), or names from edp/data/corruptions.py such as
-    # ("fog", "gaussian_noise").
+    # Corruptions of test images: ("all",), or names from edp/data/corruptions.py such
+    # as ("fog", "gaussian_noise").
     evaluation.corruptions = ()
     # Test images per corruption, at each of five severities.
     evaluation.corruption_size = 1000

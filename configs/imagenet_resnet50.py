@@ -8,9 +8,9 @@ of the area and flips. Result: not measured.
     python -m launch.run --config=configs/imagenet_resnet50.py \\
         --config.data.data_dir=DIR --workdir=runs/imagenet
 
-DIR is a TFDS directory with `imagenet2012` in array_record format; TFDS prepares it from
-the manually downloaded archives. Grain reads it in worker processes. For several hosts,
-see docs/many-hosts.md.
+DIR is a TFDS directory with `imagenet2012` in array_record format; TFDS prepares it
+from the manually downloaded archives. Grain reads it in worker processes. For several
+hosts, see docs/many-hosts.md.
 
 The official validation split is the test set; 10,000 training images, 10 per class, are
 for validation.

@@ -50,8 +50,8 @@ def _help(name: str) -> str:
     sections = [f"{key}: {meaning}" for key, meaning in SECTIONS.items()]
     return "\n".join(
         [
-            f"A shipped configuration ({', '.join(shipped)}) or a Python file of yours; "
-            "with :debug after it, a run of seconds on synthetic images.",
+            f"A shipped configuration ({', '.join(shipped)}) or a Python file of "
+            "yours; with :debug after it, a run of seconds on synthetic images.",
             f"Each setting is a flag, such as --{name}.seed=1 or "
             f"--{name}.teachers.num_epochs=100. Sections:",
             *sections,
@@ -107,7 +107,7 @@ def load(path: pathlib.Path) -> Callable[..., ml_collections.ConfigDict]:
 
 
 class _Parser(flags.ArgumentParser):
-    """Parser that loads the file and reports faults of it, or of overrides, in a line."""
+    """Parser that loads the file and checks the overrides."""
 
     def __init__(self, name: str):
         self.name = name

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 
 def passed_on(argv: Sequence[str], own: Sequence[str]) -> list[str]:
-    """Returns the flags of a command line without those named `own`, which take values."""
+    """Returns the flags of a command line except those named `own`, with values."""
     kept, is_value = [], False
     for token in argv:
         found = None

@@ -8,8 +8,8 @@
     python -m launch.cloud_tpu delete ...
 
 `run` waits for the run to end. Ctrl-C stops waiting but not the run; the same command
-waits again. With --spot it creates the machine, and recreates it after a preemption; the
-run resumes from its workdir. --dry_run prints the commands and does nothing.
+waits again. With --spot it creates the machine, and recreates it after a preemption;
+the run resumes from its workdir. --dry_run prints the commands and does nothing.
 """
 
 import pathlib

@@ -51,7 +51,8 @@ class Runner:
     def follow(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
         """Starts a run and waits for its end; returns its exit code.
 
-        A preemptible machine is created if it is missing, and recreated when it is gone.
+        A preemptible machine is created if it is missing, and recreated when it is
+        gone.
         """
         if self._dry:
             return self._show(machine, flags, delete)
