@@ -1,4 +1,4 @@
-"""What the command's options ask to be measured."""
+"""Turns the command's options into the groups to measure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,13 +19,13 @@ def create_plan(
     """Reads the options of `benchmarks`.
 
     Args:
-      options: by name; None for one that was not given.
+      options: by name; None for an option that was not given.
 
     Returns:
-      The groups to measure and how.
+      The groups to measure, and the settings.
 
     Raises:
-      InputError: for options that are unknown, missing or contradict each other.
+      InputError: for unknown, missing or contradictory options.
     """
     chosen = [name for name in ("quick", "gpu", "cases") if options[name]]
     if len(chosen) != 1:

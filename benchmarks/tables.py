@@ -1,4 +1,4 @@
-"""The measurements as files: `benchmark.json` and `machine.json`; `.md` to read."""
+"""Writes measurements: `benchmark.json`, `machine.json` and Markdown tables."""
 
 import pathlib
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ machine was busy with other work, and the numbers say little."""
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without exponent."""
+    """Formats three significant digits without exponent."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -58,13 +58,13 @@ _COLUMNS = (
 
 
 def contender_name(row: Row) -> str:
-    """As 'edp (unroll)'."""
+    """Returns the name of a contender, such as 'edp (unroll)'."""
     strategy = row.get("strategy")
     return f"{row['contender']} ({strategy})" if strategy else row["contender"]
 
 
 def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
-    """Rows as a Markdown table; a column that no row fills is left out."""
+    """Formats rows as a Markdown table, without empty columns."""
 
     def has(row: Row, key: str) -> bool:
         return row.get(key) is not None
@@ -86,7 +86,7 @@ def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
 
 
 def describe(row: Row) -> str:
-    """One contender's result in a line."""
+    """Formats one contender's result as a line."""
     if "error" in row:
         return f"{contender_name(row)}: failed, {row['error']}"
     line = f"{contender_name(row)}: {_number(row['images_per_second'])} images/s"
@@ -96,7 +96,7 @@ def describe(row: Row) -> str:
 
 
 def format_document(metadata: Row, rows: Sequence[Row]) -> str:
-    """The contents of `benchmark.md`."""
+    """Formats the contents of `benchmark.md`."""
     lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
     failed = [row for row in rows if "error" in row]
     lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
