@@ -1,4 +1,4 @@
-"""Tests of runs that are cut off, kept out, or find something damaged."""
+"""Tests interrupted runs, locked stages and corrupt files."""
 
 import itertools
 import os
@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
 
 
 def completed_stages(workdir):
-    """What each completed stage holds, by its name."""
+    """Returns the contents of each complete stage, by name."""
     return {
         stage: snapshot(workdir / stage)
         for stage in STAGES
@@ -201,7 +201,7 @@ def test_damaged_teachers_of_another_run_are_refused(copied, server, tmp_path):
 
 
 def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
-    """Of programs that are compiled already: these are files, too."""
+    """Uses cached programs, as compiled programs are files too."""
     workdir = tmp_path / "run"
     for limit, place in ((8000, "teachers/checkpoints"), (2000, "config.json")):
         done = server.run("run", *tiny(workdir), max_file_bytes=limit)

@@ -1,4 +1,4 @@
-"""What commands say to bad input: one line that names it, and nothing is written."""
+"""Tests that commands refuse bad input in one line and write nothing."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ FILES = {
 
 
 def first(parts, **changes):
-    """The parts with the first example's image or label, or all, changed."""
+    """Returns the arrays with the first image, the first label or all changed."""
     changed = {part: [array.copy() for array in parts[part]] for part in parts}
     for name, change in changes.items():
         array = 0 if name == "images" else 1
@@ -56,7 +56,7 @@ def with_nan(images):
 
 
 def write_npz_files(root, parts):
-    """Files at fault, by what the fault is."""
+    """Writes invalid .npz files, named by their fault."""
     names = np.array([*"aacdefghij"])
     write_arrays(root, "names_twice", parts, class_names=names)
     write_arrays(root, "pickled", parts, class_names=np.array(["a", None]))
@@ -71,7 +71,7 @@ def write_npz_files(root, parts):
 
 
 def write_folders(root, parts):
-    """Folders at fault."""
+    """Writes invalid folders of images."""
     for name in ("sizes", "unknown_class", "no_images", "truncated"):
         for part in ("train", "test"):
             for label in range(10):
@@ -89,7 +89,7 @@ def write_folders(root, parts):
 
 @pytest.fixture(scope="session")
 def places(finished, tmp_path_factory):
-    """Files and directories that bad input refers to, by name."""
+    """Returns the files and directories that bad input refers to, by name."""
     root = tmp_path_factory.mktemp("places")
     for name, content in FILES.items():
         (root / name).write_text(content)
@@ -116,7 +116,7 @@ def places(finished, tmp_path_factory):
 
 
 def settings(**changes):
-    """Flags that change settings; a double underscore is a dot."""
+    """Returns flags that change settings; a double underscore is a dot."""
     return [f"--config.{key.replace('__', '.')}={v}" for key, v in changes.items()]
 
 

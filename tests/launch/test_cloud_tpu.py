@@ -1,4 +1,4 @@
-"""Runs on Cloud TPU: the commands that would be run, and a machine that goes away."""
+"""Tests the commands for Cloud TPU and the recreation of preempted machines."""
 
 import math
 import os
@@ -44,7 +44,7 @@ FAKE = """\
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
-    """A `gcloud` and a `git` that only write down; nothing else is on the path."""
+    """Puts a `gcloud` and a `git` that only record calls on an otherwise empty path."""
     (tmp_path / "bin").mkdir()
     for name in ("gcloud", "git"):
         script = tmp_path / "bin" / name
@@ -67,7 +67,7 @@ def cloud(tmp_path, monkeypatch):
 
 
 def verbs(calls):
-    """What each call is for, in a word."""
+    """Returns the verb of each call."""
     names = {"cat run.code": "poll", "pip install": "install", "setsid": "start"}
     for call in calls:
         found = [name for part, name in names.items() if part in call[-1]]
@@ -180,7 +180,7 @@ def test_a_flag_of_the_run_is_one_word_whatever_is_in_it():
 
 
 def test_the_shell_of_start_and_poll_does_what_it_says(tmp_path):
-    """Here, with a program in the place of Python and ssh left out."""
+    """Runs them locally without ssh, with a stand-in for Python."""
     python = tmp_path / "edp-env/bin/python"
     python.parent.mkdir(parents=True)
     (tmp_path / "edp").mkdir()

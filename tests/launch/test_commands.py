@@ -1,4 +1,4 @@
-"""Tests of the commands, run as users run them: as processes, on small runs."""
+"""Tests the commands as processes on small runs."""
 
 import json
 import math
@@ -28,7 +28,7 @@ DIVERSITY = ("pairwise_kl", "disagreement_rate", "mutual_information")
 
 
 def output(finished):
-    """What the finished run wrote: (stdout, stderr)."""
+    """Returns (stdout, stderr) of the finished run."""
     return json.loads(finished.with_name("finished.json").read_text())[1:]
 
 

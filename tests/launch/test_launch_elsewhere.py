@@ -1,4 +1,4 @@
-"""Tests of commands on other teachers, other data and several devices."""
+"""Tests the commands with other teachers, other data and several devices."""
 
 import json
 import re
@@ -89,7 +89,7 @@ def write_tfds(root, parts):
     from edp import data
 
     class EdpDigits(tfds.core.GeneratorBasedBuilder):
-        """The digits, kept in their order."""
+        """Digits in their original order."""
 
         VERSION = tfds.core.Version("1.0.0")
 
@@ -122,7 +122,7 @@ def write_tfds(root, parts):
 
 
 def test_every_source_of_data_without_tensorflow(commands, tmp_path):
-    """The same digits by three ways give the same networks, bit for bit."""
+    """The same digits from three sources give the same networks, bit for bit."""
     code = (
         "import runpy, sys\n"
         "sys.argv[0] = 'launch.run'\n"

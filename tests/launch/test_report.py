@@ -1,4 +1,4 @@
-"""The command that draws a report of the files of a run."""
+"""Tests the command that renders the report of a run."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,4 @@
-"""The configurations that ship: what they say, and that all of it runs."""
+"""Tests that the shipped configurations are as documented and run."""
 
 import json
 import pathlib
@@ -67,7 +67,7 @@ def test_the_search_sees_no_test_image():
 
 
 def create_steps(config):
-    """The teachers' and a student's step with their states, not yet computed."""
+    """Returns functions: initial states, the teachers' step, a student's step."""
     if config.data.source == "folder":
         config.data.path = "given with the command"
     validate.check(config)

@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show works as shown."""
+"""Tests that the code and commands of the README and docs/ work."""
 
 import json
 import re

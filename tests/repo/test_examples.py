@@ -1,4 +1,4 @@
-"""Each of the examples runs."""
+"""Tests that each example runs."""
 
 import os
 import runpy

@@ -1,4 +1,4 @@
-"""Workdirs and data are read and never run; only configuration files are run."""
+"""Tests that workdirs and data are never executed; only configuration files are."""
 
 import ast
 import json
@@ -72,7 +72,7 @@ def test_the_search_finds_what_it_is_for(text):
 
 
 class Trap:
-    """Makes a file of the name when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)

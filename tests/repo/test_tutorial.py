@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, without Jupyter."""
+"""Tests that the notebook runs from top to bottom, without Jupyter."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def test_it_is_kept_without_outputs():
 
 
 def test_it_installs_what_is_there(tmp_path, monkeypatch):
-    """The folder above in a checkout, an uploaded wheel elsewhere; else says so."""
+    """Installs the parent folder in a checkout, else an uploaded wheel, else raises."""
     install = "".join(cells("code")[0]["source"])
     calls = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""What holds for the losses, and for what they are made of."""
+"""Properties of the losses and their parts."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What holds for the metrics, of probabilities and of rankings."""
+"""Properties of the metrics of probabilities and of rankings."""
 
 import math
 
@@ -42,7 +42,7 @@ def check_scores(case):
 
 
 def _ties(probs) -> bool:
-    """Whether the most probable class of a row is not the only one."""
+    """Returns whether a row has several most probable classes."""
     return bool(((probs == probs.max(-1, keepdims=True)).sum(-1) > 1).any())
 
 

@@ -1,4 +1,4 @@
-"""What holds for the perturbations, and for what they are made of."""
+"""Properties of the perturbations and their parts."""
 
 import math
 import types
@@ -53,7 +53,7 @@ def check_difference(case):
 
 
 def linear_members(case, num_members, batch):
-    """(x -> [M, B, K], its arrays): linear in x, around the case's logits."""
+    """Returns (x -> [M, B, K], its arrays): linear in x, around the case's logits."""
     size = math.prod(IMAGE)
     base = case.logits(num_members, batch)
     weights = case.rng.normal(size=(num_members, size, case.shape[-1]))
@@ -72,7 +72,7 @@ def logits_of(arrays):
 
 
 def check_moved(case, x, moved, share=1.0):
-    """Of the shape and dtype of x, in [0, 1] and, to rounding, in its ball."""
+    """Checks shape and dtype of x̃, [0, 1] and, up to rounding, the ball around x."""
     values = finite(moved, x.shape, x.dtype, 0, 1, slack=0)
     distance = np.linalg.norm((values - np.float64(x)).reshape(len(x), -1), axis=1)
     radius = case.step_size * RADIUS * np.asarray(share)
@@ -201,7 +201,7 @@ def _tdiv_sdiv(key, x, arrays, student, step_size):
 
 
 def make_teachers(arrays):
-    """A record like `edp.ensemble.Teachers`."""
+    """Returns a record like `edp.ensemble.Teachers`."""
 
     def all_logits(x, members_at_once=None):
         del members_at_once

@@ -1,10 +1,11 @@
-"""The fault harness.
+"""Runs the fault harness.
 
     python -m tests.end_to_end.faults --runs=50
 
-Tiny runs on digits are killed, terminated, damaged and starved of disk, and each must
-end with what an untroubled run ends with, bit for bit, or be refused in a line. Prints
-the runs, the faults injected and the results lost; exits with 1 if there are any.
+Tiny runs on digits are killed, terminated, corrupted and given a full disk. Each must
+end with the results of a run without faults, bit for bit, or be refused in a line.
+Prints the runs, the injected faults and the lost results; exits with 1 if any result is
+lost.
 """
 
 import argparse

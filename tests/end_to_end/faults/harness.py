@@ -1,4 +1,4 @@
-"""Gives tiny runs faults, and compares what they end with to an untroubled run."""
+"""Injects faults into tiny runs and compares the results with a run without faults."""
 
 import json
 import os
@@ -33,13 +33,13 @@ _TIMES = ("train_seconds", "checkpoint_seconds")
 
 
 class Tally:
-    """What one kind of fault led to.
+    """Outcome of one kind of fault.
 
     Attributes:
-      kind: of fault.
-      runs: brought to their end and compared.
-      faults: injected.
-      lost: what was wrong, a line for each result lost.
+      kind: the kind of fault.
+      runs: number of runs completed and compared.
+      faults: number of faults injected.
+      lost: a line for each lost result.
     """
 
     def __init__(self, kind: str):
@@ -48,7 +48,7 @@ class Tally:
         self._started = time.monotonic()
 
     def compare(self, name: str, found: Any, expected: Any) -> None:
-        """Counts a run, and it as lost if it is not as expected."""
+        """Counts a run, and a lost result if it is not as expected."""
         self.runs += 1
         wrong = list(differences(found, expected))
         if wrong:
@@ -66,7 +66,7 @@ class Tally:
 
 
 class Harness:
-    """Tiny runs in a directory, beside the untroubled one."""
+    """Tiny runs in a directory, beside a run without faults."""
 
     def __init__(self, root: pathlib.Path, seed: int = 0):
         self.root = root
@@ -99,7 +99,7 @@ class Harness:
     # --- Kinds of faults ---
 
     def kill(self, runs: int) -> Tally:
-        """SIGKILL at random times, two or three times each run."""
+        """Sends SIGKILL at random times, two or three times per run."""
         tally = Tally("SIGKILL")
         for number in range(runs):
             workdir = self.root / f"kill{number}"
@@ -120,7 +120,7 @@ class Harness:
         return tally
 
     def terminate(self, times: int) -> Tally:
-        """SIGTERM at random times; runs end with 75, or early on by the signal."""
+        """Sends SIGTERM at random times; runs end with 75, early on by the signal."""
         tally = Tally("SIGTERM")
         while tally.faults < times:
             workdir = self.root / f"terminate{tally.faults}"
@@ -141,7 +141,7 @@ class Harness:
         return tally
 
     def damage_checkpoints(self, every: int = 1) -> Tally:
-        """Each file of the newest checkpoint damaged in turn, then gone on from."""
+        """Corrupts each file of the newest checkpoint in turn, then resumes."""
         tally = Tally("damaged checkpoints")
         base = self.root / "teachers_only"
         self._copy_teachers(base)
@@ -164,7 +164,7 @@ class Harness:
         return tally
 
     def damage_stages(self, every: int = 1) -> Tally:
-        """Each file of a completed stage's variables; nothing may be built on it."""
+        """Corrupts each file of a complete stage's variables; none may be used."""
         tally = Tally("damaged stages")
         base = self.root / "to_distil"
         shutil.copytree(self.reference, base)
@@ -185,7 +185,7 @@ class Harness:
         return tally
 
     def damage_files(self) -> Tally:
-        """The other files that a run reads: refused by name, or made again the same."""
+        """Corrupts other files of a run: refused by name, or rewritten identically."""
         tally = Tally("other damaged files")
         names = ["split.npz", "run.json", "analysis.json", "predictions/made_from.json"]
         names += [f"predictions/{name}.npz" for name in ("teachers", STUDENT)]
@@ -211,7 +211,7 @@ class Harness:
         return tally
 
     def full_disk(self, times: int) -> Tally:
-        """No room for more than small files, from some moment on."""
+        """Limits the file size from a random moment on."""
         tally = Tally("full disk")
         for number in range(times):
             workdir = self.root / f"full{number}"
@@ -232,7 +232,7 @@ class Harness:
         return tally
 
     def full_filesystem(self) -> Tally:
-        """A small filesystem of its own that fills up; needs the right to mount it."""
+        """Fills a small filesystem; needs the right to mount one."""
         tally = Tally("full filesystem")
         place = self.root / "mounted"
         place.mkdir()
@@ -261,7 +261,7 @@ class Harness:
         return tally
 
     def two_processes(self, times: int) -> Tally:
-        """One of two processes killed at a random time, then both started again."""
+        """Kills one of two processes at a random time, then starts both again."""
         import test_distributed as distributed
 
         tally = Tally("two processes")
@@ -288,7 +288,7 @@ class Harness:
         return tally
 
     def _copy_teachers(self, base: pathlib.Path) -> None:
-        """The reference as it was at the last step of the teachers."""
+        """Copies the reference as of the last step of the teachers."""
         shutil.copytree(self.reference / "teachers", base / "teachers")
         shutil.copy(self.reference / "split.npz", base)
         (base / "teachers/complete.json").unlink()
@@ -327,7 +327,7 @@ def _newest(checkpoints: pathlib.Path) -> pathlib.Path:
 
 
 def _checkpoints(workdir: pathlib.Path) -> dict[str, bytes]:
-    """The sums of each stage's newest checkpoint."""
+    """Returns the checksums of each stage's newest checkpoint."""
     found = {}
     for path in workdir.glob("**/checkpoints"):
         if any(step.name.isdigit() for step in path.iterdir()):
@@ -338,7 +338,7 @@ def _checkpoints(workdir: pathlib.Path) -> dict[str, bytes]:
 
 
 def contents(workdir: pathlib.Path, student: str = STUDENT) -> dict[str, Any]:
-    """All that a run came to, but for times and for ids that are drawn."""
+    """Returns all results of a run except times and random ids."""
     rows = json.loads((workdir / "results.json").read_text())
     for row in rows:
         for name in _TIMES:
@@ -355,7 +355,7 @@ def contents(workdir: pathlib.Path, student: str = STUDENT) -> dict[str, Any]:
 
 
 def stage_contents(stage: pathlib.Path) -> dict[str, Any]:
-    """The variables of a completed stage, bit for bit, and its log."""
+    """Returns the variables of a complete stage and its log."""
     variables = checkpoint.load_arrays(stage / "variables")
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     record = json.loads((stage / "complete.json").read_text())
@@ -367,7 +367,7 @@ def stage_contents(stage: pathlib.Path) -> dict[str, Any]:
 
 
 def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
-    """Where two results differ, in words."""
+    """Describes where two results differ."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in expected.keys() | found.keys():
             place = f"{at}/{key}"
@@ -380,7 +380,7 @@ def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
 
 
 def main(arguments: Any) -> int:
-    """Injects the faults that were asked for, and prints what came of them."""
+    """Injects the requested faults and prints the outcomes."""
     if arguments.dir is not None:
         pathlib.Path(arguments.dir).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:

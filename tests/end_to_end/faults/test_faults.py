@@ -1,4 +1,4 @@
-"""The fault harness, in its long form."""
+"""Runs the fault harness in its long form."""
 
 import argparse
 
