@@ -19,8 +19,8 @@ from edp.runtime import xla
 Row = dict[str, Any]
 
 NUM_MEMBERS = (4, 8)
-_MULTIPLE = 8  # batches that anyone would use
-# The plan does not depend on how well its kernels are compiled.
+_MULTIPLE = 8  # of practical batches
+# The plan does not depend on the optimisation level of its kernels.
 _OPTIONS = {"xla_backend_optimization_level": 0}
 
 
@@ -61,7 +61,7 @@ def largest_batch(bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]
         return 0, known[1]
     low, high = 1, None  # fits; does not
     while high is None or high - low > 1:
-        # Along the line through the two sizes that are next to the limit.
+        # Linear interpolation between the two sizes nearest to the limit.
         others = [units for units in known if units != low]
         guess = 2 * low
         if others:

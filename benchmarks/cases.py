@@ -42,7 +42,7 @@ _WRN28_10 = {"name": "wide_resnet", "depth": 28, "widen_factor": 10}
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        # For tests: seconds, and no numbers worth quoting.
+        # For tests: takes seconds; the numbers are meaningless.
         Case(
             "tiny",
             {"name": "resnet", "depth": 8, "width": 4},

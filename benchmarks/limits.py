@@ -93,8 +93,8 @@ def step_flops(step: Step, num_members: int, network: int, student: int) -> int:
     """
     if step.kind == "teacher_step":
         return 3 * num_members * network
-    moved = {"none": 0, "disagreement": 2 * num_members * network}
-    perturbation = moved.get(step.perturbation, 2 * network)
+    extra = {"none": 0, "disagreement": 2 * num_members * network}
+    perturbation = extra.get(step.perturbation, 2 * network)
     if step.kind == "perturb":
         return perturbation
     passes = 1 if step.perturbation == "none" else 2

@@ -35,7 +35,7 @@ def usage() -> Usage | None:
     if not _STAT.exists():
         return None
     tick = os.sysconf("SC_CLK_TCK")
-    own = sum(os.times()[:4])  # of children, only those that ended
+    own = sum(os.times()[:4])  # children count after they end
     for child in multiprocessing.active_children():
         # After the name in parentheses: user and system time are the 12th and 13th.
         stat = pathlib.Path(f"/proc/{child.pid}/stat").read_text()

@@ -19,7 +19,7 @@ from edp.models import batch_norm
 from edp.runtime import optimizers, rng, xla
 from edp.runtime.state import TrainState, split_variables
 
-# Small, so that many steps on one batch stay finite; speed does not depend on it.
+# Small, to stay finite over many steps on one batch; speed does not depend on it.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, RANK_ONE_LR_FACTOR = 0.01, 0.9, 5e-4, 0.5
 MEAN, STD = 0.5, 0.25
 
@@ -101,13 +101,13 @@ def _settle(model: models.Classifier, variables, image: jax.Array):
     With the initial statistics, activations grow from block to block, and teachers are
     so confident that gradients underflow to denormal numbers, on which CPUs are slow.
     """
-    _, moved = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    _, updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
     kept = batch_norm.BatchNorm.momentum
 
     def extrapolate(new, old):
         return (new - kept * old) / (1 - kept)
 
-    stats = jax.tree.map(extrapolate, moved["batch_stats"], variables["batch_stats"])
+    stats = jax.tree.map(extrapolate, updated["batch_stats"], variables["batch_stats"])
     return {**variables, "batch_stats": stats}
 
 
@@ -194,8 +194,8 @@ def create_step(problem: Problem, step: Step, strategy: str):
 
         def move(count, resources):
             batch, variables = resources
-            moved = perturb(key(count), batch["image"], make_teachers(variables))
-            return count + 1, moved
+            perturbed = perturb(key(count), batch["image"], make_teachers(variables))
+            return count + 1, perturbed
 
         return move, jnp.zeros((), jnp.int32), resources
 

@@ -27,7 +27,7 @@ from benchmarks.timing import Contender
 from edp import ensemble
 from edp.errors import InputError
 
-# How a network's calls are run: the mode of `torch.compile`, or None for eager.
+# Name -> mode of `torch.compile`, or None for eager.
 MODES: dict[str, str | None] = {
     "eager": None,
     "compile": "default",
@@ -167,7 +167,7 @@ def _teachers(problem: ours.Problem, setting: _Setting) -> list[Callable]:
         network = _network(problem, variables, None, setting).eval()
         network.requires_grad_(False)
         if setting.precision == "bfloat16":
-            # Autocast would cast what never changes in every step.
+            # Autocast would cast these constants in every step.
             for module in network.modules():
                 if isinstance(module, Conv):
                     module.to(torch.bfloat16)
@@ -224,16 +224,16 @@ def _distill_step(problem: ours.Problem, step: Step, setting: _Setting) -> Calla
             if num_members is None:
                 log_probs = log_probs.logsumexp(dim=0) - math.log(len(teachers))
             log_probs = log_probs.flatten(0, -2)
-        return log_probs.clone()  # one that autograd may keep
+        return log_probs.clone()  # a copy that autograd may keep
 
     def distil():
-        moved = perturb(image)
-        target = targets(moved)
+        perturbed = perturb(image)
+        target = targets(perturbed)
         optimizer.zero_grad(set_to_none=True)
         logits = student(image).flatten(0, -2)
         label_term = F.cross_entropy(logits, label)
-        if moved is not image:
-            logits = student(moved).flatten(0, -2)
+        if perturbed is not image:
+            logits = student(perturbed).flatten(0, -2)
         log_probs = (logits / tau).log_softmax(dim=-1)
         kl = F.kl_div(log_probs, target, reduction="batchmean", log_target=True)
         loss = (1 - alpha) * label_term + alpha * tau**2 * kl
@@ -266,10 +266,10 @@ def create_contender(problem: ours.Problem, step: Step, mode: str) -> Contender:
     setting = _Setting(find_device(), problem.case.precision, MODES[mode])
     on_gpu = setting.device.type == "cuda"
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # as JAX: TF32 where there is any
+    torch.set_float32_matmul_precision("high")  # as in JAX: TF32 if available
     before = 0
     if on_gpu:
-        torch.cuda.empty_cache()  # JAX needs what earlier contenders had
+        torch.cuda.empty_cache()  # frees memory of earlier contenders for JAX
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     started = time.perf_counter()

@@ -9,7 +9,7 @@ from benchmarks import cases, suite, timing
 from edp import ensemble, models
 from edp.errors import InputError
 
-# Less than five minutes in all on two slow cores, compilation included.
+# Under five minutes in total on two slow cores, compilation included.
 _QUICK_BUDGET = timing.Budget(rounds=4, round_seconds=1.0, group_seconds=30.0)
 
 

@@ -21,7 +21,7 @@ PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
 Start = Callable[[Recipe], contextlib.AbstractContextManager[timing.Contender]]
 
-# Cores' worth of other work above which numbers are not worth quoting.
+# Cores busy with other work above which numbers are unreliable.
 _BUSY = 0.1
 
 
@@ -58,7 +58,7 @@ def find_peer():
     """
     try:
         peer = importlib.import_module("benchmarks.peer")
-    except (ImportError, OSError) as error:  # OSError: a library that it loads
+    except (ImportError, OSError) as error:  # OSError: from a shared library
         raise InputError(f"PyTorch cannot be imported ({error})") from error
     peer.find_device()
     return peer
@@ -83,7 +83,7 @@ def write(
     rows: list[Row] = []
     for new, metadata in run(groups, settings, command, say):
         rows += new
-        tables.write(directory, metadata, rows)  # each time, lest it be lost
+        tables.write(directory, metadata, rows)  # each time, to lose nothing
         for row in new:
             say(f"  {tables.describe(row)}")
     say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")

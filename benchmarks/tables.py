@@ -11,12 +11,12 @@ Row = dict[str, Any]
 _SUFFIXES = ("json", "md")
 
 _NOTES = """\
-An image is one training image of the batch, however many members read it; of
+An image is one training image of the batch, however many members read it; for
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
-measured, within rounds: above 1 is faster. MFU is the operations that the
-algorithm needs over the device's rate on a large matrix product, measured here;
-"of conv" is over its best forward convolution. Where "other CPUs" is not near 0, the
-machine was busy with other work, and the numbers say little."""
+measured, within rounds: above 1 is faster. MFU is the FLOP/s of the step over those of a
+large matrix product measured on the same device; "of conv" is over its best forward
+convolution. If "other CPUs" is not near 0, the machine was busy with other work, and the
+numbers are unreliable."""
 
 
 def _number(value: float) -> str:
@@ -38,7 +38,7 @@ def _spread(row: Row) -> str:
     return f"{median} [{least}–{most}]"
 
 
-# Heading, key of the row that must be there, and how the row is shown.
+# Heading, required key of the row, and format.
 _COLUMNS = (
     ("case", "case", lambda r: r["case"]),
     ("what", "what", lambda r: r["what"]),
@@ -114,7 +114,7 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What every row has, if only as null.
+# Keys of every row; values may be null.
 _KEYS = ("case", "what", "backend", "images_per_second", "ratio_to_peer")
 _KEYS += ("mfu", "peak_bytes")
 

@@ -57,13 +57,15 @@ def draws(seed, *, stage="teachers", step=0, members=M, padding=2, eta=0.1):
     fixed = jnp.arange(B)  # so that crops are compared on the same images
     batch, step_key = step_inputs.draw_batch(experiment, key, step, images(), fixed)
     perturb_key, _ = jax.random.split(step_key)
-    moved = perturbations.gaussian(perturb_key, None, 0.5 * jnp.ones(B), step_size=eta)
+    perturbed = perturbations.gaussian(
+        perturb_key, None, 0.5 * jnp.ones(B), step_size=eta
+    )
     return {
         "order": orders,
         "bootstrap": bootstrapped,
         "augmentation": np.asarray(batch["image"]),
         "initialisation": initial(seed, stage, members)[0],
-        "perturbation": np.asarray(moved),
+        "perturbation": np.asarray(perturbed),
     }
 
 

@@ -20,8 +20,8 @@ SINGLE = machine.Machine("edp", "us-west4-a", "v5litepod-8")
 SLICE = machine.Machine("edp", "us-west4-a", "v5litepod-16", project="ours")
 SPOT = SINGLE._replace(spot=True)
 
-# Answers as `gcloud` does, a state or an exit code after another, and writes down what
-# it was called with.
+# Answers like `gcloud`, with a sequence of states or exit codes, and records its
+# arguments.
 FAKE = """\
     #!/bin/sh
     cd '{directory}'
@@ -80,7 +80,7 @@ def shown(capsys, commands):
 
 
 def dry(*arguments, code=0):
-    environment = os.environ | {"PATH": "/nowhere"}  # nothing that it could run
+    environment = os.environ | {"PATH": "/nowhere"}  # no executables
     verb, *rest = arguments
     done = subprocess.run(
         [sys.executable, "-m", "launch.cloud_tpu", verb, "--dry_run", *rest],
@@ -197,12 +197,12 @@ def test_the_shell_of_start_and_poll_does_what_it_says(tmp_path):
         )  # fmt: skip
         return done.stdout.strip()
 
-    assert shell(tpu.poll(SINGLE)) == "75"  # nothing runs, nothing has ended
+    assert shell(tpu.poll(SINGLE)) == "75"  # nothing is running or has ended
     shell(tpu.start(SINGLE, RUN))
     for _ in range(500):
         if shell(tpu.poll(SINGLE)) == "running" and (tmp_path / "run.log").exists():
             break
-    shell(tpu.start(SINGLE, RUN))  # no second one
+    shell(tpu.start(SINGLE, RUN))  # does not start a second one
     assert shell(tpu.poll(SINGLE)) == "running"
     (tmp_path / "end").touch()
     for _ in range(500):
@@ -242,7 +242,7 @@ def test_no_capacity_and_a_restart_are_waited_for(cloud):
         *["describe", "create"],
         "describe",
     ]
-    # Made on the third time; what the restart of its host cut off is started again.
+    # Created at the third attempt; the run killed by a host restart is started again.
     made = ["create", "git", "scp", "install", "start"]
     assert found[6:11] == made and found[11:] == [
         *["describe"] * 3,

@@ -24,7 +24,7 @@ def test_students_of_another_runs_teachers(finished, server, tmp_path):
     before = snapshot(finished)
     flags = [*tiny(workdir, "single_none"), "--config.seed=1"]
     flags.append(f"--config.teachers_workdir={finished}")
-    # Not read: these are the settings of teachers that are there already.
+    # Not used: the teachers exist already.
     flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
     done = succeed(server.run("run", *flags))
     assert f"teachers: from {finished / 'teachers'}" in done.stdout

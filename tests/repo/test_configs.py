@@ -15,7 +15,7 @@ from launch.cli import config_flag
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
-# Of networks that take a while to trace or to compile; `make test-long` runs them.
+# Networks that are slow to trace or compile; `make test-long` runs them.
 LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
 QUICK_RUNS = {"digits"}
 

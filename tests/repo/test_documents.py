@@ -69,7 +69,7 @@ def test_commands_take_the_flags_shown():
     assert commands and targets
     known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(targets) <= set(known)
-    # And one that is wrong, to see that such are seen.
+    # And an invalid one, to see that it is found.
     wrong = ["launch.run", "--config=configs/digits.py", "--config.sede=1"]
     done = check([*commands, wrong])
     (line,) = done.stdout.splitlines()

@@ -71,9 +71,9 @@ def logits_of(arrays):
     )
 
 
-def check_moved(case, x, moved, share=1.0):
+def check_perturbed(case, x, perturbed, share=1.0):
     """Checks shape and dtype of x̃, [0, 1] and, up to rounding, the ball around x."""
-    values = finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+    values = finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
     distance = np.linalg.norm((values - np.float64(x)).reshape(len(x), -1), axis=1)
     radius = case.step_size * RADIUS * np.asarray(share)
     assert (distance <= radius * (1 + 1e-5) + RADIUS * case.eps).all()
@@ -90,10 +90,10 @@ def check_moved(case, x, moved, share=1.0):
 def check_blind(case):
     x = case.images(case.shape[1])
     assert perturbations.none(case.key, None, x, step_size=case.step_size) is x
-    moved = jitted(_gaussian)(case.key, x, case.step_size)
-    finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+    perturbed = jitted(_gaussian)(case.key, x, case.step_size)
+    finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
     if case.step_size == 0:
-        np.testing.assert_array_equal(moved, x)
+        np.testing.assert_array_equal(perturbed, x)
     alpha = case.rng.choice([1e-3, 0.2, 1.0, 50.0]) if case.thorough else 1.0
     mixed = jitted(_mixup, "alpha")(case.key, x, float(alpha))
     values = finite(mixed, x.shape, x.dtype, 0, 1, slack=0)
@@ -106,8 +106,8 @@ def check_blind(case):
     labels = jitted(_mix_labels, "alpha")(case.key, probs, float(alpha))
     labels = finite(labels, probs.shape, jnp.float32, 0, 1)
     close(labels.sum(1), np.ones(len(x)), 0, 1e-6 + 2 * case.shape[2] * slack)
-    moved = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # as inputs are
-    close(moved, labels, 0, slack)
+    perturbed = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # as inputs are
+    close(perturbed, labels, 0, slack)
 
 
 def _gaussian(key, x, step_size):
@@ -127,14 +127,14 @@ def check_ods(case):
     x, tau = case.images(case.shape[1]), case.temperature
     arrays = linear_members(case, 1, len(x))
     for name in ("ods", "conf_ods"):
-        moved = jitted(_ods, "name")(case.key, x, arrays, case.step_size, tau, name)
+        perturbed = jitted(_ods, "name")(case.key, x, arrays, case.step_size, tau, name)
         logits = logits_of(arrays)(x)[0]
         confidence = np.exp(np.float64(losses.log_probs(logits, tau))).max(-1)
         is_sure = np.isfinite(np.float64(logits)).all(-1)
         is_scaled = is_sure & (name == "conf_ods")
-        check_moved(case, x, moved, np.where(is_scaled, confidence + 1e-3, 1))
+        check_perturbed(case, x, perturbed, np.where(is_scaled, confidence + 1e-3, 1))
         if not np.any(np.float64(arrays[1])):  # nothing depends on x
-            np.testing.assert_array_equal(moved, x)
+            np.testing.assert_array_equal(perturbed, x)
 
 
 def _ods(key, x, arrays, step_size, temperature, name):
@@ -161,14 +161,14 @@ def check_disagreement(case):
         step = jitted(_disagreement, "quantity", "num_steps")
         return step(case.key, x, arrays, case.step_size, tau, quantity, num_steps)
 
-    moved = move(arrays)
-    check_moved(case, x, moved)
+    perturbed = move(arrays)
+    check_perturbed(case, x, perturbed)
     if m == 1:
-        np.testing.assert_array_equal(moved, x)
+        np.testing.assert_array_equal(perturbed, x)
     if case.is_smooth and quantity != "projection" and np.abs(weights).max() < 100:
         slack = 1e-2 * case.step_size + 1e-6
-        close(move((base[::-1], weights[::-1])), moved, 0, slack)
-        close(move((base[..., order], weights[..., order])), moved, 0, slack)
+        close(move((base[::-1], weights[::-1])), perturbed, 0, slack)
+        close(move((base[..., order], weights[..., order])), perturbed, 0, slack)
 
 
 def _disagreement(key, x, arrays, step_size, temperature, quantity, num_steps):
@@ -189,8 +189,8 @@ def check_tdiv_sdiv(case):
     arrays = linear_members(case, 2, len(x))
     own = linear_members(case, 2, len(x))
     for student in (None, own, arrays):
-        moved = jitted(_tdiv_sdiv)(case.key, x, arrays, student, case.step_size)
-        check_moved(case, x, moved)
+        perturbed = jitted(_tdiv_sdiv)(case.key, x, arrays, student, case.step_size)
+        check_perturbed(case, x, perturbed)
 
 
 def _tdiv_sdiv(key, x, arrays, student, step_size):
@@ -225,10 +225,10 @@ def check_created(case):
         found = perturbations.methods(name)
         wanted = [perturbations.PERTURBATIONS[part] for part in name.split("+")]
         assert found == wanted
-        moved = jitted(_created, "name")(case.key, x, arrays, case.step_size, name)
-        finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+        perturbed = jitted(_created, "name")(case.key, x, arrays, case.step_size, name)
+        finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
         if not {"gaussian", "mixup"} & set(name.split("+")):
-            check_moved(case, x, moved, len(found))
+            check_perturbed(case, x, perturbed, len(found))
     with pytest.raises(InputError, match=r"perturbation='\w+\+other' is not known"):
         perturbations.methods(f"{names[0]}+other")
 
@@ -308,6 +308,8 @@ def check_settle(case):
     distance = (values - np.float64(x)).reshape(len(x), -1)
     distance = np.linalg.norm(distance, axis=1)
     assert (distance <= radius * (1 + 1e-5) + 1e-5).all()
-    check_moved(case, x, jitted(geometry.settle, "clip")(inside, x, clip=(0.0, 1.0)))
+    check_perturbed(
+        case, x, jitted(geometry.settle, "clip")(inside, x, clip=(0.0, 1.0))
+    )
     free = jitted(geometry.settle, "clip")(inside, x, clip=None)
     close(free, inside, case.eps, 1e-6)
