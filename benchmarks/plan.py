@@ -30,7 +30,7 @@ def create_plan(
     chosen = [name for name in ("quick", "gpu", "cases") if options[name]]
     if len(chosen) != 1:
         raise InputError(
-            "give one of --quick, --gpu and --cases=NAMES; known cases: "
+            "one of --quick, --gpu and --cases=NAMES must be given; accepted cases: "
             f"{', '.join(cases.CASES)}"
         )
     if options["gpu"] and jax.default_backend() != "gpu":

@@ -158,8 +158,8 @@ def measure(
         others = neighbours.other_cpus(before, neighbours.usage())
     if others is not None and others > _BUSY:
         say(
-            f"  Other work kept {others:.1f} cores busy meanwhile; contenders suffer "
-            "from that unequally, and these numbers are not worth quoting."
+            f"  Other work kept {others:.1f} cores busy; it slows contenders down "
+            "unequally, so these numbers are unreliable."
         )
     flops = ours.flops(group.case, group.step)
     for contender, seconds in zip(contenders, rounds, strict=True):

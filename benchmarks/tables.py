@@ -13,10 +13,10 @@ _SUFFIXES = ("json", "md")
 _NOTES = """\
 An image is one training image of the batch, however many members read it; for
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
-measured, within rounds: above 1 is faster. MFU is the FLOP/s of the step over those of a
-large matrix product measured on the same device; "of conv" is over its best forward
-convolution. If "other CPUs" is not near 0, the machine was busy with other work, and the
-numbers are unreliable."""
+measured, within rounds: above 1 is faster. MFU is the FLOP/s of the step over those of
+a large matrix product measured on the same device; "of conv" is over its best forward
+convolution. If "other CPUs" is not near 0, the machine was busy with other work, and
+the numbers are unreliable."""
 
 
 def _number(value: float) -> str:
