@@ -334,7 +334,7 @@ def test_scaling_varies_one_size_at_a_time():
     ("options", "words"),
     [
         ({}, "--cases=NAMES"),
-        ({"quick": True, "cases": ["tiny"]}, "give one of"),
+        ({"quick": True, "cases": ["tiny"]}, "one of --quick"),
         ({"quick": True, "scaling": True}, "--scaling needs"),
         ({"quick": True, "steps": ["teacher_step"]}, "--steps needs"),
         ({"cases": ["tinny"]}, "cases='tinny'.*tiny"),
