@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
             experiment, _STUDENT.value, directory, onnx=_ONNX.value
         )
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
-    told = f"{size:.1f} MB" if written else "complete"
-    print(f"{_STUDENT.value}: {directory} ({told})")
+    size_or_state = f"{size:.1f} MB" if written else "complete"
+    print(f"{_STUDENT.value}: {directory} ({size_or_state})")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,6 @@ class Drafts:
         storage.write_json(self._experiment.workdir / "results.json", rows)
         if multihost.is_first():
             path = report.write_report(self._experiment.workdir)
-            print(f"report of what is complete: {path}", flush=True)
+            print(f"report of the complete stages: {path}", flush=True)
         self._drawn = self._clock()
         self._cost = self._drawn - started

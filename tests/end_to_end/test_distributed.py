@@ -235,7 +235,7 @@ def test_the_environment_says_whether_there_are_others(
     assert joins == [{}] * joined
 
 
-def test_what_keeps_processes_apart_is_told(joins, monkeypatch):
+def test_a_failure_to_join_is_reported(joins, monkeypatch):
     def fail():
         raise ValueError("coordinator_address should be defined.")
 

@@ -155,8 +155,8 @@ def test_a_second_run_is_refused_where_the_first_one_writes(copied, server):
         with lock.held(place):
             done = server.run(command, *tiny(copied, more), *flags)
         assert done.code == 2 and done.stderr.count("\n") == 1, done
-        told = f"error: {place} is being written by process {os.getpid()} on "
-        assert done.stderr.startswith(told)
+        expected = f"error: {place} is being written by process {os.getpid()} on "
+        assert done.stderr.startswith(expected)
     (copied / "students/single_gaussian").rmdir()
     # Not even `config.json`, whose settings would be those of another run.
     assert snapshot(copied) == before
@@ -185,8 +185,8 @@ def test_a_finished_run_looks_at_the_sums_of_what_it_rests_on(stage, copied, ser
     before = snapshot(copied)
     done = server.run("run", *tiny(copied), "--config.evaluation.max_subsets=1")
     assert done.code == 2 and done.stderr.count("\n") == 1, done
-    told = f"error: {copied / stage}/variables is damaged: {name} has changed since"
-    assert done.stderr.startswith(told)
+    expected = f"error: {copied / stage}/variables is damaged: {name} has changed since"
+    assert done.stderr.startswith(expected)
     assert snapshot(copied) == before
 
 

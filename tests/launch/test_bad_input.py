@@ -242,7 +242,7 @@ BAD = {
         ["model.batchnorm_groups=3 does not divide teachers.batch_size=20"],
     ),
     "mesh": (settings(mesh__member=2), ["mesh.member=2", "1 device"]),
-    "processes not told of": (
+    "processes without an address": (
         ["--num_processes=2"],
         ["--coordinator_address and --process_id must be given too"],
     ),

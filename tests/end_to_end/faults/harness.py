@@ -132,10 +132,10 @@ class Harness:
                     break
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
-                told = last.endswith("run the command again to resume")
-                ended = done.code == -signal.SIGTERM  # before it could be told
+                reported = last.endswith("run the command again to resume")
+                ended = done.code == -signal.SIGTERM  # before it could be reported
                 early = ended and snapshot(workdir) == before
-                if not (early or (done.code == 75 and told)):
+                if not (early or (done.code == 75 and reported)):
                     tally.lost.append(f"after {seconds:.2f} s: {done}")
             self._finish(tally, workdir, f"run {tally.runs}")
         return tally
@@ -155,9 +155,11 @@ class Harness:
             done = self.run("train_teachers", workdir)
             found = {"ended": done}
             first = done.stderr.splitlines()[:1]
-            told = first and first[0].startswith("warning: ") and "damaged" in first[0]
+            reported = (
+                first and first[0].startswith("warning: ") and "damaged" in first[0]
+            )
             silent = path.name == checksums.NAME and kind == "missing"
-            if done.code == 0 and (told or silent):
+            if done.code == 0 and (reported or silent):
                 found = stage_contents(workdir / "teachers")
             tally.compare(f"{path.relative_to(base)} {kind}", found, expected)
             shutil.rmtree(workdir)
@@ -223,8 +225,8 @@ class Harness:
             done = self.run("run", workdir, max_file_bytes=limit)
             tally.faults += 1
             last = (done.stderr.splitlines() or [""])[-1]
-            told = "File too large" in last and "Traceback" not in done.stderr
-            if done.code not in (1, 2) or not told:
+            reported = "File too large" in last and "Traceback" not in done.stderr
+            if done.code not in (1, 2) or not reported:
                 tally.lost.append(f"limit {limit}: {done}")
             if not before.items() <= _checkpoints(workdir).items():
                 tally.lost.append(f"limit {limit}: checkpoints that there were")
@@ -251,8 +253,8 @@ class Harness:
                 done = self.run("run", workdir)
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
-                told = "No space left" in last and "Traceback" not in done.stderr
-                if done.code not in (1, 2) or not told:
+                reported = "No space left" in last and "Traceback" not in done.stderr
+                if done.code not in (1, 2) or not reported:
                     tally.lost.append(f"{kilobytes} kB: {done}")
                 ballast.unlink()
                 self._finish(tally, workdir, f"{kilobytes} kB")
