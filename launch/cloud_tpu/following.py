@@ -1,4 +1,4 @@
-"""Commands run or shown, a machine watched to the end of its run."""
+"""Runs or prints commands, and polls a machine until its run ends."""
 
 import pathlib
 import shlex
@@ -15,18 +15,18 @@ from . import states
 from .commands import Command
 from .machine import Machine
 
-# In a row: of a machine that is there, and of questions about one.
+# Consecutive failures allowed: to set up a machine that exists, and to query its state.
 _MOST_FAILURES = {"setup": 3, "ask": 30}
 
 
 class Runner:
-    """Runs commands, or only shows them.
+    """Runs commands, or only prints them.
 
     Args:
-      root: of the checkout, where they run.
-      dry: whether to show them only.
-      seconds: between looks at a machine.
-      sleep: waits.
+      root: directory of the checkout, where they run.
+      dry: whether to print them only.
+      seconds: between polls of a machine.
+      sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Runner:
         self._root, self._dry, self._seconds, self._sleep = root, dry, seconds, sleep
 
     def all(self, commands: Sequence[Command]) -> int:
-        """Runs commands until one fails; the exit code of the last."""
+        """Runs commands until one fails; returns the exit code of the last."""
         for command in commands:
             print(shlex.join(command), flush=True)
             if not self._dry and (code := self._call(command).returncode):
@@ -48,9 +48,10 @@ class Runner:
         return 0
 
     def follow(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
-        """Starts a run and stays with it to its end; its exit code.
+        """Starts a run and waits for its end; returns its exit code.
 
-        A machine that may go is made if it is not there, and again when it is gone.
+        A preemptible machine is created if it is missing, and recreated when it is
+        gone.
         """
         if self._dry:
             return self._show(machine, flags, delete)
@@ -58,8 +59,8 @@ class Runner:
             code = self._follow(machine, flags)
         except KeyboardInterrupt:
             print(
-                "stopped watching; the run, if started, goes on: the same command "
-                "watches it again, delete ends it and the machine",
+                "stopped waiting; the run, if started, continues: the same command "
+                "waits again, delete ends it and the machine",
                 file=sys.stderr,
             )
             return EXIT_INTERRUPTED
@@ -91,19 +92,19 @@ class Runner:
             elif not machine.may_go:
                 return EXIT_FAILURE
             else:
-                # No capacity, or gone again meanwhile: as its state will tell.
+                # No capacity, or preempted meanwhile: the next state will tell.
                 failures["setup"] += action in ("setup", "start")
                 known = states.NOT_SET_UP
                 self._sleep(self._seconds)
 
     def _show(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
-        """The commands of `follow`, under what they are run at."""
-        print("# now" + (", where there is a machine already" * machine.may_go))
+        """Prints the commands of `follow` with the condition for each."""
+        print("# now" + (", if the machine exists" * machine.may_go))
         self.all(tpu.commands(machine, "start", flags))
         print(f"# then every {self._seconds:g} s, until it prints an exit code")
         self.all([tpu.describe(machine), tpu.poll(machine)])
         if machine.may_go:
-            print("# where there is no machine")
+            print("# if there is no machine")
             self.all(tpu.commands(machine, "create", flags))
             print(f"# when it is {' or '.join(states.GONE)}")
             self.all(tpu.commands(machine, "recreate", flags))
