@@ -15,7 +15,7 @@ On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment
     images = to_float(augment(key, images, crop_padding=4, flip=True))
 """
 
-from edp.data.arrays import Dataset, Split, downsample, read_arrays
+from edp.data.arrays import Dataset, Split, downsample
 from edp.data.augmentation import (
     augment,
     bootstrap_samples,
@@ -50,7 +50,6 @@ __all__ = [
     "fixed_part",
     "fixed_subset",
     "open_foreign",
-    "read_arrays",
     "read_steps",
     "split_digest",
     "take",

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from edp.data.arrays import read_arrays, read_images
+from edp.data.arrays import read_images
 from edp.data.image_files import Files, images_below, warn_left_out
 from edp.data.image_preparation import WHOLE
 from edp.data.image_reader import Encoded, Records
@@ -26,6 +26,7 @@ from edp.data.loaders.digits import read_digits
 from edp.data.loaders.npz import npz_split
 from edp.data.loaders.tfds import open_tfds_images
 from edp.errors import InputError
+from edp.runtime import storage
 
 _SETTING = "a set of evaluation.ood_sets"
 
@@ -60,7 +61,7 @@ def open_foreign(
         records = Records(encoded, np.arange(count), image_shape, WHOLE)
     elif path.suffix == ".npz":
         records = _in_memory(
-            npz_split(path, read_arrays(path), "test").images, image_shape
+            npz_split(path, storage.read_npz(path), "test").images, image_shape
         )
     elif path.suffix == ".npy":
         records = _in_memory(read_images(path), image_shape)

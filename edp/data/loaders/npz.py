@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from edp.data.arrays import Source, Split, read_arrays
+from edp.data.arrays import Source, Split
 from edp.data.loaders.location import checked_split, describe, existing
 from edp.errors import InputError
-from edp.runtime import multihost
+from edp.runtime import multihost, storage
 
 _FORMS = ("{0}_images {0}_labels", "x_{0} y_{0}")
 # Split -> its spellings in names of arrays.
@@ -36,7 +36,7 @@ def load_npz(*, path: str | os.PathLike | None) -> Source:
         two names or has another dtype or shape.
     """
     path = existing(path, "npz")
-    arrays = read_arrays(path)
+    arrays = storage.read_npz(path)
     names = arrays.get("class_names")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
         raise InputError(
