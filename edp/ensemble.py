@@ -55,11 +55,14 @@ class Teachers(NamedTuple):
       all_logits: x [B, ...] -> logits [M, B, K]. Takes `members_at_once` as a
         keyword, where it is to be differentiated with the memory of that many.
       member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
+      differentiable: whether JAX can differentiate the logits with respect to x. If
+        not, perturbations that need the gradient raise an InputError.
     """
 
     num_members: int
     all_logits: Callable[..., jax.Array]
     member_logits: Callable[[Any, jax.Array], jax.Array]
+    differentiable: bool = True
 
 
 def init(model, keys: jax.Array, x: jax.Array) -> Any:
@@ -314,8 +317,19 @@ def teachers_from_loader(
 
 def teachers_from_functions(
     functions: Sequence[Callable[[jax.Array], jax.Array]],
+    *,
+    differentiable: bool = True,
 ) -> Teachers:
-    """`Teachers` of any networks: a list of functions x [B, ...] -> logits [B, K]."""
+    """`Teachers` of any networks.
+
+    Args:
+      functions: per member, x [B, ...] -> logits [B, K].
+      differentiable: False for functions that JAX cannot differentiate, such as a
+        `jax.pure_callback` or a program of `jax.export`.
+
+    Raises:
+      InputError: if there is no function.
+    """
     functions = list(functions)
     if not functions:
         raise InputError("an ensemble needs at least one function x -> logits")
@@ -330,4 +344,4 @@ def teachers_from_functions(
             return functions[m](x)
         return jax.lax.switch(m, functions, x)
 
-    return Teachers(len(functions), all_logits, member_logits)
+    return Teachers(len(functions), all_logits, member_logits, differentiable)

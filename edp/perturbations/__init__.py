@@ -102,6 +102,18 @@ def check_random_members(name: str, value: int | None, num_members: int) -> None
         )
 
 
+def check_differentiable(name: str, teachers) -> None:
+    """Raises InputError for teachers whose logits JAX cannot differentiate."""
+    if getattr(teachers, "differentiable", True):
+        return
+    without = [name for name, m in PERTURBATIONS.items() if not m.uses_gradients]
+    raise InputError(
+        f"perturbation={name!r} needs gradients of the teachers' logits with respect "
+        "to the inputs, and these teachers give none (differentiable=False); "
+        f"accepted: {', '.join(without)}"
+    )
+
+
 class Method(NamedTuple):
     """A perturbation, and what `distill_step` must know of it.
 
@@ -110,6 +122,7 @@ class Method(NamedTuple):
       view: (key, teachers, student, *, settings) -> the `logits_fn` of `fn`.
       uses_student: whether `view` reads the student, where it has a member for each
         teacher: then x̃ depends on the student's variables.
+      uses_gradients: whether `fn` differentiates `logits_fn` with respect to x.
       identity: `fn` returns x itself.
       mix_labels: (key, label distributions [B, K], *, settings) -> those of x̃, from
         the key and settings of `fn`, of which it may take some. None where an input
@@ -119,6 +132,7 @@ class Method(NamedTuple):
     fn: Callable[..., jax.Array]
     view: Callable[..., Callable[[jax.Array], jax.Array]]
     uses_student: bool = False
+    uses_gradients: bool = False
     identity: bool = False
     mix_labels: Callable[..., jax.Array] | None = None
 
@@ -132,10 +146,10 @@ PERTURBATIONS: dict[str, Method] = {
     "none": Method(none, no_members, identity=True),
     "gaussian": Method(gaussian, no_members),
     "mixup": Method(mixup, no_members, mix_labels=mix_labels),
-    "ods": Method(ods, random_member),
-    "conf_ods": Method(conf_ods, random_member),
-    "disagreement": Method(disagreement, members),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True),
+    "ods": Method(ods, random_member, uses_gradients=True),
+    "conf_ods": Method(conf_ods, random_member, uses_gradients=True),
+    "disagreement": Method(disagreement, members, uses_gradients=True),
+    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True, uses_gradients=True),
 }
 
 
@@ -207,6 +221,8 @@ def _bind(method: Method, config: Mapping[str, Any]) -> Perturbation:
     mix_labels = method.mix_labels
 
     def perturb(key, x, teachers, student=None):
+        if method.uses_gradients:
+            check_differentiable(config["perturbation"], teachers)
         view_key, draw_key = jax.random.split(key)
         logits_fn = method.view(view_key, teachers, student, **view_settings)
         return method.fn(draw_key, logits_fn, x, **settings)

@@ -168,8 +168,8 @@ def test_imported_members_are_teachers_like_any(tmp_path):
             import_teachers.import_teachers(run, paths)
         assert not run.teachers_dir.exists()
 
-    refused(paths[:1], "--members names 1 directories; accepted: 2")
-    refused([paths[0], str(tmp_path)], "member 1 .* is no Orbax checkpoint")
+    refused(paths[:1], "--members names 1 networks; accepted: 2")
+    refused([paths[0], str(tmp_path)], "member 1 .* is no checkpoint of variables")
     wrong = jax.tree.map(lambda leaf: leaf, members[1])
     wrong["params"]["head"]["bias"] = jnp.zeros(11)
     wrong["params"]["other"] = wrong["params"].pop("conv1")
