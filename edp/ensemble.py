@@ -4,8 +4,7 @@ What the rest of the project sees of an ensemble is `Teachers`, a record of
 functions that can be made from stacked variables or from any list of networks.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 from edp import losses
-from edp.errors import InputError
 from edp.runtime import sharding
 from edp.runtime.stacking import (
     STRATEGIES,
@@ -25,6 +23,12 @@ from edp.runtime.stacking import (
     unstack,
 )
 from edp.runtime.state import TrainState, split_variables
+from edp.teachers import (
+    Teachers,
+    teachers_from_functions,
+    teachers_from_loader,
+    teachers_from_torch,
+)
 
 __all__ = [
     "STRATEGIES",
@@ -41,28 +45,11 @@ __all__ = [
     "teachers_from_functions",
     "teachers_from_loader",
     "teachers_from_masks",
+    "teachers_from_torch",
     "teachers_from_variables",
     "train_step",
     "unstack",
 ]
-
-
-class Teachers(NamedTuple):
-    """An ensemble as functions.
-
-    Attributes:
-      num_members: M.
-      all_logits: x [B, ...] -> logits [M, B, K]. Takes `members_at_once` as a
-        keyword, where it is to be differentiated with the memory of that many.
-      member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
-      differentiable: whether JAX can differentiate the logits with respect to x. If
-        not, perturbations that need the gradient raise an InputError.
-    """
-
-    num_members: int
-    all_logits: Callable[..., jax.Array]
-    member_logits: Callable[[Any, jax.Array], jax.Array]
-    differentiable: bool = True
 
 
 def init(model, keys: jax.Array, x: jax.Array) -> Any:
@@ -282,66 +269,3 @@ def teachers_from_masks(
         return member(keys[m], variables, x)
 
     return Teachers(len(keys), all_logits, member_logits)
-
-
-def teachers_from_loader(
-    model, load: Callable[[int], Any], like: Any, num_members: int
-) -> Teachers:
-    """`Teachers` whose members are read anew for each use, one at a time.
-
-    For more members than fit in memory. Gradients read each member a second time.
-
-    Args:
-      model: a Flax module.
-      load: member, from 0 -> its variables as NumPy arrays, of one network; called
-        on the host, where it must not use JAX. `checkpoint.load_arrays` is such.
-      like: a tree of what it returns, or of the shapes and dtypes.
-      num_members: M.
-    """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-
-    def member_logits(m, x):
-        variables = jax.pure_callback(
-            lambda m: load(int(m)), shapes, m, vmap_method="sequential"
-        )
-        return model.apply(variables, x, train=False)
-
-    def all_logits(x, members_at_once=None):
-        del members_at_once  # always one
-        # Or gradients would keep the variables of all members.
-        one = jax.checkpoint(lambda m: member_logits(m, x), prevent_cse=False)
-        return jax.lax.map(one, jnp.arange(num_members))
-
-    return Teachers(num_members, all_logits, member_logits)
-
-
-def teachers_from_functions(
-    functions: Sequence[Callable[[jax.Array], jax.Array]],
-    *,
-    differentiable: bool = True,
-) -> Teachers:
-    """`Teachers` of any networks.
-
-    Args:
-      functions: per member, x [B, ...] -> logits [B, K].
-      differentiable: False for functions that JAX cannot differentiate, such as a
-        `jax.pure_callback` or a program of `jax.export`.
-
-    Raises:
-      InputError: if there is no function.
-    """
-    functions = list(functions)
-    if not functions:
-        raise InputError("an ensemble needs at least one function x -> logits")
-
-    def all_logits(x, members_at_once=None):
-        check_members_at_once("members_at_once", members_at_once, len(functions))
-        one = jax.checkpoint if members_at_once is not None else (lambda f: f)
-        return jnp.stack([one(function)(x) for function in functions])
-
-    def member_logits(m, x):
-        if isinstance(m, int):
-            return functions[m](x)
-        return jax.lax.switch(m, functions, x)
-
-    return Teachers(len(functions), all_logits, member_logits, differentiable)

@@ -6,8 +6,9 @@ any network. PyTorch (the extra `torch`) is used while tracing only.
 """
 
 import copy
+import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -159,6 +160,36 @@ class TorchModel:
         return module
 
 
+def functions(
+    modules: Any,
+    state_dicts: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> list[Callable[[jax.Array], jax.Array]]:
+    """Returns functions x [B, H, W, C] in [0, 1] -> logits [B, K], one per member.
+
+    Args:
+      modules: a list of `torch.nn.Module`, or one module for all of `state_dicts`;
+        each takes images [B, C, H, W], or inputs of another rank as they are.
+      state_dicts: the weights of each member.
+      mean: see `TorchModel`.
+      std: see `TorchModel`.
+
+    Raises:
+      InputError: if PyTorch is not installed, or for weights that do not fit or are not
+        finite; at a function's first call, for a module that JAX cannot compute.
+    """
+    if state_dicts is not None:
+        model = TorchModel(modules, mean=mean, std=std)
+        pairs = [(model, model.variables(weights)) for weights in state_dicts]
+    else:
+        modules = list(modules) if isinstance(modules, list | tuple) else [modules]
+        models = [TorchModel(module, mean=mean, std=std) for module in modules]
+        pairs = [(model, model.variables()) for model in models]
+    return [functools.partial(model.apply, variables) for model, variables in pairs]
+
+
 def import_torch() -> Any:
     """Returns the package `torch`.
 
@@ -215,7 +246,7 @@ def _run(program, variables, x):
     values = dict.fromkeys(signature.user_inputs, x)
     tensors = {**variables["params"], **variables["buffers"]}
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    values |= {node: tensors[name] for node, name in named.items()}
+    values |= {node: jnp.asarray(tensors[name]) for node, name in named.items()}
     for node, name in signature.inputs_to_lifted_tensor_constants.items():
         values[node] = _array(program.constants[name])
     torch = import_torch()

@@ -169,7 +169,9 @@ def test_imported_members_are_teachers_like_any(tmp_path):
         assert not run.teachers_dir.exists()
 
     refused(paths[:1], "--members names 1 networks; accepted: 2")
-    refused([paths[0], str(tmp_path)], "member 1 .* is no checkpoint of variables")
+    refused(
+        [paths[0], str(tmp_path / "no")], "member 1 .* is no checkpoint of variables"
+    )
     wrong = jax.tree.map(lambda leaf: leaf, members[1])
     wrong["params"]["head"]["bias"] = jnp.zeros(11)
     wrong["params"]["other"] = wrong["params"].pop("conv1")
