@@ -247,6 +247,7 @@ OPERATORS: dict[str, Callable] = {
     "alias": _identity,
     "amax": _reduction(jnp.max),
     "amin": _reduction(jnp.min),
+    "any": _reduction(jnp.any),
     "arange": _arange,
     "avg_pool2d": _avg_pool,
     "bmm": jnp.matmul,
