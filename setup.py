@@ -25,7 +25,11 @@ setuptools.setup(
         "edp.launch.cloud_tpu",
     ],
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
-    package_data={"edp": ["py.typed"], "edp.report.page": ["*.html"]},
+    package_data={
+        "edp": ["py.typed"],
+        "edp.models.native": ["*.cc", "*.h"],
+        "edp.report.page": ["*.html"],
+    },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.cases import Step
-from edp.models import cpu_convolution
+from edp.models import cpu_convolution, native
 
 _MATMUL_SIZE = {"cpu": 2048}
 _DEFAULT_MATMUL_SIZE = 8192
@@ -45,7 +45,8 @@ def forward_flops(fn: Callable, *args) -> int:
       fn: a jittable function, such as a network's forward pass.
       *args: arrays or their shapes.
     """
-    return _jaxpr_flops(jax.make_jaxpr(fn)(*args).jaxpr)
+    with native.disabled():
+        return _jaxpr_flops(jax.make_jaxpr(fn)(*args).jaxpr)
 
 
 def _jaxpr_flops(jaxpr) -> int:

@@ -16,6 +16,7 @@ from benchmarks.cases import Group
 from benchmarks.isolated import Recipe
 from edp.errors import InputError
 from edp.experiment import provenance
+from edp.models import native
 
 PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
@@ -109,6 +110,7 @@ def run(
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(["python", "-m", "benchmarks", *command]),
         **provenance.run_facts(),
+        "kernels": native.status(),
         "cpu": _cpu_model(),
     }
     if settings.peers:

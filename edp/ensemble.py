@@ -12,6 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from edp import losses
+from edp.models.teachers import (
+    Teachers,
+    teachers_from_functions,
+    teachers_from_loader,
+    teachers_from_torch,
+)
 from edp.runtime import sharding
 from edp.runtime.stacking import (
     STRATEGIES,
@@ -23,12 +29,6 @@ from edp.runtime.stacking import (
     unstack,
 )
 from edp.runtime.state import TrainState, split_variables
-from edp.teachers import (
-    Teachers,
-    teachers_from_functions,
-    teachers_from_loader,
-    teachers_from_torch,
-)
 
 __all__ = [
     "STRATEGIES",

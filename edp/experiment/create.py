@@ -14,6 +14,7 @@ import numpy as np
 from edp import data, ensemble, models, perturbations, students
 from edp.errors import InputError
 from edp.experiment import provenance, settings, teacher_kinds
+from edp.models import native
 from edp.runtime import multihost, sharding, storage
 from edp.runtime.feed import Schedule
 from edp.runtime.stage import Stage, refuse_other_settings
@@ -244,7 +245,8 @@ def record_run(experiment: Experiment) -> None:
         storage.write_text(directory / "config.json", text)
         # Of the process that began the run: results may be made anywhere.
         if not (directory / "run.json").exists():
-            storage.write_json(directory / "run.json", provenance.run_facts())
+            facts = {**provenance.run_facts(), "kernels": native.status()}
+            storage.write_json(directory / "run.json", facts)
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"

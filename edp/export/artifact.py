@@ -142,10 +142,14 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
       InputError: for one that is of batches of some sizes only.
       Exception: what the program itself raises for a batch of two.
     """
+    # Only where a network is written: reading one needs none of what models are of.
+    from edp.models import native
+
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
 
     def export_for(size):
-        return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
+        with native.disabled():
+            return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
 
     (any_size,) = jax.export.symbolic_shape("batch")
     try:

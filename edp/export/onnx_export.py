@@ -35,6 +35,8 @@ def convert(
     try:
         import onnxruntime
         from jax2onnx import to_onnx
+
+        from edp.models import native
     except ImportError as error:
         raise InputError(
             f"ONNX needs further packages ({error}); accepted: pip install "
@@ -47,12 +49,13 @@ def convert(
 
     (size,) = jax.export.symbolic_shape("batch")
     try:
-        model = to_onnx(
-            outputs,
-            [jax.ShapeDtypeStruct((size, *image_shape), np.uint8)],
-            input_names=["images"],
-            output_names=list(names),
-        ).SerializeToString()
+        with native.disabled():
+            model = to_onnx(
+                outputs,
+                [jax.ShapeDtypeStruct((size, *image_shape), np.uint8)],
+                input_names=["images"],
+                output_names=list(names),
+            ).SerializeToString()
         session = onnxruntime.InferenceSession(
             model, providers=["CPUExecutionProvider"]
         )

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from edp.models import native
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy, ICML 2015) as every model uses it.
@@ -30,6 +32,7 @@ class BatchNorm(nn.Module):
         momentum: what the kept statistics keep of themselves.
         epsilon: added to the variance.
         scale_init: initializer of the scale.
+        relu: whether max(·, 0) follows, which costs no pass of its own on a CPU.
     """
 
     use_running_average: bool
@@ -37,6 +40,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    relu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,11 +52,16 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         if self.use_running_average:
             inverse = jax.lax.rsqrt(var.value + self.epsilon)
-            return _affine(x, mean.value, inverse, scale, bias).astype(x.dtype)
-        if self.groups is None:
-            y, *moments = normalise(x, scale, bias, self.epsilon)
-        else:
+            y = _affine(x, mean.value, inverse, scale, bias).astype(x.dtype)
+            return nn.relu(y) if self.relu else y
+        if self.groups is not None:
             y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)
+            y = nn.relu(y) if self.relu else y
+        elif native.takes_normalisation(x):
+            y, *moments = native.normalise(x, scale, bias, self.epsilon, self.relu)
+        else:
+            y, *moments = normalise(x, scale, bias, self.epsilon)
+            y = nn.relu(y) if self.relu else y
         if not self.is_initializing():
             for kept, new in zip((mean, var), moments, strict=True):
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * new

@@ -142,7 +142,7 @@ class Classifier(nn.Module):
         Args:
             x: [N, H, W, C].
             conv: makes a `Conv`, from its features, kernel size, strides and name.
-            norm: makes a `BatchNorm`, from its name.
+            norm: makes a `BatchNorm`, from its name and whether a ReLU follows.
             drop: makes a `Dropout`, from its name.
 
         Returns:

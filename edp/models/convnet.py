@@ -34,5 +34,5 @@ class ConvNet(Classifier):
         del drop  # only before the last layer
         for i, (scale, strides) in enumerate(((1, 1), (2, 2), (2, 1)), start=1):
             x = conv(scale * self.width, strides=strides, name=f"conv{i}")(x)
-            x = nn.relu(norm(name=f"norm{i}")(x))
+            x = norm(relu=True, name=f"norm{i}")(x)
         return x

@@ -19,7 +19,8 @@ XLA's own gradients of convolutions are slow on CPU for these reasons, measured 
 * The input gradient of a convolution with a stride is one that spreads its input,
   for which there is no fast kernel: it took 80 ms where its neighbours took 20.
 
-Other backends take XLA's gradients as they are, and so do several CPU devices: a
+Where there are kernels of our own (`edp.models.native`), they compute all of it. Other
+backends take XLA's gradients as they are, and so do several CPU devices: a
 loop over blocks of a batch that is sharded would move it between them.
 """
 
@@ -31,6 +32,8 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from edp.models import native
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -52,7 +55,8 @@ def plain_gradients() -> Iterator[None]:
     """
     token = _ours.set(False)
     try:
-        yield
+        with native.disabled():
+            yield
     finally:
         _ours.reset(token)
 
@@ -71,6 +75,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     Returns:
         [N, H', W', features] with H' = (H + 2·(kh // 2) - kh) // strides + 1.
     """
+    if native.takes_convolution(x, kernel.shape, strides):
+        return native.convolve(x, kernel[None], strides)
     if _ours.get() and jax.default_backend() == "cpu" and jax.device_count() == 1:
         return _convolve_cpu(x, kernel, strides)
     return _forward(x, kernel, strides)

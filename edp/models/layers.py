@@ -9,6 +9,7 @@ Those rows are folded batch-major: row b·M + m is image b as member m sees it. 
 batch that is sharded over devices then stays where it is when it is folded.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.errors import InputError
+from edp.models import native
 from edp.models.cpu_convolution import convolve
 
 # He et al., *Delving Deep into Rectifiers*, ICCV 2015, eq. 10: N(0, 2 / fan-in),
@@ -94,8 +96,12 @@ class _Layer(nn.Module):
         x: jax.Array,
         kernel_shape: tuple[int, ...],
         product: Callable[[jax.Array, jax.Array], jax.Array],
+        member_product: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
-        """Returns product(x, W) + bias, or product(x ∘ r, W) ∘ s + bias."""
+        """Returns product(x, W) + bias, or product(x ∘ r, W) ∘ s + bias.
+
+        The latter as member_product(x, [W_1, ..., W_M]), if that is given.
+        """
 
         def parameter(name, init, shape):
             return self.param(name, init, shape, jnp.float32).astype(self.dtype)
@@ -107,8 +113,12 @@ class _Layer(nn.Module):
             init = factor_initializer(self.factor_init)
             r = parameter("r", init, (*members, x.shape[-1]))
             s = parameter("s", init, (*members, self.features))
-            y = product(x * _per_row(r, x), kernel)
-            y = y * _per_row(s, y)
+            if member_product is None:
+                y = product(x * _per_row(r, x), kernel)
+                y = y * _per_row(s, y)
+            else:
+                factors = r[:, :, None] * s[:, None, :]
+                y = member_product(x, kernel * factors[:, None, None])
         else:
             y = product(x, kernel)
         if self.use_bias:
@@ -136,11 +146,17 @@ class Conv(_Layer):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         chex.assert_rank(x, 4)
-        size = self.kernel_size
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        # With kernels of the members' own, the factors cost no pass over x and y.
+        like = jax.ShapeDtypeStruct(x.shape, self.dtype)
+        has_kernels = native.takes_convolution(like, shape, self.strides)
         return self._transform(
             x,
-            (size, size, x.shape[-1], self.features),
+            shape,
             lambda x, kernel: convolve(x, kernel, self.strides),
+            functools.partial(native.convolve, strides=self.strides)
+            if has_kernels
+            else None,
         )
 
 

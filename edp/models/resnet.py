@@ -46,7 +46,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv(self.features, strides=self.strides, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.norm(relu=True, name="norm1")(y)
         y = self.drop(name="dropout")(y)
         y = self.conv(self.features, name="conv2")(y)
         y = self.norm(name="norm2")(y)
@@ -88,7 +88,7 @@ class ResNet(Classifier):
     ) -> jax.Array:
         block_class = nn.remat(BasicBlock) if self.remat else BasicBlock
         x = conv(self.width, name="stem_conv")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
+        x = norm(relu=True, name="stem_norm")(x)
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 x = block_class(

@@ -34,10 +34,10 @@ class BottleneckBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv(self.features, kernel_size=1, name="conv1")(x)
-        y = nn.relu(self.norm(name="norm1")(y))
+        y = self.norm(relu=True, name="norm1")(y)
         y = self.drop(name="dropout")(y)
         y = self.conv(self.features, strides=self.strides, name="conv2")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.norm(relu=True, name="norm2")(y)
         y = self.conv(4 * self.features, kernel_size=1, name="conv3")(y)
         init = (
             nn.initializers.zeros if self.zero_init_residual else nn.initializers.ones
@@ -79,7 +79,7 @@ class ResNet50(Classifier):
     ) -> jax.Array:
         block_class = nn.remat(BottleneckBlock) if self.remat else BottleneckBlock
         x = conv(64, kernel_size=7, strides=2, name="stem_conv")(x)
-        x = nn.relu(norm(name="stem_norm")(x))
+        x = norm(relu=True, name="stem_norm")(x)
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, num_blocks in enumerate(self.blocks):
             for block in range(num_blocks):

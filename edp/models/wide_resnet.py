@@ -31,9 +31,9 @@ class PreActivationBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nn.relu(self.norm(name="norm1")(x))
+        y = self.norm(relu=True, name="norm1")(x)
         y = self.conv(self.features, strides=self.strides, name="conv1")(y)
-        y = nn.relu(self.norm(name="norm2")(y))
+        y = self.norm(relu=True, name="norm2")(y)
         y = self.drop(name="dropout")(y)
         y = self.conv(self.features, name="conv2")(y)
         if x.shape != y.shape:
@@ -89,4 +89,4 @@ class WideResNet(Classifier):
                     strides=2 if stage > 0 and block == 0 else 1,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x)
-        return nn.relu(norm(name="final_norm")(x))
+        return norm(relu=True, name="final_norm")(x)

@@ -14,7 +14,7 @@ from jax.interpreters import partial_eval
 
 
 class Uncountable(ValueError):
-    """Nothing tells how often a loop runs that has operations to count."""
+    """The program does not tell how many operations there are in it."""
 
 
 def flops(fn: Callable, *args: Any) -> int:
@@ -34,7 +34,8 @@ def flops(fn: Callable, *args: Any) -> int:
       *args: trees of arrays or of `jax.ShapeDtypeStruct`.
 
     Raises:
-      Uncountable: for such operations in a loop that runs until a condition holds.
+      Uncountable: for such operations in a loop that runs until a condition holds,
+        and for compiled kernels, which `edp.models.native.disabled` keeps out.
     """
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -49,6 +50,8 @@ def _of_equation(eqn: core.JaxprEqn) -> int:
     name = eqn.primitive.name
     if name in _PRODUCTS:
         return 2 * _PRODUCTS[name](eqn)
+    if name == "ffi_call":
+        raise Uncountable("the program calls a compiled kernel")
     inner = [_of_program(jaxpr) for jaxpr in _programs(eqn)]
     if name == "scan":
         return eqn.params["length"] * sum(inner)

@@ -11,7 +11,7 @@ from jax import lax
 from edp import models
 from edp.evaluation import costs
 from edp.experiment.create import create_experiment
-from edp.models import cpu_convolution
+from edp.models import cpu_convolution, native
 from edp.runtime import flops, stacking
 from tests.configs import tiny
 
@@ -24,6 +24,12 @@ def array(*shape):
 
 def count(fn, *shapes):
     return flops.flops(fn, *(array(*shape) for shape in shapes))
+
+
+@pytest.fixture(autouse=True)
+def _without_compiled_kernels():
+    with native.disabled():
+        yield
 
 
 def convolve(x, kernel, strides):

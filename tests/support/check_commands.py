@@ -20,7 +20,8 @@ from edp.experiment import create, validate  # noqa: F401
 def check(module: str, *arguments: str) -> None:
     """Raises an exception for unknown flags, or settings that do not fit."""
     sys.argv = [module, *arguments]
-    is_package = importlib.util.find_spec(module).submodule_search_locations
+    own = module.partition(".")[0] in ("benchmarks", "launch")
+    is_package = own and importlib.util.find_spec(module).submodule_search_locations
     importlib.import_module(f"{module}.__main__" if is_package else module)
     flags.FLAGS(sys.argv)
     if "config" in flags.FLAGS and flags.FLAGS.config is not None:

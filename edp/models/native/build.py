@@ -1,0 +1,202 @@
+"""Compiles the kernels for the processor at hand, once, into the user's cache."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import jax.ffi
+import jaxlib
+
+_SOURCE = pathlib.Path(__file__).parent
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-ffp-contract=fast",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+)
+_COMPILERS = ("g++", "clang++", "c++")
+_SECONDS = 300  # for a compiler, or a test of the kernels, that hangs
+
+
+class Unavailable(Exception):
+    """Why there are no kernels on this machine, in a line."""
+
+
+def library() -> tuple[pathlib.Path, dict[str, Any]]:
+    """Finds the library of kernels in the cache, or builds it and tests it.
+
+    Several processes may call this at once: one builds, the others wait for it. What
+    is in the cache counts only with the checksum beside it.
+
+    Returns:
+      The path of the library, and what it was built with: `compiler` and
+      `instructions`, 'avx512' or 'avx2'.
+
+    Raises:
+      Unavailable: without a compiler, on another processor, or where the kernels
+        cannot be compiled, compute something wrong or cannot be written.
+    """
+    instructions, features = _processor()
+    compiler, version = _compiler()
+    facts = {"compiler": version, "instructions": instructions}
+    name = f"kernels-{_key(compiler, version, features)}"
+    directory = _cache() / "edp" / "native"
+    path, mark = directory / f"{name}.so", directory / f"{name}.json"
+    if _is_sound(path, mark):
+        return path, facts
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with _locked(directory / f"{name}.lock"):
+            if not _is_sound(path, mark):
+                _build(compiler, path, mark)
+    except OSError as error:
+        raise Unavailable(f"{directory} cannot be written: {error}") from error
+    return path, facts
+
+
+def _cache() -> pathlib.Path:
+    return pathlib.Path(
+        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    )
+
+
+def _processor() -> tuple[str, str]:
+    """The instruction set to compile for; and all that tells processors apart."""
+    machine = platform.machine()
+    if not sys.platform.startswith("linux") or machine != "x86_64":
+        raise Unavailable(f"they are for x86-64 and Linux, not {machine}")
+    wanted = ("model name", "flags")
+    found: dict[str, str] = {}
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in wanted:
+            found.setdefault(key.strip(), value.strip())
+    flags = found.get("flags", "").split()
+    if not {"avx2", "fma"} <= set(flags):
+        raise Unavailable("this processor has no AVX2 and FMA")
+    return "avx512" if "avx512f" in flags else "avx2", json.dumps(found)
+
+
+def _compiler() -> tuple[str, str]:
+    """The path of the C++ compiler, and its version."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else _COMPILERS
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        raise Unavailable(f"no C++ compiler was found ({', '.join(names)})")
+    return path, _run([path, "--version"], "the C++ compiler").splitlines()[0]
+
+
+def _run(command: list[str], what: str, **options: Any) -> str:
+    """The output of a program.
+
+    Raises:
+      Unavailable: with the last line that it wrote, if it fails.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            **options,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{what} failed: {error}") from error
+    lines = done.stdout.strip().splitlines()
+    if done.returncode:
+        errors = [line for line in lines if "error" in line.lower()] or lines[-1:]
+        said = errors[0].strip() if errors else f"exit status {done.returncode}"
+        raise Unavailable(f"{what} failed: {said}")
+    return "\n".join(lines) or "unknown"
+
+
+def _sources() -> list[pathlib.Path]:
+    return sorted([*_SOURCE.glob("*.h"), *_SOURCE.glob("*.cc")])
+
+
+def _key(compiler: str, version: str, features: str) -> str:
+    """What the library depends on, as a few letters."""
+    own = [compiler, version, features, jaxlib.__version__, *_FLAGS]
+    digest = hashlib.sha256("\n".join(own).encode())
+    for source in _sources():
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _is_sound(path: pathlib.Path, mark: pathlib.Path) -> bool:
+    """Whether the library is there as it was when its kernels passed their test.
+
+    Raises:
+      Unavailable: if they have failed it.
+    """
+    try:
+        found = json.loads(mark.read_bytes())
+        if "failed" in found:
+            raise Unavailable(found["failed"])
+        return found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    """Waits for other processes that build; not on file systems without locks."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)
+
+
+def _build(compiler: str, path: pathlib.Path, mark: pathlib.Path) -> None:
+    """Compiles, tests, and only then puts the library and its checksum in place."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as temporary:
+        built, noted = (
+            pathlib.Path(temporary, path.name),
+            pathlib.Path(temporary, "mark"),
+        )
+        include = ["-isystem", jax.ffi.include_dir()]
+        source = str(_SOURCE / "handlers.cc")
+        _run(
+            [compiler, *_FLAGS, *include, source, "-o", str(built)],
+            f"compiling them with {compiler}",
+        )
+        found = {"sha256": hashlib.sha256(built.read_bytes()).hexdigest()}
+        try:
+            _test(built)
+        except Unavailable as failure:
+            found = {"failed": str(failure)}
+        noted.write_text(json.dumps(found))
+        os.replace(built, path)
+        os.replace(noted, mark)
+    if "failed" in found:
+        raise Unavailable(found["failed"])
+
+
+def _test(built: pathlib.Path) -> None:
+    """In a process of its own, which a kernel may end."""
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "EDP_NATIVE": "0",
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path])),
+    }
+    command = [sys.executable, "-m", f"{__package__}.selftest", str(built)]
+    _run(command, "their test", env=environment)

@@ -1,0 +1,280 @@
+// Direct 2-D convolution and its input gradient: NHWC, kernels HWIO, zero-padded by
+// taps / 2 on every side, taps 1 or 3. Image n has the kernel n mod `members`.
+//
+// A tile of P neighbouring outputs of a row by V vectors of features stays in registers
+// while taps and input channels are summed over, always in this order. `run` is called
+// as run(tasks, f) and makes the calls f(0), ..., f(tasks - 1), in any order and on any
+// threads; results do not depend on these.
+#ifndef EDP_CONVOLUTION_H_
+#define EDP_CONVOLUTION_H_
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include "lanes.h"
+
+namespace edp {
+
+// Of the convolution itself, also where one of its gradients is computed.
+struct Shape {
+  Index images, height, width, channels;
+  Index out_height, out_width, features;
+  Index taps, stride, members;
+
+  Index pad() const { return taps / 2; }
+};
+
+constexpr Index kMaxTaps = 9;
+
+// The operands of a row of `count` outputs. Output q reads `channels` floats of each
+// tap, at x + q * x_step; its `features` floats go to y + q * y_step.
+struct Row {
+  struct Tap {
+    const float* x;
+    Index index;  // in the kernel
+  };
+  std::array<Tap, kMaxTaps> taps;
+  int num_taps;
+  Index channels, x_step, y_step, features, count;
+  const float* kernel;  // of one member, packed; see PackTaps
+  Index kernel_taps;    // all of them
+  float* y;
+};
+
+// Outputs first, ..., first + P - 1 of a row, V vectors of features from `vector` on.
+template <int P, int V>
+void Tile(const Row& row, Index first, Index vector) {
+  Vector sum[P][V];
+#pragma GCC unroll 32
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) sum[p][v] = Vector{};
+  const Index channels = row.channels, step = row.x_step;
+  const float* block = row.kernel + vector * kLanes * channels * row.kernel_taps;
+  for (int t = 0; t < row.num_taps; ++t) {
+    const float* __restrict x = row.taps[t].x + first * step;
+    const float* __restrict k = block + row.taps[t].index * channels * V * kLanes;
+    for (Index c = 0; c < channels; ++c, k += V * kLanes) {
+      Vector kernel[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) kernel[v] = Load(k + v * kLanes);
+#pragma GCC unroll 32
+      for (int p = 0; p < P; ++p) {
+        const float value = x[p * step + c];
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) sum[p][v] += value * kernel[v];
+      }
+    }
+  }
+  float* y = row.y + first * row.y_step + vector * kLanes;
+  const Index left = row.features - vector * kLanes;
+  if (left >= V * kLanes) {
+#pragma GCC unroll 32
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) Store(y + p * row.y_step + v * kLanes, sum[p][v]);
+  } else {
+#pragma GCC unroll 32
+    for (int p = 0; p < P; ++p) {
+      float all[V * kLanes];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) Store(all + v * kLanes, sum[p][v]);
+      std::memcpy(y + p * row.y_step, all, left * sizeof(float));
+    }
+  }
+}
+
+using TileFunction = void (*)(const Row&, Index, Index);
+
+template <int V, std::size_t... P>
+constexpr std::array<TileFunction, sizeof...(P)> Tiles(std::index_sequence<P...>) {
+  return {Tile<P + 1, V>...};
+}
+
+// A row in tiles of nearly equal numbers of outputs.
+template <int V>
+void Outputs(const Row& row, Index vector) {
+  constexpr Index most = kAccumulators / V;
+  static constexpr auto tiles = Tiles<V>(std::make_index_sequence<most>());
+  const Index number = (row.count + most - 1) / most;
+  for (Index i = 0; i < number; ++i) {
+    const Index first = row.count * i / number;
+    const Index end = row.count * (i + 1) / number;
+    tiles[end - first - 1](row, first, vector);
+  }
+}
+
+// Features two vectors at a time, as they are packed, and a last one.
+inline void Outputs(const Row& row) {
+  if (row.count < 1) return;
+  const Index vectors = Vectors(row.features);
+  Index vector = 0;
+  for (; vector + 2 <= vectors; vector += 2) Outputs<2>(row, vector);
+  if (vector < vectors) Outputs<1>(row, vector);
+}
+
+inline Index PackedSize(Index all, Index in, Index out) {
+  return all * in * Vectors(out) * kLanes;
+}
+
+// Packs taps [all, in, out] into blocks of two vectors or one, [all, in, lanes], the last
+// padded with zeros. `transposed` are [all, out, in]; `flip` takes them from the end.
+inline void PackTaps(const float* taps, Index all, Index in, Index out, bool transposed,
+                     bool flip, float* packed) {
+  const Index vectors = Vectors(out);
+  for (Index vector = 0; vector < vectors;) {
+    const Index width = (vector + 2 <= vectors ? 2 : 1) * kLanes;
+    const Index first = vector * kLanes, number = std::min(width, out - first);
+    for (Index t = 0; t < all; ++t) {
+      const float* tap = taps + (flip ? all - 1 - t : t) * in * out;
+      for (Index i = 0; i < in; ++i, packed += width) {
+        for (Index o = 0; o < number; ++o)
+          packed[o] = transposed ? tap[(first + o) * in + i] : tap[i * out + first + o];
+        for (Index o = number; o < width; ++o) packed[o] = 0;
+      }
+    }
+    vector += width / kLanes;
+  }
+}
+
+// The last `slots` rows of an image that were asked for, with `pad` zeros before and,
+// unless `pad` is 0, pad + 1 after.
+class PaddedRows {
+ public:
+  PaddedRows(Index width, Index channels, Index pad, Index slots = 3)
+      : row_(width * channels), margin_(pad * channels),
+        padded_(row_ + 2 * margin_ + channels), held_(slots) {
+    if (pad) buffer_.resize(slots * padded_, 0.0f);
+  }
+
+  void Start(const float* image) {
+    image_ = image;
+    std::fill(held_.begin(), held_.end(), -1);
+  }
+
+  const float* operator[](Index r) {
+    if (!margin_) return image_ + r * row_;
+    const Index slot = r % static_cast<Index>(held_.size());
+    float* row = buffer_.data() + slot * padded_;
+    if (held_[slot] != r) {
+      std::memcpy(row + margin_, image_ + r * row_, row_ * sizeof(float));
+      held_[slot] = r;
+    }
+    return row;
+  }
+
+ private:
+  Index row_, margin_, padded_;
+  std::vector<float> buffer_;
+  std::vector<Index> held_;
+  const float* image_ = nullptr;
+};
+
+// The images of one member in tasks of a few, so that its kernel stays in the cache.
+template <class Run, class Image>
+void ForImages(const Shape& s, Run&& run, Image&& images) {
+  const Index batch = s.images / s.members;
+  const Index parts = std::min(batch, (32 + s.members - 1) / s.members);
+  run(s.members * parts, [&](Index task) {
+    const Index member = task / parts, part = task % parts;
+    images(member, batch * part / parts, batch * (part + 1) / parts);
+  });
+}
+
+// The members' kernels, packed; for the input gradient transposed.
+template <class Run>
+const float* PackAll(const Shape& s, const float* kernels, bool gradient,
+                           bool flip, Run&& run) {
+  const Index all = s.taps * s.taps;
+  const Index in = gradient ? s.features : s.channels;
+  const Index out = gradient ? s.channels : s.features;
+  const Index size = PackedSize(all, in, out);
+  float* packed = Scratch(Use::kPacked, s.members * size);
+  run(s.members, [&](Index member) {
+    PackTaps(kernels + member * all * in * out, all, in, out, gradient, flip,
+             packed + member * size);
+  });
+  return packed;
+}
+
+// y[n] = x[n] convolved with kernels[n mod members]; with `gradient`, of a convolution
+// without a stride, x is the cotangent of its output and y that of its input.
+template <class Run>
+void Convolve(const Shape& s, const float* x, const float* kernels, bool gradient,
+              float* y, Run&& run) {
+  const float* packed = PackAll(s, kernels, gradient, gradient, run);
+  const Index channels = gradient ? s.features : s.channels;
+  const Index features = gradient ? s.channels : s.features;
+  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, channels, features);
+  ForImages(s, run, [&](Index member, Index begin, Index end) {
+    PaddedRows rows(s.width, channels, pad);
+    Row row{{}, 0, channels, s.stride * channels, features, features, s.out_width,
+            packed + member * size, s.taps * s.taps, nullptr};
+    for (Index b = begin; b < end; ++b) {
+      const Index n = b * s.members + member;
+      rows.Start(x + n * s.height * s.width * channels);
+      for (Index h = 0; h < s.out_height; ++h) {
+        row.num_taps = 0;
+        for (Index i = 0; i < s.taps; ++i) {
+          const Index r = h * s.stride + i - pad;
+          if (r < 0 || r >= s.height) continue;
+          const float* start = rows[r];
+          for (Index j = 0; j < s.taps; ++j)
+            row.taps[row.num_taps++] = {start + j * channels, i * s.taps + j};
+        }
+        row.y = y + (n * s.out_height + h) * s.out_width * features;
+        Outputs(row);
+      }
+    }
+  });
+}
+
+// The cotangent of the input, from that of the output, with a stride of 2. Even and
+// odd columns of the input are rows of their own; each meets the taps of its parity.
+template <class Run>
+void SpreadGradient(const Shape& s, const float* cotangent, const float* kernels,
+                    float* dx, Run&& run) {
+  const float* packed = PackAll(s, kernels, true, false, run);
+  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, s.features, s.channels);
+  ForImages(s, run, [&](Index member, Index begin, Index end) {
+    PaddedRows rows(s.out_width, s.features, pad);
+    Row row{{}, 0, s.features, s.features, 2 * s.channels, s.channels, 0,
+            packed + member * size, s.taps * s.taps, nullptr};
+    for (Index b = begin; b < end; ++b) {
+      const Index n = b * s.members + member;
+      rows.Start(cotangent + n * s.out_height * s.out_width * s.features);
+      for (Index h = 0; h < s.height; ++h) {
+        for (Index parity = 0; parity < 2; ++parity) {
+          row.num_taps = 0;
+          for (Index i = (h + pad) % 2; i < s.taps; i += 2) {
+            const Index r = (h + pad - i) / 2;
+            if (h + pad < i || r >= s.out_height) continue;
+            const float* start = rows[r];
+            for (Index j = (parity + pad) % 2; j < s.taps; j += 2) {
+              const Index column = pad + (parity + pad - j) / 2;
+              row.taps[row.num_taps++] = {start + column * s.features, i * s.taps + j};
+            }
+          }
+          row.count = (s.width - parity + 1) / 2;
+          row.y = dx + ((n * s.height + h) * s.width + parity) * s.channels;
+          Outputs(row);
+        }
+      }
+    }
+  });
+}
+
+template <class Run>
+void InputGradient(const Shape& s, const float* cotangent, const float* kernels,
+                   float* dx, Run&& run) {
+  if (s.stride == 1)
+    Convolve(s, cotangent, kernels, true, dx, run);
+  else
+    SpreadGradient(s, cotangent, kernels, dx, run);
+}
+
+}  // namespace edp
+
+#endif  // EDP_CONVOLUTION_H_

@@ -1,0 +1,296 @@
+// The 3x3 convolution without a stride and its gradients with 16 products for each
+// 2 x 2 outputs instead of 36: F(2 x 2, 3 x 3) of Lavin and Gray, *Fast Algorithms for
+// Convolutional Neural Networks*, CVPR 2016, section 4.1. Channels and features fill
+// vectors.
+//
+// Tiles of 4 x 4 inputs and of 2 x 2 outputs become 16 points each. At each point, rows
+// of tiles are multiplied as those of a 1x1 convolution are.
+#ifndef EDP_WINOGRAD_H_
+#define EDP_WINOGRAD_H_
+
+#include "kernel_gradient.h"
+
+namespace edp {
+
+constexpr Index kPoints = 16;
+
+// With fewer outputs than so many, transforming the kernel costs more than it saves.
+constexpr Index kFewOutputs = 512;
+
+inline bool HasWinograd(const Shape& s) {
+  return s.taps == 3 && s.stride == 1 && s.channels % kLanes == 0 &&
+         s.features % kLanes == 0 &&
+         s.images / s.members * s.height * s.width >= kFewOutputs;
+}
+
+// G k Gᵀ of the kernel k [3, 3, channels, features], packed. For the input gradient k is
+// flipped, which exchanges the first and the last points, and transposed.
+inline void PackPoints(const Shape& s, const float* k, bool gradient, float* packed) {
+  const Index size = s.channels * s.features;
+  float* points = Scratch(Use::kTransformed, kPoints * size);
+  const auto transform = [size](const float* from, Index step, float* to, Index to_step) {
+    for (Index e = 0; e < size; ++e) {
+      const float ends = 0.5f * (from[e] + from[2 * step + e]);
+      const float middle = 0.5f * from[step + e];
+      to[e] = from[e];
+      to[to_step + e] = ends + middle;
+      to[2 * to_step + e] = ends - middle;
+      to[3 * to_step + e] = from[2 * step + e];
+    }
+  };
+  float* half = Scratch(Use::kHalf, 12 * size);  // [4, 3]
+  for (Index j = 0; j < 3; ++j)
+    transform(k + j * size, 3 * size, half + j * size, 3 * size);
+  for (Index i = 0; i < 4; ++i) {
+    const Index row = gradient && i % 3 == 0 ? 3 - i : i;
+    float* to = points + 4 * row * size;
+    transform(half + 3 * i * size, size, to, size);
+    if (gradient) std::swap_ranges(to, to + size, to + 3 * size);
+  }
+  PackTaps(points, kPoints, gradient ? s.features : s.channels,
+           gradient ? s.channels : s.features, gradient, false, packed);
+}
+
+// A row of tiles of inputs: Bᵀ d B at points [16, tiles, channels], `step` floats from
+// point to point. The tiles begin a column before the rows, which have `width`.
+inline void InputPoints(const float* const (&rows)[4], Index tiles, Index channels,
+                        Index width, float* points, Index step) {
+  for (Index c = 0; c < channels; c += kLanes) {
+    // Bᵀ d of a column.
+    const auto column = [&](Index at, Vector (&v)[4]) {
+      Vector d[4] = {};
+      if (at < width)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) d[i] = Load(rows[i] + at * channels + c);
+      v[0] = d[0] - d[2];
+      v[1] = d[1] + d[2];
+      v[2] = d[2] - d[1];
+      v[3] = d[1] - d[3];
+    };
+    Vector d[4][4] = {};  // by column
+    column(0, d[1]);
+    for (Index t = 0; t < tiles; ++t) {
+      column(2 * t + 1, d[2]);
+      column(2 * t + 2, d[3]);
+      float* p = points + t * channels + c;
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i, p += 4 * step) {
+        Store(p, d[0][i] - d[2][i]);
+        Store(p + step, d[1][i] + d[2][i]);
+        Store(p + 2 * step, d[2][i] - d[1][i]);
+        Store(p + 3 * step, d[1][i] - d[3][i]);
+        d[0][i] = d[2][i];
+        d[1][i] = d[3][i];
+      }
+    }
+  }
+}
+
+// The inverse for outputs: Aᵀ m A of each tile to two rows of y, of which the second
+// may be null, `width` outputs each.
+inline void OutputRows(const float* points, Index step, Index tiles, Index features,
+                       Index width, float* first, float* second) {
+  for (Index t = 0; t < tiles; ++t)
+    for (Index o = 0; o < features; o += kLanes) {
+      const float* p = points + t * features + o;
+      Vector half[2][4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const Vector a = Load(p + j * step), b = Load(p + (4 + j) * step);
+        const Vector c = Load(p + (8 + j) * step), d = Load(p + (12 + j) * step);
+        half[0][j] = a + b + c;
+        half[1][j] = b - c - d;
+      }
+      float* rows[2] = {first, second};
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        if (!rows[i]) continue;
+        float* y = rows[i] + 2 * t * features + o;
+        Store(y, half[i][0] + half[i][1] + half[i][2]);
+        if (2 * t + 1 < width)
+          Store(y + features, half[i][1] - half[i][2] - half[i][3]);
+      }
+    }
+}
+
+// A row of tiles of the cotangent: A g Aᵀ at points [16, tiles, features].
+inline void CotangentPoints(const float* first, const float* second, Index tiles,
+                            Index features, Index width, float* points, Index step) {
+  for (Index t = 0; t < tiles; ++t)
+    for (Index o = 0; o < features; o += kLanes) {
+      const float* rows[2] = {first, second};
+      Vector g[2][2];
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j)
+          g[i][j] = rows[i] && 2 * t + j < width
+                        ? Load(rows[i] + (2 * t + j) * features + o)
+                        : Vector{};
+      float* p = points + t * features + o;
+      const Vector left[4] = {g[0][0], g[0][0] + g[1][0], g[0][0] - g[1][0], -g[1][0]};
+      const Vector right[4] = {g[0][1], g[0][1] + g[1][1], g[0][1] - g[1][1], -g[1][1]};
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i, p += 4 * step) {
+        Store(p, left[i]);
+        Store(p + step, left[i] + right[i]);
+        Store(p + 2 * step, left[i] - right[i]);
+        Store(p + 3 * step, -right[i]);
+      }
+    }
+}
+
+// Rows of tiles of one image, as many at a time as are near `kTogether` tiles.
+struct TileRows {
+  static constexpr Index kTogether = 16;
+  Index tiles, rows, together;
+
+  TileRows(Index height, Index width)
+      : tiles((width + 1) / 2), rows((height + 1) / 2),
+        together(std::max<Index>(1, kTogether / tiles)) {}
+  // From point to point; a cache line more, or all of a tile's would fall into one set.
+  Index step(Index channels) const { return together * tiles * channels + 16; }
+};
+
+// Transforms the rows of tiles [begin, end) of an image x; `zeros` is a row of them.
+inline void ImagePoints(const Shape& s, const TileRows& tiles, const float* x,
+                        Index channels, const float* zeros, Index begin, Index end,
+                        float* points) {
+  for (Index r = begin; r < end; ++r) {
+    const float* rows[4];
+    for (Index i = 0; i < 4; ++i) {
+      const Index h = 2 * r + i - 1;
+      rows[i] = h >= 0 && h < s.height ? x + h * s.width * channels : zeros;
+    }
+    InputPoints(rows, tiles.tiles, channels, s.width,
+                points + (r - begin) * tiles.tiles * channels, tiles.step(channels));
+  }
+}
+
+// As Convolve.
+template <class Run>
+void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
+                      bool gradient, float* y, Run&& run) {
+  const Index in = gradient ? s.features : s.channels;
+  const Index out = gradient ? s.channels : s.features;
+  const Index size = kPoints * in * out;
+  float* packed = Scratch(Use::kPacked, s.members * size);
+  run(s.members, [&](Index m) {
+    PackPoints(s, kernels + m * 9 * in * out, gradient, packed + m * size);
+  });
+  const TileRows tiles(s.height, s.width);
+  ForImages(s, run, [&](Index member, Index begin, Index end) {
+    const std::vector<float> zeros(s.width * in);
+    float* points = Scratch(Use::kInputs, kPoints * tiles.step(in));
+    float* products = Scratch(Use::kOutputs, kPoints * tiles.step(out));
+    Row row{{}, 1, in, in, out, out, 0, packed + member * size, kPoints, nullptr};
+    for (Index b = begin; b < end; ++b) {
+      const Index n = b * s.members + member;
+      for (Index r = 0; r < tiles.rows; r += tiles.together) {
+        const Index last = std::min(r + tiles.together, tiles.rows);
+        ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r, last,
+                    points);
+        row.count = (last - r) * tiles.tiles;
+        for (Index p = 0; p < kPoints; ++p) {
+          row.taps[0] = {points + p * tiles.step(in), p};
+          row.y = products + p * tiles.step(out);
+          Outputs(row);
+        }
+        for (Index i = r; i < last; ++i) {
+          float* first = y + (n * s.height + 2 * i) * s.width * out;
+          OutputRows(products + (i - r) * tiles.tiles * out, tiles.step(out),
+                     tiles.tiles, out, s.width, first,
+                     2 * i + 1 < s.height ? first + s.width * out : nullptr);
+        }
+      }
+    }
+  });
+}
+
+// As KernelGradient.
+template <class Run>
+void KernelGradientWinograd(const Shape& s, const float* x, const float* g, float* dk,
+                            Run&& run) {
+  const Index size = kPoints * s.channels * s.features, each = s.channels * s.features;
+  const TileRows tiles(s.height, s.width);
+  SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
+    const std::vector<float> zeros(s.width * s.channels);
+    float* points = Scratch(Use::kInputs, kPoints * tiles.step(s.channels));
+    float* cotangents = Scratch(Use::kOutputs, kPoints * tiles.step(s.features));
+    for (Index b = begin; b < end; ++b) {
+      const Index n = b * s.members + member;
+      const float* image = x + n * s.height * s.width * s.channels;
+      for (Index r = 0; r < tiles.rows; r += tiles.together) {
+        const Index last = std::min(r + tiles.together, tiles.rows);
+        ImagePoints(s, tiles, image, s.channels, zeros.data(), r, last, points);
+        for (Index i = r; i < last; ++i) {
+          const float* first = g + (n * s.height + 2 * i) * s.width * s.features;
+          CotangentPoints(first,
+                          2 * i + 1 < s.height ? first + s.width * s.features : nullptr,
+                          tiles.tiles, s.features, s.width,
+                          cotangents + (i - r) * tiles.tiles * s.features,
+                          tiles.step(s.features));
+        }
+        for (Index p = 0; p < kPoints; ++p) {
+          const Positions positions{
+              points + p * tiles.step(s.channels), 0, s.channels,
+              cotangents + p * tiles.step(s.features), 0, s.features,
+              1, (last - r) * tiles.tiles, s.features};
+          AddAllProducts(positions, s.channels, s.features / kLanes, sums + p * each);
+        }
+      }
+    }
+  }, [&](Index member, const float* sums) {
+    // Gᵀ m G.
+    for (Index e = 0; e < each; ++e) {
+      float half[3][4];
+      for (Index j = 0; j < 4; ++j) {
+        const float a = sums[j * each + e], b = sums[(4 + j) * each + e];
+        const float c = sums[(8 + j) * each + e], d = sums[(12 + j) * each + e];
+        half[0][j] = a + 0.5f * (b + c);
+        half[1][j] = 0.5f * (b - c);
+        half[2][j] = 0.5f * (b + c) + d;
+      }
+      float* to = dk + member * 9 * each + e;
+      for (Index i = 0; i < 3; ++i) {
+        const float* m = half[i];
+        to[(3 * i) * each] = m[0] + 0.5f * (m[1] + m[2]);
+        to[(3 * i + 1) * each] = 0.5f * (m[1] - m[2]);
+        to[(3 * i + 2) * each] = 0.5f * (m[1] + m[2]) + m[3];
+      }
+    }
+  });
+}
+
+// Each by the way that is faster for its shape.
+
+template <class Run>
+void BestConvolve(const Shape& s, const float* x, const float* kernels, float* y,
+                  Run&& run) {
+  if (HasWinograd(s))
+    ConvolveWinograd(s, x, kernels, false, y, run);
+  else
+    Convolve(s, x, kernels, false, y, run);
+}
+
+template <class Run>
+void BestInputGradient(const Shape& s, const float* g, const float* kernels, float* dx,
+                       Run&& run) {
+  if (HasWinograd(s))
+    ConvolveWinograd(s, g, kernels, true, dx, run);
+  else
+    InputGradient(s, g, kernels, dx, run);
+}
+
+template <class Run>
+void BestKernelGradient(const Shape& s, const float* x, const float* g, float* dk,
+                        Run&& run) {
+  if (HasWinograd(s))
+    KernelGradientWinograd(s, x, g, dk, run);
+  else
+    KernelGradient(s, x, g, dk, run);
+}
+
+}  // namespace edp
+
+#endif  // EDP_WINOGRAD_H_

@@ -1,0 +1,429 @@
+"""The kernels compute what XLA does, and only on machines where they can."""
+
+import functools
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+from concurrent import futures
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from benchmarks import limits
+from edp import models
+from edp.export import artifact
+from edp.models import batch_norm, cpu_convolution, native
+from edp.models.native import build, library, operations, selftest
+from edp.runtime import flops
+
+ROOT = pathlib.Path(__file__).parents[3]
+KERNELS = pytest.mark.skipif(
+    native.status()["kernels"] != "native", reason="this machine has no kernels"
+)
+# Members, images of each, size, channels, features, taps, strides.
+SHAPES = [
+    (1, 1, (5, 7), 8, 8, 3, 1),
+    # The next four with fewer products.
+    (1, 3, (16, 16), 16, 16, 3, 1),
+    (4, 9, (8, 8), 64, 64, 3, 1),
+    (2, 5, (11, 13), 16, 48, 3, 1),
+    (1, 16, (33, 1), 32, 16, 3, 1),
+    (4, 5, (8, 8), 64, 64, 3, 1),
+    (2, 1, (3, 33), 24, 40, 3, 1),
+    (3, 2, (9, 8), 16, 32, 3, 2),
+    (1, 1, (1, 1), 8, 16, 3, 2),
+    (2, 2, (9, 7), 16, 8, 1, 2),
+    (1, 19, (4, 4), 32, 16, 1, 1),
+    (1, 2, (6, 6), 3, 16, 3, 1),
+]
+
+
+def draw(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def assert_near(got, wanted, tolerance=1e-5):
+    for one, other in zip(got, wanted, strict=True):
+        assert one.shape == other.shape
+        error = np.abs(np.asarray(one, np.float64) - other).max()
+        assert error <= tolerance * np.abs(other).max()
+
+
+def in_double_precision(x, kernels, g, strides):
+    """The convolution and its gradients, tap by tap."""
+    members, taps = kernels.shape[:2]
+    pad, (height, width) = taps // 2, g.shape[1:3]
+    x, kernels, g = (np.asarray(a, np.float64) for a in (x, kernels, g))
+    padded = np.pad(x, ((0, 0), (pad, pad + 1), (pad, pad + 1), (0, 0)))
+    y, dx, dk = np.zeros_like(g), np.zeros_like(padded), np.zeros_like(kernels)
+    for m in range(members):
+        for i in range(taps):
+            for j in range(taps):
+                read = (
+                    slice(m, None, members),
+                    slice(i, i + strides * height, strides),
+                    slice(j, j + strides * width, strides),
+                )
+                own = g[m::members]
+                y[m::members] += padded[read][:, :height, :width] @ kernels[m, i, j]
+                dx[read] += own @ kernels[m, i, j].T
+                dk[m, i, j] = np.einsum("nhwc,nhwo->co", padded[read], own)
+    return y, dx[:, pad : pad + x.shape[1], pad : pad + x.shape[2]], dk
+
+
+def with_gradients(fn, g, *args):
+    y, pull_back = jax.vjp(fn, *args)
+    return y, *pull_back(jnp.asarray(g))
+
+
+@KERNELS
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolutions(shape):
+    members, batch, size, channels, features, taps, strides = shape
+    x = draw(0, members * batch, *size, channels)
+    kernels = draw(1, members, taps, taps, channels, features)
+    assert native.takes_convolution(x, kernels.shape[1:], strides)
+    fn = functools.partial(native.convolve, strides=strides)
+    g = draw(2, *jax.eval_shape(fn, x, kernels).shape)
+    wanted = in_double_precision(x, kernels, g, strides)
+    assert_near(with_gradients(fn, g, x, kernels), wanted)
+
+
+@KERNELS
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (7, 48), (3, 41, 37, 16)])
+def test_normalisation(shape, relu):
+    x, g = 3 + draw(0, *shape), draw(1, *shape)
+    scale, bias = draw(2, 2, shape[-1])
+    y, mean, var = native.normalise(x, scale, bias, 1e-5, relu)
+    wide = x.astype(np.float64).reshape(-1, shape[-1])
+    inverse = 1 / np.sqrt(wide.var(0) + 1e-5)
+    unit = (wide - wide.mean(0)) * inverse
+    wanted = scale * unit + bias
+    h = np.where(wanted > 0, 1, 1 - relu) * g.reshape(wide.shape)
+    dx = scale * inverse * (h - h.mean(0) - unit * (h * unit).mean(0))
+    wanted = np.maximum(wanted, 0) if relu else wanted
+    assert_near((y, mean, var), (wanted.reshape(shape), wide.mean(0), wide.var(0)))
+    fn = lambda *args: native.normalise(*args, 1e-5, relu)[0]  # noqa: E731
+    got = with_gradients(fn, g, x, scale, bias)[1:]
+    assert_near(got, (dx.reshape(shape), (h * unit).sum(0), h.sum(0)))
+
+
+def test_a_mean_far_from_zero_costs_no_digits_of_the_variance():
+    if native.status()["kernels"] == "native":
+        x = 1000 + draw(0, 512, 16)
+        _, mean, var = native.normalise(x, jnp.ones(16), jnp.zeros(16), 1e-5, False)
+        wide = x.astype(np.float64)
+        assert_near((mean, var), (wide.mean(0), wide.var(0)), 1e-5)
+
+
+def loss_of_layers(x, kernel, scale):
+    y = cpu_convolution.convolve(x, kernel, 2)
+    layer = batch_norm.BatchNorm(use_running_average=False, relu=True)
+    stats = {"mean": jnp.zeros(16), "var": jnp.ones(16)}
+    variables = {
+        "params": {"scale": scale, "bias": jnp.ones(16) / 2},
+        "batch_stats": stats,
+    }
+    y, _ = layer.apply(variables, y, mutable=["batch_stats"])
+    return jnp.square(y).mean() + (y[0] ** 3).mean()
+
+
+def gradient_of_gradient(x, kernel, scale):
+    def norm(*args):
+        grads = jax.grad(loss_of_layers, (0, 1, 2))(*args)
+        return sum(jnp.square(leaf).sum() for leaf in grads)
+
+    return jax.grad(norm, (0, 1, 2))(x, kernel, scale)
+
+
+GRADIENTS = jax.grad(loss_of_layers, (0, 1, 2))
+
+
+@KERNELS
+@pytest.mark.parametrize(
+    ("transformed", "stacked"),
+    [
+        (gradient_of_gradient, (False, False, False)),
+        (jax.vmap(GRADIENTS, (0, None, 0)), (True, False, True)),
+        (lambda *args: jax.lax.map(lambda a: GRADIENTS(*a), args), (True,) * 3),
+    ],
+)
+def test_transformed_as_with_xla(transformed, stacked):
+    shapes = (6, 5, 4, 8), (3, 3, 8, 16), (16,)
+    args = [
+        1 + draw(i, *((2,) if several else ()), *shape)
+        for i, (shape, several) in enumerate(zip(shapes, stacked, strict=True))
+    ]
+    fn = jax.jit(transformed)
+    assert "edp_convolve" in fn.lower(*args).as_text()
+    got = jax.tree.leaves(fn(*args))
+    with native.disabled():  # traces anew
+        assert "custom_call" not in fn.lower(*args).as_text()
+        assert_near(got, jax.tree.leaves(fn(*args)), 1e-4)
+
+
+def build_model(**settings):
+    config = ml_collections.ConfigDict({"name": "convnet", "width": 8})
+    return models.create_model(
+        config, num_classes=3, mean=(0.5,) * 3, std=(0.25,) * 3, **settings
+    )
+
+
+@KERNELS
+@pytest.mark.parametrize("num_members", [None, 3])
+def test_a_network_learns_as_with_xla(num_members):
+    model = build_model(num_members=num_members)
+    x = jnp.asarray(np.random.default_rng(0).random((2, 9, 8, 3), np.float32))
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(0), x
+    )
+
+    @jax.jit
+    def gradients(params, x):
+        def loss(params, x):
+            rest = {"batch_stats": variables["batch_stats"]}
+            y, moved = model.apply(
+                {"params": params, **rest}, x, train=True, mutable=["batch_stats"]
+            )
+            return jnp.square(y).mean(), moved
+
+        return jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
+
+    assert "edp_kernel_gradient" in gradients.lower(variables["params"], x).as_text()
+    got = jax.tree.leaves(gradients(variables["params"], x))
+    with native.disabled():
+        wanted = jax.tree.leaves(gradients(variables["params"], x))
+    assert_near(got, wanted, 1e-3)
+
+
+@KERNELS
+def test_programs_that_leave_or_are_counted_have_none():
+    model = build_model()
+    images = np.zeros((1, 8, 8, 3), np.uint8)
+    variables = jax.jit(functools.partial(model.init, train=False))(
+        jax.random.key(0), images / 255
+    )
+
+    def program(images):
+        return {"probs": model.apply(variables, images / 255, train=False)}
+
+    assert "edp_convolve" in jax.jit(program).lower(images).as_text()
+    assert b"edp_convolve" not in artifact.serialize(program, images.shape[1:])
+    with pytest.raises(flops.Uncountable, match="compiled kernel"):
+        flops.flops(program, images)
+    with cpu_convolution.plain_gradients():
+        counted = flops.flops(program, images)
+    assert limits.forward_flops(program, images) == counted > 0
+
+
+def test_what_no_kernel_is_for():
+    x = jax.ShapeDtypeStruct((2, 8, 8, 16), jnp.float32)
+    assert native.takes_convolution(x, (3, 3, 16, 16), 1) == native.in_use()
+    for dtype in (jnp.bfloat16, jnp.float64):
+        like = jax.ShapeDtypeStruct(x.shape, dtype)
+        assert not native.takes_convolution(like, (3, 3, 16, 16), 1)
+        assert not native.takes_normalisation(like)
+    for shape, strides in [
+        ((5, 5, 16, 16), 1),
+        ((3, 3, 16, 12), 1),
+        ((3, 3, 16, 16), 3),
+        ((3, 3, 640, 640), 1),
+    ]:
+        assert not native.takes_convolution(x, shape, strides)
+    odd = jax.ShapeDtypeStruct((3, 5, 5, 8), jnp.float32)
+    assert not native.takes_normalisation(odd)
+
+
+HASH = """
+import hashlib, os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+sys.path.insert(0, "tests/models/native")
+from test_kernels import hash_of_results
+print(hash_of_results())
+"""
+
+
+def hash_of_results():
+    x, kernels = draw(0, 24, 9, 8, 16), draw(1, 2, 3, 3, 16, 32)
+    fn = functools.partial(native.convolve, strides=1)
+    results = [*with_gradients(fn, draw(2, 24, 9, 8, 32), x, kernels)]
+    layer = lambda x: native.normalise(x, x[0, 0, 0], x[1, 1, 1], 1e-5, True)[0]  # noqa: E731
+    results += with_gradients(layer, draw(3, *x.shape), jnp.asarray(x))
+    return hashlib.sha256(
+        b"".join(np.asarray(r).tobytes() for r in results)
+    ).hexdigest()
+
+
+@KERNELS
+def test_one_thread_gives_the_bits_of_many():
+    done = subprocess.run(
+        [sys.executable, "-c", HASH], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == hash_of_results(), done
+
+
+# --- getting them onto a machine --------------------------------------------------
+
+COMPILER = """#!/bin/sh
+if [ "$1" = --version ]; then echo "fake 1.0"; exit; fi
+[ -n "$FAILS" ] && { echo "kernels.cc:1: error: no header" >&2; exit 1; }
+echo x >> "$(dirname "$0")/calls"
+sleep 0.2
+for last; do true; done
+echo "a library" > "$last"
+"""
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A compiler that counts its calls, an empty cache, and kernels that are right."""
+    path = tmp_path / "c++"
+    path.write_text(COMPILER)
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDP_NATIVE", raising=False)
+    monkeypatch.setattr(build, "_processor", lambda: ("avx2", "features"))
+    monkeypatch.setattr(build, "_test", lambda built: None)
+    return lambda: len((tmp_path / "calls").read_text().splitlines())
+
+
+def load(monkeypatch):
+    monkeypatch.setattr(library, "_load", functools.cache(library._load.__wrapped__))
+    return native.status()
+
+
+def test_built_once(fake):
+    path, facts = build.library()
+    assert path.read_text() == "a library\n"
+    assert facts == {"compiler": "fake 1.0", "instructions": "avx2"}
+    assert build.library() == (path, facts)
+    assert fake() == 1
+
+
+def test_a_damaged_library_is_built_again(fake):
+    path, _ = build.library()
+    for damage in (
+        lambda: path.write_text("a lib"),
+        path.unlink,
+        path.with_suffix(".json").unlink,
+        lambda: path.with_suffix(".json").write_text("{"),
+    ):
+        calls = fake()
+        damage()
+        assert build.library()[0].read_text() == "a library\n"
+        assert fake() == calls + 1
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_build_at_once(locks, fake, monkeypatch):
+    if not locks:
+
+        def refuse(*args):
+            raise OSError("no locks available")
+
+        monkeypatch.setattr(build.fcntl, "flock", refuse)
+    with futures.ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: build.library()[0], range(2))
+    assert first == second
+    assert first.read_text() == "a library\n"
+    assert fake() == (1 if locks else 2)
+
+
+def test_kernels_that_fail_their_test_are_not_tried_again(fake, monkeypatch):
+    def fail(built):
+        raise build.Unavailable("their test failed: off by 1")
+
+    monkeypatch.setattr(build, "_test", fail)
+    for _ in range(2):
+        with pytest.raises(build.Unavailable, match="off by 1"):
+            build.library()
+    assert fake() == 1
+
+
+def test_the_test_finds_a_wrong_kernel(monkeypatch):
+    fn = lambda x, kernels, strides: 1.001 * x  # noqa: E731
+    monkeypatch.setattr(operations, "convolve", fn)
+    wrong = lambda x, kernel, strides: x  # noqa: E731
+    monkeypatch.setattr(cpu_convolution, "convolve", wrong)
+    with pytest.raises(AssertionError, match="a kernel is off by"):
+        selftest.check_convolution(1, 2, (4, 4), 8, 8, 3, 1)
+
+
+@pytest.mark.skipif(jax.device_count() > 1, reason="of one device")
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        (
+            {"PATH": "/nowhere", "CXX": ""},
+            "no C++ compiler was found (g++, clang++, c++)",
+        ),
+        ({"CXX": "no-such-compiler"}, "no C++ compiler was found (no-such-compiler)"),
+        ({"FAILS": "1"}, "c++ failed: kernels.cc:1: error: no header"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "/dev/null/edp/native cannot be written"),
+    ],
+)
+def test_without_kernels_a_line_tells_why(environment, said, fake, monkeypatch, capsys):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    status = load(monkeypatch)
+    assert status["kernels"] == "xla"
+    assert said in status["reason"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: the fast CPU kernels are not used")
+    assert said in line
+    x, kernel = draw(0, 2, 5, 5, 8), draw(1, 3, 3, 8, 8)
+    y = jax.jit(cpu_convolution.convolve, static_argnums=2)(x, kernel, 1)
+    assert_near([y], [cpu_convolution._forward(x, kernel, 1)])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_library_that_cannot_be_loaded(fake, monkeypatch, capsys):
+    assert "cannot be loaded" in load(monkeypatch)["reason"]
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_unknown_processor(monkeypatch):
+    monkeypatch.setattr(build.platform, "machine", lambda: "riscv64")
+    with pytest.raises(build.Unavailable, match="not riscv64"):
+        build.library()
+
+
+def test_turned_off_silently(fake, monkeypatch, capsys):
+    monkeypatch.setenv("EDP_NATIVE", "0")
+    assert load(monkeypatch) == {"kernels": "xla", "reason": "EDP_NATIVE=0"}
+    assert capsys.readouterr().err == ""
+
+
+# --- with the compiler's help -----------------------------------------------------
+
+SANITIZED = ("-std=c++17", "-O1", "-march=native", "-fno-sanitize-recover=all")
+
+
+@KERNELS
+@pytest.mark.long
+@pytest.mark.parametrize("options", [(), ("-march=haswell",)])
+def test_nothing_outside_the_arrays_is_touched(options, tmp_path):
+    compiler, _ = build._compiler()
+    sources = [f"-I{build._SOURCE}", str(ROOT / "tests/models/native/kernels_test.cc")]
+    sanitizers = "-fsanitize=address,undefined"
+    program = tmp_path / "kernels"
+    command = [compiler, *SANITIZED, *options, sanitizers, *sources, "-o", str(program)]
+    subprocess.run(command, check=True)
+    done = subprocess.run([program], capture_output=True, text=True, env=os.environ)
+    assert (done.returncode, done.stdout) == (0, ""), done
+
+
+@KERNELS
+@pytest.mark.long
+def test_built_and_tested_from_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path, _ = build.library()
+    assert path.is_relative_to(tmp_path)
+    assert build._is_sound(path, path.with_suffix(".json"))
