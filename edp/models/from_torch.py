@@ -170,8 +170,9 @@ def functions(
     """Returns functions x [B, H, W, C] in [0, 1] -> logits [B, K], one per member.
 
     Args:
-      modules: a list of `torch.nn.Module`, or one module for all of `state_dicts`;
-        each takes images [B, C, H, W], or inputs of another rank as they are.
+      modules: a list of `torch.nn.Module`, each of which is traced, or one module for
+        all of `state_dicts`, which is traced once; each takes images [B, C, H, W], or
+        inputs of another rank as they are.
       state_dicts: the weights of each member.
       mean: see `TorchModel`.
       std: see `TorchModel`.
