@@ -28,7 +28,7 @@ setuptools.setup(
     package_data={
         "edp": ["py.typed"],
         "edp.models.native": ["*.cc", "*.h"],
-        "edp.report.page": ["*.html"],
+        "edp.report.page": ["templates/*.html"],
     },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
@@ -36,6 +36,8 @@ setuptools.setup(
         "absl-py>=2.1",
         "array_record>=0.6",
         "chex>=0.1.90",
+        # From 4.0 on, a contender leaves the record of the holder in the file.
+        "filelock>=4.0",
         # `jax.export` writes its programs with it.
         "flatbuffers>=24.3.25",
         "flax>=0.12",
@@ -44,6 +46,8 @@ setuptools.setup(
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",
+        "jinja2>=3.1,<4",
+        "markupsafe>=2.1",
         "matplotlib>=3.8,<4",
         "ml-collections>=1.0,<2",
         "numpy>=2.0,<3",

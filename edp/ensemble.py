@@ -1,7 +1,7 @@
-"""M networks as one: parameters stacked on a leading member axis.
+"""Ensembles of M networks, with parameters stacked on a leading member axis.
 
-What the rest of the project sees of an ensemble is `Teachers`, a record of
-functions that can be made from stacked variables or from any list of networks.
+Other modules see an ensemble as `Teachers`: a record of functions, created from
+stacked variables or from any list of networks.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def init(model, keys: jax.Array, x: jax.Array) -> Any:
-    """Stacked variables of independently initialised members.
+    """Initialises members independently and stacks their variables.
 
     Args:
       model: a Flax module called as `model(x, train=...)`.
@@ -63,7 +63,7 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
     Returns:
       Variables, every leaf with a leading axis M.
     """
-    # Compiled for one member and run for each: a fraction of compiling for all.
+    # Compiled once for one member: much faster than compiling for all of them.
     one = jax.jit(lambda key: model.init(key, x, train=False))
     return stack([one(keys[m]) for m in range(len(keys))])
 
@@ -71,16 +71,16 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
 def logits(
     model, variables, x: jax.Array, *, strategy=None, members_at_once=None, mesh=None
 ) -> jax.Array:
-    """Logits [M, B, K] of all members in evaluation mode, for shared x [B, ...].
+    """Computes the logits [M, B, K] of all members in evaluation mode.
 
     Args:
       model: a Flax module.
-      variables: stacked.
-      x: inputs [B, ...].
+      variables: stacked variables.
+      x: inputs [B, ...], shared by the members.
       strategy: see `member_map`.
       members_at_once: see `member_map`.
-      mesh: splits the members over its `member` axis and, if it divides B, the
-        batch over `data`; a device computes its own members on its own inputs.
+      mesh: shards the members over its `member` axis and, if it divides B, the batch
+        over `data`.
     """
 
     def member(variables, x):
@@ -103,7 +103,7 @@ def _data_axes(mesh, x) -> tuple[str, ...]:
 def create_state(
     model, tx: optax.GradientTransformation, keys: jax.Array, x: jax.Array
 ) -> TrainState:
-    """The state from which `train_step` starts; arguments as in `init`."""
+    """Initialises the state of `train_step`; arguments as in `init`."""
     params, model_state = split_variables(init(model, keys, x))
     return TrainState(
         jnp.zeros((), jnp.int32), params, model_state, jax.vmap(tx.init)(params)
@@ -111,7 +111,7 @@ def create_state(
 
 
 def place(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:
-    """Puts every member on the devices that train it, and the count on all."""
+    """Places each member on the devices that train it; replicates the step count."""
     members = {
         name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
         for name in ("params", "model_state", "opt_state")
@@ -130,25 +130,26 @@ def train_step(
     members_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step of every member, each on a batch of its own.
+    """Takes one optimizer step of every member, each on its own batch.
 
-    On a mesh, members never communicate; the parts of a member's batch share
-    the moments of batch normalisation and the gradient.
+    On a mesh, members never communicate; the shards of a member's batch share the
+    moments of batch normalisation and the gradient.
 
     Args:
       state: stacked, from `create_state`.
-      batch: `image` [M, B, ...] in [0, 1] and `label` [M, B].
-      key: PRNG key, split over the members (for models that draw, as dropout).
+      batch: `image` [M, B, ...] in [0, 1] and `label` [M, B], integers in 0..K-1.
+      key: PRNG key, split over the members (for stochastic layers such as dropout).
       model: a Flax module.
       tx: the optimizer of one member.
-      strategy: see `member_map`. With batches split over devices the default is
-        'unroll' everywhere: the grouped convolutions of a vmap are not split, so
-        that every device would compute the whole batch.
+      strategy: see `member_map`. With batches sharded over devices the default is
+        'unroll' on every backend: the grouped convolutions of a vmap are not sharded,
+        so every device would compute the whole batch.
       members_at_once: see `member_map`.
-      mesh: splits the members over its `member` axis, batches over `data`.
+      mesh: shards the members over its `member` axis, batches over `data`.
 
     Returns:
       The new state and the members' `loss` (cross-entropy) and `accuracy`, [M].
+      Traced labels outside 0..K-1 have loss 0; see `losses.cross_entropy`.
     """
     chex.assert_equal_shape_prefix([batch["image"], batch["label"]], 2)
 
@@ -187,28 +188,22 @@ def train_step(
 
 
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:
-    """`Teachers` of stacked variables, in evaluation mode.
+    """Creates `Teachers` from stacked variables, in evaluation mode.
 
-    Make the record inside the jitted function that gets `variables` as an
-    argument; captured from outside, they would be compiled in as constants.
+    Create the record inside the jitted function that takes `variables` as an
+    argument; variables captured by a closure are compiled in as constants.
 
-    On a mesh, what crosses its `member` axis is logits and, in the gradients,
-    inputs. For `member_logits` each device computes one member of its own, and
-    those of the devices that hold another than m are dropped: the same time as
-    if one device computed and the others waited for it.
+    On a mesh, logits (and gradients with respect to the inputs) cross the `member`
+    axis, never variables. For `member_logits` each device computes one of its own
+    members, and all results but that of member m are discarded: as fast as one device
+    computing while the others wait.
     """
     num_members = jax.tree.leaves(variables)[0].shape[0]
 
     def all_logits(x, members_at_once=None):
-        result = logits(
-            model,
-            variables,
-            x,
-            strategy=strategy,
-            members_at_once=members_at_once,
-            mesh=mesh,
-        )
-        # Gathered once, here, rather than in every sum over the members.
+        options = {"strategy": strategy, "members_at_once": members_at_once}
+        result = logits(model, variables, x, mesh=mesh, **options)
+        # Gathered once here, not in every reduction over the members.
         return sharding.constrain(result, mesh, None, *_data_axes(mesh, x))
 
     def member_logits(m, x):
@@ -223,12 +218,8 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
             return jnp.where(first + nearest == m, result, 0)[None]
 
         data = _data_axes(mesh, x)
-        own = sharding.per_device(
-            own_member,
-            mesh,
-            ((sharding.MEMBER,), (), data),
-            (sharding.MEMBER, *data),
-        )
+        in_axes, out_axes = ((sharding.MEMBER,), (), data), (sharding.MEMBER, *data)
+        own = sharding.per_device(own_member, mesh, in_axes, out_axes)
         result = own(variables, jnp.asarray(m), x).sum(axis=0)
         return sharding.constrain(result, mesh, *data)
 
@@ -238,15 +229,15 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
 def teachers_from_masks(
     model, variables, keys: jax.Array, *, strategy=None, mesh=None
 ) -> Teachers:
-    """`Teachers` that are one network under masks of dropout, in evaluation mode.
+    """Creates `Teachers` from one network under fixed dropout masks.
 
     Args:
-      model: a Flax module that, in evaluation mode, draws from its `dropout` stream
-        what it drops of every input alike, as `edp.models` do.
+      model: a Flax module that, in evaluation mode, samples one mask for all inputs
+        from its `dropout` stream, as `edp.models` do.
       variables: of one network, not stacked.
-      keys: one PRNG key per member [M]; each makes a member, always the same.
+      keys: one PRNG key per member [M]; each key fixes one member's masks.
       strategy: see `member_map`.
-      mesh: splits the members over its `member` axis, batches over `data`.
+      mesh: shards the members over its `member` axis, batches over `data`.
     """
 
     def member(key, variables, x):
@@ -257,12 +248,9 @@ def teachers_from_masks(
         mapped = member_map(
             member, (0, None, None), strategy=strategy, members_at_once=members_at_once
         )
-        result = sharding.per_device(
-            mapped,
-            mesh,
-            ((sharding.MEMBER,), (), data),
-            (sharding.MEMBER, *data),
-        )(keys, variables, x)
+        in_axes, out_axes = ((sharding.MEMBER,), (), data), (sharding.MEMBER, *data)
+        per_device = sharding.per_device(mapped, mesh, in_axes, out_axes)
+        result = per_device(keys, variables, x)
         return sharding.constrain(result, mesh, None, *data)
 
     def member_logits(m, x):

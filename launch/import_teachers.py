@@ -1,4 +1,4 @@
-"""Takes networks that were trained elsewhere as the teachers of a run.
+"""Imports networks trained elsewhere as the teachers of a run.
 
     python -m launch.import_teachers --config=configs/digits.py --workdir=runs/mine \\
         --members=/nets/0,/nets/1,/nets/2,/nets/3
@@ -21,12 +21,12 @@ _MEMBERS = flags.DEFINE_list("members", None, "A checkpoint per network.")
 
 
 def import_teachers(experiment: Experiment) -> None:
-    """Completes the teachers' stage with what --members names."""
+    """Completes the teachers' stage with the networks of --members."""
     importing.import_teachers(experiment, _MEMBERS.value)
 
 
 def check_members(config: ml_collections.ConfigDict) -> None:
-    """Raises an InputError without --members."""
+    """Raises an InputError if --members is missing."""
     if not _MEMBERS.value:
         raise InputError("--members is required: a checkpoint per network")
 

@@ -14,7 +14,7 @@ On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment
     images = to_float(augment(key, images, crop_padding=4, flip=True))
 """
 
-from edp.data.arrays import Dataset, Split, downsample, read_arrays
+from edp.data.arrays import Dataset, Split, downsample
 from edp.data.augmentation import (
     augment,
     bootstrap_samples,
@@ -45,7 +45,6 @@ __all__ = [
     "epoch_order",
     "fixed_subset",
     "open_foreign",
-    "read_arrays",
     "read_steps",
     "take",
     "to_float",

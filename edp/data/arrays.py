@@ -1,15 +1,11 @@
 """What a data set is here, and the checks every set passes."""
 
-import os
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from edp.data.image_reader import Records
 from edp.errors import InputError
-from edp.runtime import storage
 
 
 class Split(NamedTuple):
@@ -143,27 +139,3 @@ def _contiguous(split: Split) -> Split:
     if isinstance(images, np.ndarray):
         images = np.ascontiguousarray(images, np.uint8)
     return Split(images, np.ascontiguousarray(split.labels, np.int32))
-
-
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads every array of an .npz file, refusing pickled objects.
-
-    Raises:
-      InputError: if the file is missing, is not an .npz or cannot be read.
-    """
-    failures = (OSError, EOFError, ValueError, TypeError)
-    try:
-        with (
-            storage.as_path(path).open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return dict(arrays)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except (*failures, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error)
-        if "pickle" in why:  # NumPy tells how to run them
-            why = "it holds Python objects, or is another kind of file"
-        raise InputError(
-            f"{path} cannot be read as an .npz of plain arrays: {why}"
-        ) from error

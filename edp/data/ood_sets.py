@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from edp.data.arrays import read_arrays
 from edp.data.image_reader import WHOLE, Encoded, Records
 from edp.data.sources import IMAGE_SUFFIXES, Files, npz_split, read_digits
 from edp.data.tfds_source import open_tfds_images
 from edp.errors import InputError
+from edp.runtime import storage
 
 _SETTING = "a set of evaluation.ood_sets"
 
@@ -55,7 +55,7 @@ def open_foreign(
         encoded, count = _SETS[name](size, image_shape)
         records = Records(encoded, np.arange(count), image_shape, WHOLE)
     elif path.suffix == ".npz":
-        images = npz_split(path, read_arrays(path), "test").images
+        images = npz_split(path, storage.read_npz(path), "test").images
         records = Records(_Pixels(images), np.arange(len(images)), image_shape, WHOLE)
     elif path.is_dir():
         files = [f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES]

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edp.data import splits
-from edp.data.arrays import Source, Split, read_arrays
+from edp.data.arrays import Source, Split
 from edp.data.image_reader import Records
 from edp.data.tfds_source import load_tfds
 from edp.errors import InputError
+from edp.runtime import storage
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -88,7 +89,7 @@ def load_npz(*, path: str | os.PathLike | None) -> Source:
         what it should be.
     """
     path = _existing(path, "npz")
-    arrays = read_arrays(path)
+    arrays = storage.read_npz(path)
     optional = [name for name in arrays if name.startswith("validation_")]
     names = arrays.get("class_names")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):

@@ -1,16 +1,13 @@
 """Which examples of a source train, validate and test, and how that is kept."""
 
-import contextlib
 import hashlib
 import operator
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edp.data.arrays import read_arrays
 from edp.errors import InputError
 from edp.runtime import storage
 
@@ -189,9 +186,9 @@ def stored_indices(
         indices = draw_indices(plan)
         arrays = {f"{part}_indices": array for part, array in indices._asdict().items()}
         kept = {f"{part}_labels": array for part, array in (labels or {}).items()}
-        _write(path, {**_description(plan), **arrays, **kept})
+        storage.write_npz(path, {**_description(plan), **arrays, **kept})
         return indices
-    stored = read_arrays(path)
+    stored = storage.read_npz(path)
     for key, expected in _description(plan).items():
         found = stored[key].tolist() if key in stored else None
         if found != expected:
@@ -211,7 +208,7 @@ def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not storage.as_path(path).exists():
         return {}
     suffix = "_labels"
-    stored = read_arrays(path)
+    stored = storage.read_npz(path)
     return {
         name.removesuffix(suffix): array
         for name, array in stored.items()
@@ -251,16 +248,3 @@ def _checked_indices(stored: dict[str, np.ndarray], plan: Plan) -> Indices | Non
     if own is None and np.intersect1d(*parts).size:
         return None
     return Indices(*parts)
-
-
-def _write(path: pathlib.Path, fields: dict[str, Any]) -> None:
-    """Writes an .npz file in one step: it is there in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **fields)
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()

@@ -1,5 +1,6 @@
 """Tests of how data are split, once for a run."""
 
+import errno
 import os
 import pathlib
 
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 from small_data import check_form, create, numbered, numbers, refused, write_npz
 
 from edp.data import splits
+from edp.runtime import storage
 
 
 def test_stratified_indices_give_each_class_its_share_exactly():
@@ -180,12 +182,11 @@ def test_a_stored_split_of_other_settings_or_data_is_refused(npz, tmp_path):
 def test_a_failed_write_leaves_nothing_behind(npz, tmp_path, monkeypatch):
     path = tmp_path / "run" / "split.npz"
 
-    def full_disk(file, **fields):
-        file.write(b"half")
-        raise OSError("no space left")
+    def full_disk(file):
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", full_disk)
+        patch.setattr(storage.os, "fsync", full_disk)
         with pytest.raises(OSError, match="no space left"):
             create(npz, split_path=path)
     assert not list(path.parent.iterdir())
