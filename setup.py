@@ -70,6 +70,10 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        # Teachers trained with PyTorch, which traces them; JAX computes them.
+        "torch": ["torch>=2.6"],
+        # Weights to import from .safetensors files.
+        "safetensors": ["safetensors>=0.4.3"],
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",

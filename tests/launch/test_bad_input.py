@@ -428,12 +428,12 @@ OTHERS = {
     "import of too few": (
         "import_teachers",
         ["--members={empty}"],
-        ["--members names 1 directories; accepted: 2"],
+        ["--members names 1 networks; accepted: 2"],
     ),
     "import of what is no checkpoint": (
         "import_teachers",
         ["--members={empty},{a_file}"],
-        ["member 0 ({empty}) is no Orbax checkpoint"],
+        ["member 0 ({empty}) is no checkpoint of variables"],
     ),
 }
 
