@@ -1,8 +1,8 @@
-"""Contenders in processes of their own.
+"""Runs each contender in its own process.
 
-Two libraries in one process get in each other's way: on a CPU, XLA's steps took a
-third longer once PyTorch had computed beside them, with four times as many context
-switches, and PyTorch's a tenth.
+Two libraries in one process slow each other down: on a CPU, XLA's steps took a third
+longer once PyTorch had computed beside them, with four times as many context switches,
+and PyTorch's steps a tenth longer.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from edp.runtime import xla
 
 
 class Recipe(NamedTuple):
-    """What a contender is made from; can be pickled.
+    """Picklable description of a contender.
 
     Attributes:
       case: see `Case`.
       step: see `Step`.
-      strategy: of ours, of `ensemble.STRATEGIES`; None for the peer.
-      peer_mode: of the peer, of `peer.MODES`; None for ours.
-      steps_per_call: of ours; see `ours.create_contender`.
+      strategy: name in `ensemble.STRATEGIES`, for edp; None for the peer.
+      peer_mode: name in `peer.MODES`, for the peer; None for edp.
+      steps_per_call: for edp; see `ours.create_contender`.
     """
 
     case: Case
@@ -36,11 +36,11 @@ class Recipe(NamedTuple):
 
 
 class Failed(Exception):
-    """What went wrong in a contender's process."""
+    """Raised for an error in a contender's process."""
 
 
 def build(recipe: Recipe) -> Contender:
-    """Makes the contender in this process."""
+    """Creates the contender in this process."""
     case, step = recipe.case, recipe.step
     problem = ours.create_problem(case, () if step.student is None else [step.student])
     if recipe.peer_mode is None:
@@ -53,10 +53,10 @@ def build(recipe: Recipe) -> Contender:
 
 @contextlib.contextmanager
 def started(recipe: Recipe) -> Iterator[Contender]:
-    """The contender in a process that lives as long as the block.
+    """Creates the contender in a process that lives as long as the block.
 
     Raises:
-      Failed: if it cannot be made. Its `run` raises that too.
+      Failed: if it cannot be created. Its `run` raises this too.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -87,7 +87,7 @@ def started(recipe: Recipe) -> Iterator[Contender]:
 
 
 def _serve(connection, recipe: Recipe) -> None:
-    """Makes so many calls as it is sent, until the other end is closed."""
+    """Makes as many calls as it is told, until the other end is closed."""
     xla.keep_memory()
     contender = None
     with contextlib.suppress(EOFError, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""What the command's options ask to be measured."""
+"""Turns the command's options into the groups to measure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from benchmarks import cases, suite, timing
 from edp import ensemble, models
 from edp.errors import InputError
 
-# Less than five minutes in all on two slow cores, compilation included.
+# Under five minutes in total on two slow cores, compilation included.
 _QUICK_BUDGET = timing.Budget(rounds=4, round_seconds=1.0, group_seconds=30.0)
 
 
@@ -19,18 +19,18 @@ def create_plan(
     """Reads the options of `benchmarks`.
 
     Args:
-      options: by name; None for one that was not given.
+      options: by name; None for an option that was not given.
 
     Returns:
-      The groups to measure and how.
+      The groups to measure, and the settings.
 
     Raises:
-      InputError: for options that are unknown, missing or contradict each other.
+      InputError: for unknown, missing or contradictory options.
     """
     chosen = [name for name in ("quick", "gpu", "cases") if options[name]]
     if len(chosen) != 1:
         raise InputError(
-            "give one of --quick, --gpu and --cases=NAMES; known cases: "
+            "one of --quick, --gpu and --cases=NAMES must be given; accepted cases: "
             f"{', '.join(cases.CASES)}"
         )
     if options["gpu"] and jax.default_backend() != "gpu":

@@ -1,4 +1,4 @@
-"""The measurements as files: `benchmark.json` and `machine.json`; `.md` to read."""
+"""Writes measurements: `benchmark.json`, `machine.json` and Markdown tables."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ Row = dict[str, Any]
 _SUFFIXES = ("json", "md")
 
 _NOTES = """\
-An image is one training image of the batch, however many members read it; of
+An image is one training image of the batch, however many members read it; for
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
-measured, within rounds: above 1 is faster. MFU is the operations that the
-algorithm needs over the device's rate on a large matrix product, measured here;
-"of conv" is over its best forward convolution. Where "other CPUs" is not near 0, the
-machine was busy with other work, and the numbers say little."""
+measured, within rounds: above 1 is faster. MFU is the FLOP/s of the step over those of
+a large matrix product measured on the same device; "of conv" is over its best forward
+convolution. If "other CPUs" is not near 0, the machine was busy with other work, and
+the numbers are unreliable."""
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without exponent."""
+    """Formats three significant digits without exponent."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -38,7 +38,7 @@ def _spread(row: Row) -> str:
     return f"{median} [{least}–{most}]"
 
 
-# Heading, key of the row that must be there, and how the row is shown.
+# Heading, required key of the row, and format.
 _COLUMNS = (
     ("case", "case", lambda r: r["case"]),
     ("what", "what", lambda r: r["what"]),
@@ -58,13 +58,13 @@ _COLUMNS = (
 
 
 def contender_name(row: Row) -> str:
-    """As 'edp (unroll)'."""
+    """Returns the name of a contender, such as 'edp (unroll)'."""
     strategy = row.get("strategy")
     return f"{row['contender']} ({strategy})" if strategy else row["contender"]
 
 
 def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
-    """Rows as a Markdown table; a column that no row fills is left out."""
+    """Formats rows as a Markdown table, without empty columns."""
 
     def has(row: Row, key: str) -> bool:
         return row.get(key) is not None
@@ -86,7 +86,7 @@ def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
 
 
 def describe(row: Row) -> str:
-    """One contender's result in a line."""
+    """Formats one contender's result as a line."""
     if "error" in row:
         return f"{contender_name(row)}: failed, {row['error']}"
     line = f"{contender_name(row)}: {_number(row['images_per_second'])} images/s"
@@ -96,7 +96,7 @@ def describe(row: Row) -> str:
 
 
 def format_document(metadata: Row, rows: Sequence[Row]) -> str:
-    """The contents of `benchmark.md`."""
+    """Formats the contents of `benchmark.md`."""
     lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
     failed = [row for row in rows if "error" in row]
     lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
@@ -114,7 +114,7 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What every row has, if only as null.
+# Keys of every row; values may be null.
 _KEYS = ("case", "what", "backend", "images_per_second", "ratio_to_peer")
 _KEYS += ("mfu", "peak_bytes")
 

@@ -1,8 +1,8 @@
-"""Timing contenders fairly: in turns, round by round, within one process.
+"""Times contenders in alternating turns, round by round.
 
-Machines drift: clocks change, neighbours come and go. Contenders that take turns
-share that drift, and two numbers of one round can be compared when numbers of two
-separate runs cannot.
+Machines drift: clocks change, and so does other load. Contenders that alternate share
+that drift, so two numbers of one round are comparable where numbers of two separate
+runs are not.
 """
 
 import math
@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 
 
 class Contender(NamedTuple):
-    """Something that can be timed.
+    """Timed step of one library.
 
     Attributes:
-      labels: what it is: `contender` and, where they apply, `strategy` and others.
-      run: makes so many calls of the step, waits for the last one's results and
-        returns a number computed from them (the loss), to be checked.
-      steps_per_call: optimizer steps in one call.
-      facts: what is known without timing, such as `compile_seconds`.
+      labels: `contender` and, if they apply, `strategy` and others.
+      run: makes a number of calls of the step, waits for the last results and returns a
+        number computed from them (the loss), to be checked.
+      steps_per_call: optimizer steps per call.
+      facts: facts known without timing, such as `compile_seconds`.
     """
 
     labels: dict[str, Any]
@@ -30,12 +30,12 @@ class Contender(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """How long to measure.
+    """Measuring time.
 
     Attributes:
-      rounds: in each, every contender has one turn.
-      round_seconds: a turn is as many calls as fill this long, at least one.
-      group_seconds: no further round begins after this long, but for the second.
+      rounds: number of rounds; every contender has one turn in each.
+      round_seconds: a turn makes as many calls as fit in this time, at least one.
+      group_seconds: no round begins after this time, except the second.
     """
 
     rounds: int = 7
@@ -44,7 +44,7 @@ class Budget(NamedTuple):
 
 
 class NotFinite(ArithmeticError):
-    """A contender's loss became infinite or not a number."""
+    """Raised if a contender's loss is infinite or not a number."""
 
 
 def alternate(
@@ -54,20 +54,20 @@ def alternate(
 ) -> list[list[float]]:
     """Times contenders in turns.
 
-    Each is first run for one call, to learn how many calls fill a turn; where one
-    does for all, that was a round. Round i begins with contender i mod n, so that
-    none always follows the same one.
+    Each first runs one call, to find how many calls fill a turn; if one call does for
+    all, that was a round. Round i begins with contender i mod n, so that none always
+    follows the same one.
 
     Args:
-      contenders: n of them, warm: they have made a call already.
+      contenders: n contenders that have made a warm-up call.
       budget: see `Budget`.
-      clock: seconds, from any origin.
+      clock: returns seconds from any origin.
 
     Returns:
-      Per contender, its seconds per step in each round.
+      Per contender, the seconds per step in each round.
 
     Raises:
-      NotFinite: a contender computes nothing meaningful.
+      NotFinite: a contender's loss is not finite.
     """
     started = clock()
 
@@ -97,7 +97,7 @@ def alternate(
 
 
 def summarise(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
-    """What a row tells of the rounds of one contender.
+    """Summarises the rounds of one contender for a row.
 
     Args:
       seconds: per step, in each round.
@@ -118,7 +118,7 @@ def summarise(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
 
 
 def ratio(ours: Sequence[float], reference: Sequence[float]) -> float:
-    """How many times faster than the reference, the median over paired rounds.
+    """Returns the speed relative to the reference: the median over paired rounds.
 
     Args:
       ours: seconds per step in each round.

@@ -1,4 +1,4 @@
-"""Evaluates the ensemble and every completed student, side by side."""
+"""Evaluates the ensemble and every complete student."""
 
 from edp.evaluation import analysis, corruptions, ood, results
 from edp.evaluation.predictor import Predictors
@@ -11,8 +11,8 @@ from .cli import app
 def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
 
-    Where the settings ask for them, writes `ood.json` and `corruptions.json` too.
-    Each network is loaded and compiled once.
+    Also writes `ood.json` and `corruptions.json` if the settings ask for them. Each
+    network is loaded and compiled once.
     """
     workdir = experiment.run.workdir
     with lock.held(workdir):

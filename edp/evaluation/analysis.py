@@ -1,7 +1,6 @@
 """Analysis: disagreement of the teachers, and how well students match them there."""
 
 import functools
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -78,10 +77,9 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     gallery = disagreement.gallery(
         {"clean": views["train"], **shown}, config.evaluation.gallery_size
     )
-    buffer = io.BytesIO()
     names = np.array(experiment.data.dataset.class_names)
-    np.savez_compressed(buffer, class_names=names, **gallery)
-    storage.write_bytes(gallery_path, buffer.getvalue())
+    arrays = {"class_names": names, **gallery}
+    storage.write_npz(gallery_path, arrays, compress=True)
     result = {
         "made_from": made_from,
         "diversity": rows,
@@ -139,7 +137,7 @@ def _analyse_teachers(
     evaluation = experiment.run.config.evaluation
     teachers = predictors[TEACHERS]
     train, test = (
-        data.Split(*(array[: evaluation.diversity_size] for array in split))
+        data.fixed_part(split, evaluation.diversity_size).in_memory()
         for split in (experiment.data.dataset.train, experiment.data.dataset.test)
     )
     rows = []

@@ -20,8 +20,8 @@ from edp.evaluation.predictions import Predictions, check_shapes
 Row = dict[str, Any]
 Subset = tuple[int, ...]  # Indices of members, ascending.
 
-# A smaller gap between DE-1 and DE-M is rounding: the members are equal.
-_MIN_GAP = 1e-12
+# A smaller gap between DE-1 and DE-M is rounding: the members are the same.
+MIN_GAP = 1e-12
 
 
 def scores(
@@ -280,7 +280,7 @@ def _gap_closed(
 ) -> Row:
     """Computes the share of the gap from DE-1 to DE-M; {} without a gap."""
     gap = rows[0][basis] - rows[-1][basis]
-    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > _MIN_GAP else {}
+    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > MIN_GAP else {}
 
 
 def _plain(row: Mapping[str, Any]) -> Row:

@@ -5,7 +5,6 @@ from typing import Any
 
 import ml_collections
 
-from edp import data
 from edp.errors import InputError
 from edp.experiment import settings, validate
 from edp.experiment.run import Run, create_run, find_teachers
@@ -33,7 +32,7 @@ def open_run(directory: pathlib.Path) -> Run:
             "the run's --config and --workdir to bring it up to date"
         ) from error
     teachers = find_teachers(config, directory)
-    split = data.read_arrays(teachers.workdir / "split.npz")
+    split = storage.read_npz(teachers.workdir / "split.npz", ["train_indices"])
     return create_run(
         config,
         directory,
@@ -57,5 +56,6 @@ def _class_names(
     """Reads the class names of an evaluated run; of another, returns 0 to K - 1."""
     gallery = directory / "gallery.npz"
     if gallery.exists():
-        return tuple(data.read_arrays(gallery)["class_names"].tolist())
+        arrays = storage.read_npz(gallery, ["class_names"])
+        return tuple(arrays["class_names"].tolist())
     return tuple(map(str, range(config.data.num_classes)))

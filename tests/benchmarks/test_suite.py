@@ -1,4 +1,4 @@
-"""The benchmark: its counts and tables by hand, its peer against our own steps."""
+"""Tests the benchmark: hand-computed counts and tables, and the peer against edp."""
 
 import contextlib
 import functools
@@ -146,7 +146,7 @@ def test_best_rate_counts_calls(monkeypatch):
 
 
 class Machine:
-    """A clock, and contenders that move it."""
+    """Clock with contenders that advance it."""
 
     def __init__(self):
         self.now, self.log = 0.0, []
@@ -336,7 +336,7 @@ def test_scaling_varies_one_size_at_a_time():
     ("options", "words"),
     [
         ({}, "--cases=NAMES"),
-        ({"quick": True, "cases": ["tiny"]}, "give one of"),
+        ({"quick": True, "cases": ["tiny"]}, "one of --quick"),
         ({"quick": True, "scaling": True}, "--scaling needs"),
         ({"quick": True, "steps": ["teacher_step"]}, "--steps needs"),
         ({"cases": ["tinny"]}, "cases='tinny'.*tiny"),
@@ -448,7 +448,7 @@ def test_peer_networks_have_our_parameters(name, num_members):
 
 @pytest.mark.parametrize(("num_members", "train"), [(None, False), (2, True)])
 def test_peer_networks_compute_what_ours_do(num_members, train):
-    """The wide one; steps on the other are compared below."""
+    """Compares the WideResNet; steps of the other network are compared below."""
     import_peer()
     import torch
 
@@ -475,7 +475,7 @@ def test_every_mode_of_the_peer_can_be_asked_for():
 
 @pytest.mark.parametrize("name", ["teacher_step", "distill/batch_ensemble/none"])
 def test_peer_steps_are_ours(name):
-    """Where nothing is drawn, losses of both agree, step after step."""
+    """Without random numbers, the losses of both agree step after step."""
     peer = import_peer()
     step = cases.STEPS[name]
     theirs = peer.create_contender(tiny_problem(), step, "eager")
