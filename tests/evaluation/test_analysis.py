@@ -10,7 +10,7 @@ import pytest
 from untrained_runs import finish_student, finish_teachers
 
 from configs import default
-from edp import perturbations
+from edp import data, perturbations
 from edp.evaluation import analysis, disagreement
 from edp.experiment import restore, settings
 from edp.experiment.create import create_experiment
@@ -89,7 +89,7 @@ def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
     student, own = restore.load_student(experiment, name)
     section = settings.student_settings(experiment.config, name)
     perturb = perturbations.create_perturbation(section)
-    images, labels = (array[:SIZE] for array in experiment.dataset.train)
+    images, labels = data.fixed_part(experiment.dataset.train, SIZE)
     key = jax.random.fold_in(rng.stream(experiment.key, "analysis"), 0)
     x = images / np.float32(255)
     matched = student.matched and functools.partial(student.matched, own)
