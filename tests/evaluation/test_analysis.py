@@ -1,6 +1,7 @@
 """The analysis of a run whose perturbation looks at the student."""
 
 import functools
+import html
 import json
 
 import jax
@@ -120,5 +121,5 @@ def test_what_is_left_out_is_said(experiment, written):
     assert made_from["looked_at"] == ["be_a", "be_b"]
     assert made_from["left_out"].keys() == {"be_late", "latent"}
     section = diversity.diversity_section(experiment.workdir / "analysis.json", [])
-    text = section.html.replace("&#x27;", "'")
+    text = html.unescape(section.html)
     assert all(f'<p class="note">{note}</p>' in text for note in NOTES)
