@@ -7,9 +7,10 @@ paper. Published result: not available to us.
     python -m launch.run --config=configs/tiny_imagenet_wrn28x5.py \\
         --config.data.path=tiny-imagenet --workdir=runs/tiny_imagenet
 
-The folder holds `train/CLASS/*.JPEG` and `test/CLASS/*.JPEG`, 200 classes of 64x64
-pixels. The official test images have no labels, so `test` holds the official validation
-split, sorted by class. 10,000 training images, 50 per class, are for validation.
+The folder is tiny-imagenet-200 as its archive unpacks, or holds `train/CLASS/*.JPEG`
+and `test/CLASS/*.JPEG`: 200 classes of 64x64 pixels. The official test images have no
+labels, so the official validation split is the test split. 10,000 training images, 50
+per class, are for validation.
 """
 
 import ml_collections

@@ -125,6 +125,10 @@ def create_dataset(
         parts = {n: split.in_memory().downsample(factor) for n, split in parts.items()}
         if factor == 1:
             full_test = parts["test"]  # one array, not two
+    splits.warn_missing_classes(
+        source.train.labels,
+        {name: parts[name].labels for name in ("train", "validation")},
+    )
     return Dataset(**parts, class_names=source.class_names, full_test=full_test)
 
 

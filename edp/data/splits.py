@@ -158,8 +158,7 @@ def plan_split(
 def draw_indices(plan: Plan) -> Indices:
     """Draws the examples of a plan; deterministic given the plan.
 
-    Validation is drawn first, so it does not depend on the training size. Warns if
-    the training or the validation split lacks a class.
+    Validation is drawn first, so it does not depend on the training size.
 
     Raises:
       InputError: if the held-out examples are all of a class with several examples.
@@ -179,23 +178,28 @@ def draw_indices(plan: Plan) -> Indices:
                 f"labels {_listed(lost)}; use 'stratified' for data that are ordered "
                 "by class, or a smaller size"
             )
-        held_out = plan.train_labels[validation]
     else:
         validation = stratified_indices(
             rng, plan.own_validation_labels, plan.validation_size
         )
-        held_out = plan.own_validation_labels[validation]
     chosen = stratified_indices(rng, plan.train_labels[rest], plan.train_size)
-    indices = Indices(train=rest[chosen], validation=validation)
-    trained = plan.train_labels[indices.train]
-    for name, labels in (("train", trained), ("validation", held_out)):
-        lost = _missing(labels, plan.train_labels)
+    return Indices(train=rest[chosen], validation=validation)
+
+
+def warn_missing_classes(every: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    """Warns about classes among the labels `every` that a split has no images of.
+
+    Args:
+      every: labels of all training examples of the source.
+      parts: labels by the name of the split.
+    """
+    for name, labels in parts.items():
+        lost = _missing(labels, every)
         if lost.size:
             multihost.warn(
                 f"the {name} split ({len(labels)} images) has none of the classes with "
                 f"labels {_listed(lost)}"
             )
-    return indices
 
 
 def _missing(labels: np.ndarray, of: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tests of the analysis of a run whose perturbation uses the student."""
 
 import functools
+import html
 import json
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from untrained_runs import finish_student, finish_teachers
 
 from configs import default
-from edp import perturbations
+from edp import data, perturbations
 from edp.evaluation import analysis, disagreement
 from edp.evaluation.predictor import Predictors
 from edp.experiment import restore
@@ -91,7 +92,7 @@ def test_rows_are_of_the_inputs_that_are_taught(name, experiment, written):
     student, own = restore.load_student(run, None, name)
     section = run.students[name]
     perturb = perturbations.create_perturbation(section)
-    images, labels = (array[:SIZE] for array in experiment.data.dataset.train)
+    images, labels = data.fixed_part(experiment.data.dataset.train, SIZE)
     key = jax.random.fold_in(rng.stream(run.key, "analysis"), 0)
     x = images / np.float32(255)
     matched = student.matched and functools.partial(student.matched, own)
@@ -122,5 +123,5 @@ def test_what_is_left_out_is_said(experiment, written):
     assert made_from["looked_at"] == ["be_a", "be_b"]
     assert made_from["left_out"].keys() == {"be_late", "latent"}
     section = diversity.diversity_section(experiment.run.workdir / "analysis.json", [])
-    text = section.html.replace("&#x27;", "'")
+    text = html.unescape(section.html)
     assert all(f'<p class="note">{note}</p>' in text for note in NOTES)
