@@ -54,6 +54,8 @@ setuptools.setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=10",
+        # For Parquet files; tensorflow-datasets needs it too.
+        "pyarrow>=14",
         "scikit-learn>=1.5,<2",
         "scipy>=1.12,<2",
         # Preparing sets without TensorFlow leans on details of these releases.
@@ -68,6 +70,10 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        # Teachers trained with PyTorch, which traces them; JAX computes them.
+        "torch": ["torch>=2.6"],
+        # Weights to import from .safetensors files.
+        "safetensors": ["safetensors>=0.4.3"],
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",

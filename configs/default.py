@@ -44,7 +44,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     mesh.shard_optimizer = False
 
     config.data = data = ml_collections.ConfigDict()
-    # "digits", "synthetic", "tfds", "folder" or "npz".
+    # "digits", "synthetic", "tfds", "folder", "npz", "cifar", "svhn" or "parquet"; see
+    # edp/data/sources.py.
     data.source = "digits"
     # tfds: name of the dataset, such as "cifar10".
     data.name = placeholder(str)
@@ -54,7 +55,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     data.train_split = "train"
     # tfds: split for testing.
     data.test_split = "test"
-    # folder: root directory; npz: file.
+    # npz: file; all other sources of files: directory.
     data.path = placeholder(str)
     # Height, width, channels; checked against the data.
     data.image_shape = (8, 8, 1)
@@ -69,7 +70,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Validation images: "stratified", drawn with the seed; or "last", the last in
     # order.
     data.validation = "stratified"
-    # tfds, folder: True leaves images on disk until they are read.
+    # tfds, folder, parquet: True leaves images encoded until they are read.
     data.stream = False
     # Streaming: decoding processes; 0: threads of this process.
     data.num_workers = 0
@@ -204,7 +205,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # (1 / 255, 2 / 255, 4 / 255, 8 / 255).
     evaluation.step_sizes = ()
     # OOD sets: "digits", "noise", names of TFDS sets such as "svhn_cropped", a folder
-    # of images or an .npz.
+    # of images, an .npz, or an .npy of images.
     evaluation.ood_sets = ()
     # Images of each OOD set, and of the test set it is compared with.
     evaluation.ood_size = 1000

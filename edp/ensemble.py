@@ -4,8 +4,7 @@ Other modules see an ensemble as `Teachers`: a record of functions, created from
 stacked variables or from any list of networks.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -13,7 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from edp import losses
-from edp.errors import InputError
+from edp.models.teachers import (
+    Teachers,
+    teachers_from_functions,
+    teachers_from_loader,
+    teachers_from_torch,
+)
 from edp.runtime import sharding
 from edp.runtime.stacking import (
     STRATEGIES,
@@ -41,25 +45,11 @@ __all__ = [
     "teachers_from_functions",
     "teachers_from_loader",
     "teachers_from_masks",
+    "teachers_from_torch",
     "teachers_from_variables",
     "train_step",
     "unstack",
 ]
-
-
-class Teachers(NamedTuple):
-    """An ensemble as a record of functions.
-
-    Attributes:
-      num_members: M.
-      all_logits: x [B, ...] -> logits [M, B, K]. Its keyword `members_at_once` limits
-        the memory of its gradient to that of so many members.
-      member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
-    """
-
-    num_members: int
-    all_logits: Callable[..., jax.Array]
-    member_logits: Callable[[Any, jax.Array], jax.Array]
 
 
 def init(model, keys: jax.Array, x: jax.Array) -> Any:
@@ -267,82 +257,3 @@ def teachers_from_masks(
         return member(keys[m], variables, x)
 
     return Teachers(len(keys), all_logits, member_logits)
-
-
-def teachers_from_loader(
-    model, load: Callable[[int], Any], like: Any, num_members: int
-) -> Teachers:
-    """Creates `Teachers` that load one member at a time, on every use.
-
-    For more members than fit in memory. Gradients load each member a second time.
-
-    Args:
-      model: a Flax module.
-      load: member index, from 0 -> the variables of one network as NumPy arrays, for
-        example with `checkpoint.load_arrays`. Called on the host; must not use JAX.
-      like: a tree of arrays, or of shapes and dtypes, like the result of `load`.
-      num_members: M.
-    """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-
-    def member_logits(m, x):
-        variables = jax.pure_callback(
-            lambda m: load(int(m)), shapes, m, vmap_method="sequential"
-        )
-        return model.apply(variables, x, train=False)
-
-    def all_logits(x, members_at_once=None):
-        del members_at_once  # always one
-        # Without the checkpoint, gradients would keep the variables of all members.
-        one = jax.checkpoint(lambda m: member_logits(m, x), prevent_cse=False)
-        return jax.lax.map(one, jnp.arange(num_members))
-
-    return Teachers(num_members, all_logits, member_logits)
-
-
-def teachers_from_functions(
-    functions: Sequence[Callable[[jax.Array], jax.Array]],
-) -> Teachers:
-    """Creates `Teachers` from any networks.
-
-    Args:
-      functions: one function x [B, ...] -> logits [B, K] per member.
-
-    Returns:
-      The record. Its functions raise an InputError that names a member whose logits
-      differ from those of member 0 in shape or, where `jax.lax.switch` needs it, dtype.
-
-    Raises:
-      InputError: for an empty list.
-    """
-    functions = list(functions)
-    if not functions:
-        raise InputError("functions=[] is empty; accepted: at least one x -> logits")
-
-    def all_logits(x, members_at_once=None):
-        check_members_at_once("members_at_once", members_at_once, len(functions))
-        one = jax.checkpoint if members_at_once is not None else (lambda f: f)
-        results = [one(function)(x) for function in functions]
-        _check_equal([list(jnp.shape(result)) for result in results])
-        return jnp.stack(results)
-
-    def member_logits(m, x):
-        if isinstance(m, int):
-            return functions[m](x)
-        try:
-            return jax.lax.switch(m, functions, x)
-        except TypeError:  # its message names branches of a conditional
-            results = [jax.eval_shape(function, x) for function in functions]
-            _check_equal([f"{r.dtype.name}{list(r.shape)}" for r in results])
-            raise
-
-    return Teachers(len(functions), all_logits, member_logits)
-
-
-def _check_equal(logits: Sequence[Any]) -> None:
-    for m, found in enumerate(logits):
-        if found != logits[0]:
-            raise InputError(
-                f"teacher {m} returns logits {found}; accepted: {logits[0]}, as "
-                "returned by teacher 0"
-            )

@@ -3,8 +3,9 @@
     python -m launch.import_teachers --config=configs/digits.py --workdir=runs/mine \\
         --members=/nets/0,/nets/1,/nets/2,/nets/3
 
-Each is an Orbax checkpoint of the variables of one network of the configured model.
-`launch.run` with the same configuration and workdir then trains the students.
+Each is a checkpoint of one network of the configured model: an Orbax directory, or a
+.msgpack, .npz or .safetensors file (see `edp.experiment.weights`). `launch.run`, with
+the same configuration and workdir, trains the students.
 """
 
 import ml_collections
@@ -16,9 +17,7 @@ from edp.experiment.create import Experiment
 
 from .cli import app
 
-_MEMBERS = flags.DEFINE_list(
-    "members", None, "Orbax checkpoints, one directory per network."
-)
+_MEMBERS = flags.DEFINE_list("members", None, "A checkpoint per network.")
 
 
 def import_teachers(experiment: Experiment) -> None:
@@ -29,7 +28,7 @@ def import_teachers(experiment: Experiment) -> None:
 def check_members(config: ml_collections.ConfigDict) -> None:
     """Raises an InputError if --members is missing."""
     if not _MEMBERS.value:
-        raise InputError("--members is required: a directory per network")
+        raise InputError("--members is required: a checkpoint per network")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _look_at_teachers(
     probs_fn, variables = restore.load_predictor(experiment, "teachers")
     predict = functools.partial(restore.create_predict(experiment, probs_fn), variables)
     train, test = (
-        data.Split(*(array[: evaluation.diversity_size] for array in split))
+        data.fixed_part(split, evaluation.diversity_size).in_memory()
         for split in (experiment.dataset.train, experiment.dataset.test)
     )
     rows = []

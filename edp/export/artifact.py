@@ -115,7 +115,7 @@ def create_program(
       images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
       members' mean p, and the scores, all float32.
     """
-    constants = jax.tree.map(np.asarray, variables)
+    constants = jax.tree.map(_constant, variables)
 
     def program(images):
         x = data.to_float(images)
@@ -124,6 +124,14 @@ def create_program(
         return {PROBS: probs, **scores_fn(constants, x)}
 
     return program
+
+
+def _constant(leaf: Any) -> Any:
+    """A plain array as a NumPy array; typed PRNG keys and other leaves as they are."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return leaf
+    return np.asarray(leaf)
 
 
 def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:

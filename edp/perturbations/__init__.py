@@ -114,24 +114,38 @@ def check_random_members(name: str, value: int | None, num_members: int) -> None
         )
 
 
+def check_differentiable(name: str, teachers) -> None:
+    """Raises InputError for teachers whose logits JAX cannot differentiate."""
+    if getattr(teachers, "differentiable", True):
+        return
+    without = [name for name, m in PERTURBATIONS.items() if not m.uses_gradients]
+    raise InputError(
+        f"perturbation={name!r} needs gradients of the teachers' logits with respect "
+        "to the inputs, and these teachers give none (differentiable=False); "
+        f"accepted: {', '.join(without)}"
+    )
+
+
 class Method(NamedTuple):
     """A perturbation and the properties that `distill_step` reads.
 
     Attributes:
-      fn: (key, logits_fn, x, *, settings) -> x̃.
-      select_members: (key, teachers, student, *, settings) -> the `logits_fn` of
-        `fn`.
+      fn: `(key, logits_fn, x, *, settings) -> x̃`.
+      select_members: `(key, teachers, student, *, settings) -> logits_fn`, the
+        argument that `fn` reads.
       uses_student: whether `select_members` calls the student, where the student has
         one member per teacher. If so, x̃ depends on the student's variables.
+      uses_gradients: whether `fn` differentiates `logits_fn` with respect to x.
       identity: `fn` returns x itself.
-      mix_labels: (key, label distributions [B, K], *, settings) -> the label
-        distributions of x̃, from the key of `fn` and a subset of its settings. None
+      mix_labels: `(key, labels, *, settings) -> labels`, both label distributions
+        [B, K]; those of x̃ from the key of `fn` and a subset of its settings. None
         where each input keeps its label, as under noise and small perturbations.
     """
 
     fn: Callable[..., jax.Array]
     select_members: Callable[..., Callable[[jax.Array], jax.Array]]
     uses_student: bool = False
+    uses_gradients: bool = False
     identity: bool = False
     mix_labels: Callable[..., jax.Array] | None = None
 
@@ -145,10 +159,10 @@ PERTURBATIONS: dict[str, Method] = {
     "none": Method(none, no_members, identity=True),
     "gaussian": Method(gaussian, no_members),
     "mixup": Method(mixup, no_members, mix_labels=mix_labels),
-    "ods": Method(ods, random_member),
-    "conf_ods": Method(conf_ods, random_member),
-    "disagreement": Method(disagreement, members),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True),
+    "ods": Method(ods, random_member, uses_gradients=True),
+    "conf_ods": Method(conf_ods, random_member, uses_gradients=True),
+    "disagreement": Method(disagreement, members, uses_gradients=True),
+    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True, uses_gradients=True),
 }
 
 
@@ -220,6 +234,8 @@ def _bind(method: Method, config: Mapping[str, Any]) -> Perturbation:
     mix_labels = method.mix_labels
 
     def perturb(key, x, teachers, student=None):
+        if method.uses_gradients:
+            check_differentiable(config["perturbation"], teachers)
         member_key, fn_key = jax.random.split(key)
         logits_fn = method.select_members(
             member_key, teachers, student, **member_settings

@@ -43,7 +43,7 @@ def create_student(
       training_steps: number of training steps.
 
     Raises:
-      InputError: for an unknown kind.
+      InputError: for an unknown kind, or a network without `init` and `apply`.
     """
     name = config["student"]
     if name not in STUDENTS:
@@ -54,4 +54,16 @@ def create_student(
     accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     given = {**config, "num_members": num_members, "training_steps": training_steps}
     settings = {k: given[k] for k in accepted if k in given}
-    return STUDENTS[name](build_model, **settings)
+
+    def build_checked(*args, **kwargs):
+        model = build_model(*args, **kwargs)
+        for method in ("init", "apply"):
+            if not callable(getattr(model, method, None)):
+                raise InputError(
+                    f"build_model returns a {type(model).__name__} without {method}; "
+                    "accepted: a flax.linen.Module, or an NNX module as "
+                    "edp.models.from_nnx.NNXModel(create)"
+                )
+        return model
+
+    return STUDENTS[name](build_checked, **settings)

@@ -378,7 +378,7 @@ BAD = {
 
 # Invalid .npz files and folders of images -> words of the message.
 DATA = {
-    "names_twice.npz": ["two classes are called 'a'"],
+    "names_twice.npz": ["two classes are named 'a'"],
     "pickled.npz": ["plain arrays"],
     "nan_pixels.npz": ["train_images is float32 [120, 8, 8, 1]; it must be uint8"],
     "two_channels.npz": ["data.image_shape is (8, 8, 1)", "(8, 8, 2)"],
@@ -428,12 +428,12 @@ OTHERS = {
     "import of too few": (
         "import_teachers",
         ["--members={empty}"],
-        ["--members names 1 directories; accepted: 2"],
+        ["--members names 1 networks; accepted: 2"],
     ),
     "import of what is no checkpoint": (
         "import_teachers",
         ["--members={empty},{a_file}"],
-        ["member 0 ({empty}) is no Orbax checkpoint"],
+        ["member 0 ({empty}) is no checkpoint of variables"],
     ),
 }
 

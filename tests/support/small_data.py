@@ -1,4 +1,4 @@
-"""Creates small datasets, with checks for every dataset."""
+"""Small synthetic datasets, and checks that every dataset passes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from edp.errors import InputError
 
 
 def make_config(**settings):
-    """Returns a data section with every key, as in the configurations."""
+    """Returns a `data` section with every key."""
     config = {
         "source": "digits",
         "name": None,
@@ -32,7 +32,7 @@ def create(config, seed=0, split_path=None):
 
 
 def refused(config, *words, seed=0, split_path=None):
-    """Checks that a configuration is refused in one line with all `words`."""
+    """Checks that a configuration raises an InputError of one line with all `words`."""
     with pytest.raises(InputError) as caught:
         create(config, seed, split_path)
     message = str(caught.value)
@@ -50,14 +50,14 @@ def check_form(dataset):
 
 
 def numbered(num_examples, num_classes=3, start=0, shape=(4, 5, 1)):
-    """Returns images of constant value, `start` plus their index, and cyclic labels."""
+    """Returns constant images of value `start` + index, and labels 0, 1, 2, 0, ..."""
     values = np.arange(start, start + num_examples, dtype=np.uint8)
     images = np.broadcast_to(values[:, None, None, None], (num_examples, *shape))
     return np.array(images), np.arange(num_examples) % num_classes
 
 
 def numbers(split):
-    """Inverts `numbered`: returns the examples of a split."""
+    """Returns the values of constant images: the inverse of `numbered`."""
     return split.images[:, 0, 0, 0].tolist()
 
 
