@@ -1,5 +1,7 @@
 """Corrupted test images as published: CIFAR-10-C, CIFAR-100-C and ImageNet-C.
 
+The files are:
+
     CIFAR-10-C/<corruption>.npy    uint8 [5 N, H, W, C], severities 1 to 5 in order
     CIFAR-10-C/labels.npy          integers [5 N] or [N]
     ImageNet-C/<corruption>/<severity>/<class>/*.JPEG

@@ -130,15 +130,15 @@ class Method(NamedTuple):
     """A perturbation and the properties that `distill_step` reads.
 
     Attributes:
-      fn: (key, logits_fn, x, *, settings) -> x̃.
-      select_members: (key, teachers, student, *, settings) -> the `logits_fn` of
-        `fn`.
+      fn: `(key, logits_fn, x, *, settings) -> x̃`.
+      select_members: `(key, teachers, student, *, settings) -> logits_fn`, the
+        argument that `fn` reads.
       uses_student: whether `select_members` calls the student, where the student has
         one member per teacher. If so, x̃ depends on the student's variables.
       uses_gradients: whether `fn` differentiates `logits_fn` with respect to x.
       identity: `fn` returns x itself.
-      mix_labels: (key, label distributions [B, K], *, settings) -> the label
-        distributions of x̃, from the key of `fn` and a subset of its settings. None
+      mix_labels: `(key, labels, *, settings) -> labels`, both label distributions
+        [B, K]; those of x̃ from the key of `fn` and a subset of its settings. None
         where each input keeps its label, as under noise and small perturbations.
     """
 

@@ -179,7 +179,7 @@ def test_what_needs_a_checkout_says_so(installed, tmp_path):
     flags = ["--name=edp", "--zone=us-west4-a", "--type=v4-8", "--dry_run"]
     done = edp(installed, tmp_path, "cloud_tpu", "setup", *flags)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "setup must be given in a git checkout of edp" in done.stderr
+    assert "setup needs a git checkout of edp" in done.stderr
     done = edp(installed, tmp_path, "cloud_tpu", "delete", *flags)
     assert done.returncode == 0 and done.stdout.startswith("gcloud ")
 
