@@ -8,6 +8,7 @@ switches, and PyTorch's a tenth.
 import contextlib
 import importlib
 import multiprocessing
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Recipe(NamedTuple):
       strategy: of ours, of `ensemble.STRATEGIES`; None for the peer.
       peer_mode: of the peer, of `peer.MODES`; None for ours.
       steps_per_call: of ours; see `ours.create_contender`.
+      kernels: of ours, a name in `KERNELS`.
     """
 
     case: Case
@@ -33,6 +35,11 @@ class Recipe(NamedTuple):
     strategy: str | None = None
     peer_mode: str | None = None
     steps_per_call: int = 1
+    kernels: str = "own"
+
+
+# EDP_NATIVE of a contender's process: kernels of `edp.models.native`, or XLA's alone.
+KERNELS = {"own": "1", "xla": "0"}
 
 
 class Failed(Exception):
@@ -88,6 +95,7 @@ def started(recipe: Recipe) -> Iterator[Contender]:
 
 def _serve(connection, recipe: Recipe) -> None:
     """Makes so many calls as it is sent, until the other end is closed."""
+    os.environ["EDP_NATIVE"] = KERNELS[recipe.kernels]
     xla.keep_memory()
     contender = None
     with contextlib.suppress(EOFError, BrokenPipeError):

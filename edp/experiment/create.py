@@ -14,7 +14,6 @@ import numpy as np
 from edp import data, ensemble, models, perturbations, students
 from edp.errors import InputError
 from edp.experiment import provenance, settings, teacher_kinds
-from edp.models import native
 from edp.runtime import multihost, sharding, storage
 from edp.runtime.feed import Schedule
 from edp.runtime.stage import Stage, refuse_other_settings
@@ -85,6 +84,7 @@ def create_experiment(
     """
     storage.check_writable(directory)
     provenance.check_version(directory)
+    provenance.check_hardware(directory)
     source, dependencies = find_teachers(config, directory)
     _check_stages(config, directory, dependencies)
     mesh = sharding.create_mesh(config.mesh.member, config.mesh.data)
@@ -245,8 +245,7 @@ def record_run(experiment: Experiment) -> None:
         storage.write_text(directory / "config.json", text)
         # Of the process that began the run: results may be made anywhere.
         if not (directory / "run.json").exists():
-            facts = {**provenance.run_facts(), "kernels": native.status()}
-            storage.write_json(directory / "run.json", facts)
+            storage.write_json(directory / "run.json", provenance.run_facts())
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"
