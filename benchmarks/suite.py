@@ -151,7 +151,8 @@ def measure(
                 rows.append({**describe(group), **labels, "error": text})
         rounds, repeated = timing.alternate(contenders, settings.budget)
     others = [r.other_cpus for r in rounds if r.other_cpus is not None]
-    if others and max(others) > settings.budget.other_cpus:
+    disturbed = bool(others) and max(others) > settings.budget.other_cpus
+    if disturbed:
         say(
             f"  Other processes kept {max(others):.1f} cores busy in a round, after "
             f"{repeated} repeated; contenders suffer from that unequally: do not quote "
@@ -164,6 +165,7 @@ def measure(
         row = {**describe(group), **contender.labels, **facts, "flops": flops}
         if others:
             row |= {"other_cpus": max(others), "rounds_repeated": repeated}
+            row["disturbed"] = disturbed
         row |= timing.summarise(seconds, group.case.batch_size)
         row |= shares(flops / row["seconds_per_step"], rates)
         rows.append(row)

@@ -114,7 +114,12 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
     failed = [row for row in rows if "error" in row]
     lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
-    lines += [""] if failed else []
+    disturbed = [f"{r['case']}, {r['what']}" for r in rows if r.get("disturbed")]
+    lines += [
+        f"- {group}: disturbed by other processes; do not quote these numbers"
+        for group in dict.fromkeys(disturbed)
+    ]
+    lines += [""] if failed or disturbed else []
     peaks = metadata["peak_flops_per_second"]
     for precision, rates in peaks.items():
         shown = ", ".join(

@@ -364,7 +364,9 @@ def test_table_by_hand():
         "|        |                   |        |",
     ]
     metadata = {"command": "x", "peak_flops_per_second": {}}
+    rows[0]["disturbed"] = True
     document = tables.format_document(metadata, rows)
+    assert document.count("- c, teacher_step: disturbed by other processes") == 1
     assert "- c, teacher_step: pytorch: failed, Out of memory" in document
 
 
@@ -540,6 +542,56 @@ def test_a_failure_in_a_contenders_process_is_told():
     ):
         pass
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("kernels", "value"), [("own", "1"), ("xla", "0")])
+def test_kernels_are_chosen_before_a_contender_is_built(kernels, value, monkeypatch):
+    class Connection:
+        sent = []
+
+        def send(self, message):
+            self.sent.append(message)
+
+        def recv(self):
+            raise EOFError
+
+    def build(recipe):
+        assert os.environ["EDP_NATIVE"] == value
+        return timing.Contender({"contender": "edp"}, lambda calls: 0.0, 1, {})
+
+    monkeypatch.setenv("EDP_NATIVE", "unset")
+    monkeypatch.setattr(isolated, "build", build)
+    monkeypatch.setattr(isolated.xla, "keep_memory", lambda: None)
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/ods"])
+    recipe = isolated.Recipe(*group, "unroll", kernels=kernels)
+    isolated._serve(Connection(), recipe)
+    failure, made = Connection.sent[0]
+    assert failure is None and made["labels"] == {"contender": "edp"}
+
+
+def test_every_strategy_is_timed_with_each_kernels_and_beside_each_peer():
+    started = []
+
+    @contextlib.contextmanager
+    def start(recipe):
+        started.append((recipe.strategy, recipe.kernels, recipe.peer_mode))
+        raise isolated.Failed("not built")
+        yield
+
+    settings = suite.Settings(
+        ("unroll", "vmap"), ("eager", "compile"), timing.Budget(), 1, ("own", "xla")
+    )
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["teacher_step"])
+    rows = suite.measure(group, settings, suite.Rates(1, None), str, start)
+    assert started == [
+        ("unroll", "own", None),
+        ("unroll", "xla", None),
+        ("vmap", "own", None),
+        ("vmap", "xla", None),
+        (None, "own", "eager"),
+        (None, "own", "compile"),
+    ]
+    assert [r.get("kernels") for r in rows] == ["native", "xla"] * 2 + [None] * 2
 
 
 # The peer.
