@@ -28,7 +28,7 @@ setuptools.setup(
     package_data={
         "edp": ["py.typed"],
         "edp.models.native": ["*.cc", "*.h"],
-        "edp.report.page": ["*.html"],
+        "edp.report.page": ["templates/*.html"],
     },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
@@ -36,6 +36,8 @@ setuptools.setup(
         "absl-py>=2.1",
         "array_record>=0.6",
         "chex>=0.1.90",
+        # From 4.0 on, a contender leaves the record of the holder in the file.
+        "filelock>=4.0",
         # `jax.export` writes its programs with it.
         "flatbuffers>=24.3.25",
         "flax>=0.12",
@@ -44,12 +46,16 @@ setuptools.setup(
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",
+        "jinja2>=3.1,<4",
+        "markupsafe>=2.1",
         "matplotlib>=3.8,<4",
         "ml-collections>=1.0,<2",
         "numpy>=2.0,<3",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
         "pillow>=10",
+        # For Parquet files; tensorflow-datasets needs it too.
+        "pyarrow>=14",
         "scikit-learn>=1.5,<2",
         "scipy>=1.12,<2",
         # Preparing sets without TensorFlow leans on details of these releases.
@@ -64,6 +70,10 @@ setuptools.setup(
         "tensorboard": ["tensorboardX>=2.6.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        # Teachers trained with PyTorch, which traces them; JAX computes them.
+        "torch": ["torch>=2.6"],
+        # Weights to import from .safetensors files.
+        "safetensors": ["safetensors>=0.4.3"],
         "docs": ["furo>=2025.7", "myst-parser>=4", "sphinx>=8.2,<10"],
         "test": [
             "hypothesis>=6",

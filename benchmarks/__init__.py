@@ -1,5 +1,5 @@
-"""How fast the steps are: beside the published recipe in PyTorch, and to the limit.
+"""Benchmarks of the steps against PyTorch and the hardware's peak.
 
-`python -m benchmarks` is the command. PyTorch is optional and imported by
-`peer` and `peer_models` only.
+`python -m benchmarks` is the command. PyTorch is optional; only `peer` and
+`peer_models` import it.
 """

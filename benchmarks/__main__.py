@@ -1,4 +1,4 @@
-"""Times the steps beside the published recipe in PyTorch, and to the limit.
+"""Times the steps against the published recipe in PyTorch and the hardware's peak.
 
     python -m benchmarks --quick                    # minutes, on a CPU
     python -m benchmarks --quick --kernels=own,xla --peers=eager,compile
@@ -7,7 +7,7 @@
     python -m benchmarks --cases=wrn28_1 --scaling  # over members and batches
     python -m benchmarks --cases=wrn28_10 --steps=teacher_step --capacity_gib=16
 
-Without PyTorch (`pip install torch`) it times this project alone.
+Without PyTorch (`pip install torch`) it times only edp.
 """
 
 import functools
@@ -19,37 +19,37 @@ from absl import app, flags
 
 from launch.cli import arguments
 
-# The peer needs memory of the device too.
+# The peer needs device memory too.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# Its waiting threads shall not spin for long, lest they keep others from running.
+# PyTorch's waiting threads must not spin for long, or they block other threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _BOOLS = {
-    "quick": "Three CPU cases, in less than eight minutes.",
-    "gpu": "The GPU cases.",
+    "quick": "Run three CPU cases in less than eight minutes.",
+    "gpu": "Run the GPU cases.",
     "scaling": "Vary M and the batch size of each case.",
 }
 _LISTS = {
     "cases": "Names of cases.",
-    "steps": "Names of steps; all of them if not given.",
-    "strategies": "Member strategies of ours; all of them if not given.",
-    "peers": "Of eager, compile and cudagraphs; --peers= for ours alone.",
-    "kernels": "Of own and xla (EDP_NATIVE=0): the CPU kernels of ours.",
+    "steps": "Names of steps; default: all.",
+    "strategies": "Member strategies of edp; default: all.",
+    "peers": "Of eager, compile and cudagraphs; --peers= times edp alone.",
+    "kernels": "Of own and xla (EDP_NATIVE=0): the CPU kernels of edp.",
 }
 _COUNTS = {
-    **dict.fromkeys(("batch_size", "num_members"), "Instead of the case's."),
-    "rounds": "Turns of every contender.",
-    "steps_per_dispatch": "Of ours, in one program; for GPUs.",
+    **dict.fromkeys(("batch_size", "num_members"), "Replaces that of the case."),
+    "rounds": "Rounds; every contender has a turn in each.",
+    "steps_per_dispatch": "Steps of edp per program; for GPUs.",
 }
 _OPTIONS = [
     *(flags.DEFINE_bool(name, False, text) for name, text in _BOOLS.items()),
     *(flags.DEFINE_list(name, None, text) for name, text in _LISTS.items()),
     *(flags.DEFINE_integer(name, None, text, 1) for name, text in _COUNTS.items()),
-    flags.DEFINE_float("round_seconds", None, "Of one turn.", 0.0),
-    flags.DEFINE_string("precision", None, "float32 or bfloat16, not the case's."),
+    flags.DEFINE_float("round_seconds", None, "Seconds per turn.", 0.0),
+    flags.DEFINE_string("precision", None, "float32 or bfloat16; default: the case's."),
 ]
 _CAPACITY = flags.DEFINE_integer(
-    "capacity_gib", None, "Instead: the largest batches that fit in so much.", 1
+    "capacity_gib", None, "Find the largest batches that fit in this memory instead.", 1
 )
 _OUTPUT = flags.DEFINE_string("output", "runs/benchmark", "Directory to write to.")
 

@@ -1,8 +1,8 @@
-"""The largest batch that fits in a given memory, by the compiler's own plan.
+"""Finds the largest batch that fits in a given memory, by the compiler's plan.
 
-Nothing is computed: a step is compiled from shapes, at a few batch sizes. The plan
-is that of the backend compiled for; another one fuses otherwise, and may want
-workspace for its convolutions besides.
+Nothing is computed: a step is compiled from shapes at a few batch sizes. The plan is
+that of the current backend; another one fuses differently, and may need extra workspace
+for its convolutions.
 """
 
 import pathlib
@@ -19,13 +19,13 @@ from edp.runtime import xla
 Row = dict[str, Any]
 
 NUM_MEMBERS = (4, 8)
-_MULTIPLE = 8  # batches that anyone would use
-# The plan does not depend on how well its kernels are compiled.
+_MULTIPLE = 8  # of practical batches
+# The plan does not depend on the optimisation level of its kernels.
 _OPTIONS = {"xla_backend_optimization_level": 0}
 
 
 def peak_bytes(case: Case, step: Step) -> int:
-    """What the step takes while it runs, what it starts from included."""
+    """Returns the peak bytes of a step, including its arguments."""
     made = {}
 
     def make():
@@ -41,7 +41,7 @@ def peak_bytes(case: Case, step: Step) -> int:
 
 
 def largest_batch(bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]:
-    """The largest batch, of the multiples of 8, that takes at most `limit` bytes.
+    """Returns the largest multiple of 8 as batch that needs at most `limit` bytes.
 
     Args:
       bytes_of: batch size -> bytes, which grow about linearly.
@@ -61,7 +61,7 @@ def largest_batch(bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]
         return 0, known[1]
     low, high = 1, None  # fits; does not
     while high is None or high - low > 1:
-        # Along the line through the two sizes that are next to the limit.
+        # Linear interpolation between the two sizes nearest to the limit.
         others = [units for units in known if units != low]
         guess = 2 * low
         if others:
@@ -75,10 +75,10 @@ def largest_batch(bytes_of: Callable[[int], int], limit: int) -> tuple[int, int]
 
 
 def ways(case: Case) -> dict[str, Case]:
-    """The case as it is, and with one member's activations in memory at a time.
+    """Returns the case as it is, and with one member's activations in memory at a time.
 
-    Not with `remat`: the CPU's compiler merges what is computed again with what was
-    computed first.
+    `remat` is not among them: the CPU compiler merges the recomputation with the first
+    computation.
     """
     return {
         "all members at once": case,
@@ -89,7 +89,7 @@ def ways(case: Case) -> dict[str, Case]:
 def measure(
     groups: Sequence[Group], limit: int, say: Callable[[str], None]
 ) -> Iterator[Row]:
-    """A row for every case, step, number of members and way of saving memory."""
+    """Yields a row per case, step, number of members and way of saving memory."""
     for case, step in groups:
         for num_members in NUM_MEMBERS:
             sized = case._replace(num_members=num_members)
@@ -121,7 +121,7 @@ def write(
     limit: int,
     say: Callable[[str], None],
 ) -> None:
-    """`measure`, its rows written as they come; earlier files are kept."""
+    """Runs `measure` and writes its rows as they come; keeps earlier files."""
     tables.set_aside(directory, ["capacity"])
     rows: list[Row] = []
     for row in measure(groups, limit, say):

@@ -1,4 +1,4 @@
-"""What is measured: the networks and sizes, and the steps on them."""
+"""Benchmark cases: networks with their sizes, and the steps timed on them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,20 +7,20 @@ from edp.errors import InputError
 
 
 class Case(NamedTuple):
-    """A network and the sizes of its steps.
+    """Network and the sizes of its steps.
 
     Attributes:
       name: the key in `CASES`.
-      model: what `edp.models.create_model` reads.
+      model: the settings that `edp.models.create_model` reads.
       batch_size: training images in a step (of each member, for teachers).
       num_members: M of the teachers and of a BatchEnsemble student.
-      precision: 'float32' or 'bfloat16', what the networks compute in.
+      precision: 'float32' or 'bfloat16', the compute type of the networks.
       image_shape: (H, W, C).
       num_classes: K.
-      step_size: η of the perturbations, of pixels in [0, 1].
+      step_size: η of the perturbations, in pixel units of [0, 1].
       temperature: τ.
-      alpha: weight of the distillation term.
-      members_at_once: how many members' activations are in memory; None for all.
+      alpha: weight of the distillation loss.
+      members_at_once: members whose activations are in memory at once; None: all.
     """
 
     name: str
@@ -42,7 +42,7 @@ _WRN28_10 = {"name": "wide_resnet", "depth": 28, "widen_factor": 10}
 CASES: dict[str, Case] = {
     case.name: case
     for case in (
-        # For tests: seconds, and no numbers worth quoting.
+        # For tests: takes seconds; the numbers are meaningless.
         Case(
             "tiny",
             {"name": "resnet", "depth": 8, "width": 4},
@@ -73,7 +73,7 @@ GPU_CASES = ("wrn28_10_bf16", "resnet32_bf16")
 
 
 class Step(NamedTuple):
-    """A kind of step.
+    """Kind of step.
 
     Attributes:
       kind: 'teacher_step', 'perturb' (alone) or 'distill'.
@@ -91,7 +91,7 @@ class Step(NamedTuple):
 
     @property
     def uses_all_members(self) -> bool:
-        """Whether it runs more than one teacher, so that their strategy matters."""
+        """Returns whether it runs several teachers, so that the strategy matters."""
         one_member = self.perturbation in ("ods", "conf_ods")
         return not (self.kind == "perturb" and one_member)
 
@@ -123,17 +123,17 @@ QUICK = {
 
 
 class Group(NamedTuple):
-    """What is measured side by side: one step of one case."""
+    """One step of one case; its contenders are compared."""
 
     case: Case
     step: Step
 
 
 def choose(registry: dict[str, Any], names: Sequence[str], setting: str) -> list[Any]:
-    """The entries `names` of `CASES` or `STEPS`.
+    """Returns the entries `names` of `CASES` or `STEPS`.
 
     Raises:
-      InputError: naming the `setting` that held an unknown name.
+      InputError: for an unknown name; names the `setting`.
     """
     for name in names:
         if name not in registry:
@@ -144,7 +144,7 @@ def choose(registry: dict[str, Any], names: Sequence[str], setting: str) -> list
 
 
 def override(case: Case, **values) -> Case:
-    """The case with those of `values` that are not None."""
+    """Returns the case with those of `values` that are not None."""
     given = {name: value for name, value in values.items() if value is not None}
     return case._replace(**given)
 
@@ -159,7 +159,7 @@ def quick_groups() -> list[Group]:
 
 
 def scaling_groups(case: Case) -> list[Group]:
-    """The headline step over numbers of members, and over batch sizes."""
+    """Returns the headline step for several numbers of members and batch sizes."""
     sizes = [(m, case.batch_size) for m in (1, 2, 4, 8)]
     sizes += [(case.num_members, b) for b in (32, 64, 128, 256)]
     return [

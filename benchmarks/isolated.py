@@ -1,8 +1,8 @@
-"""Contenders in processes of their own.
+"""Runs each contender in its own process.
 
-Two libraries in one process get in each other's way: on a CPU, XLA's steps took a
-third longer once PyTorch had computed beside them, with four times as many context
-switches, and PyTorch's a tenth.
+Two libraries in one process slow each other down: on a CPU, XLA's steps took a third
+longer once PyTorch had computed beside them, with four times as many context switches,
+and PyTorch's steps a tenth longer.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from edp.runtime import xla
 
 
 class Recipe(NamedTuple):
-    """What a contender is made from; can be pickled.
+    """Picklable description of a contender.
 
     Attributes:
       case: see `Case`.
       step: see `Step`.
-      strategy: of ours, of `ensemble.STRATEGIES`; None for the peer.
-      peer_mode: of the peer, of `peer.MODES`; None for ours.
-      steps_per_call: of ours; see `ours.create_contender`.
-      kernels: of ours, a name in `KERNELS`.
+      strategy: name in `ensemble.STRATEGIES`, for edp; None for the peer.
+      peer_mode: name in `peer.MODES`, for the peer; None for edp.
+      steps_per_call: for edp; see `ours.create_contender`.
+      kernels: name in `KERNELS`, for edp.
     """
 
     case: Case
@@ -43,11 +43,11 @@ KERNELS = {"own": "1", "xla": "0"}
 
 
 class Failed(Exception):
-    """What went wrong in a contender's process."""
+    """Raised for an error in a contender's process."""
 
 
 def build(recipe: Recipe) -> Contender:
-    """Makes the contender in this process."""
+    """Creates the contender in this process."""
     case, step = recipe.case, recipe.step
     problem = ours.create_problem(case, () if step.student is None else [step.student])
     if recipe.peer_mode is None:
@@ -60,10 +60,10 @@ def build(recipe: Recipe) -> Contender:
 
 @contextlib.contextmanager
 def started(recipe: Recipe) -> Iterator[Contender]:
-    """The contender in a process that lives as long as the block.
+    """Creates the contender in a process that lives as long as the block.
 
     Raises:
-      Failed: if it cannot be made. Its `run` raises that too.
+      Failed: if it cannot be created. Its `run` raises this too.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
@@ -94,7 +94,7 @@ def started(recipe: Recipe) -> Iterator[Contender]:
 
 
 def _serve(connection, recipe: Recipe) -> None:
-    """Makes so many calls as it is sent, until the other end is closed."""
+    """Makes as many calls as it is told, until the other end is closed."""
     os.environ["EDP_NATIVE"] = KERNELS[recipe.kernels]
     xla.keep_memory()
     contender = None

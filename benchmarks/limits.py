@@ -1,10 +1,10 @@
-"""What the hardware would allow: operations of a step against measured peaks.
+"""Computes the FLOPs of a step and the measured peaks of the hardware.
 
-Operations are those that the algorithm needs, counted by hand: two for every
-multiplication and addition of a convolution or matrix product, whatever kernels
-compute it, and nothing else. The compiler's own count is reported beside it; it
-also has element-wise work, leaves zero padding out, and on some backends and with
-some kernels or loops it misses whole convolutions.
+FLOPs are those that the algorithm needs, counted by hand: two for every multiplication
+and addition of a convolution or matrix product, whatever kernels compute it, and
+nothing else. The compiler's count is reported beside it; it includes element-wise work,
+leaves zero padding out, and on some backends and with some kernels or loops misses
+whole convolutions.
 """
 
 import math
@@ -24,12 +24,12 @@ _TRIALS, _CALLS = 5, 2
 
 
 def matmul_flops(rows: int, inner: int, columns: int) -> int:
-    """Operations of [rows, inner] @ [inner, columns]."""
+    """Returns the FLOPs of [rows, inner] @ [inner, columns]."""
     return 2 * rows * inner * columns
 
 
 def convolution_flops(out_shape: Sequence[int], kernel_shape: Sequence[int]) -> int:
-    """Operations of a convolution, those on zero padding included.
+    """Returns the FLOPs of a convolution, including those on zero padding.
 
     Args:
       out_shape: [N, H', W', features].
@@ -39,7 +39,7 @@ def convolution_flops(out_shape: Sequence[int], kernel_shape: Sequence[int]) -> 
 
 
 def forward_flops(fn: Callable, *args) -> int:
-    """Operations of the convolutions and matrix products that `fn(*args)` makes.
+    """Returns the FLOPs of the convolutions and matrix products of `fn(*args)`.
 
     Args:
       fn: a jittable function, such as a network's forward pass.
@@ -71,7 +71,7 @@ def _jaxpr_flops(jaxpr) -> int:
 
 
 def _called(params: dict[str, Any]):
-    """The jaxprs that an equation calls (the branches of a conditional, say)."""
+    """Yields the jaxprs that an equation calls, such as branches of a conditional."""
     for value in params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             item = getattr(item, "jaxpr", item)
@@ -80,22 +80,22 @@ def _called(params: dict[str, Any]):
 
 
 def step_flops(step: Step, num_members: int, network: int, student: int) -> int:
-    """Operations of one step, from those of forward passes over its batch.
+    """Returns the FLOPs of one step, given those of forward passes over its batch.
 
-    A training pass is three forward passes (the gradients of the inputs and of
-    the weights cost one each; the first layer's spared one is neglected), a
-    gradient of the inputs alone is two.
+    A training pass counts as three forward passes (the gradients of the inputs and of
+    the weights cost one each; the saving in the first layer is neglected), a gradient
+    of the inputs alone as two.
 
     Args:
-      step: what is done.
+      step: the step.
       num_members: M.
-      network: operations of one plain network's forward pass.
-      student: of the student's, all its members together.
+      network: FLOPs of one plain network's forward pass.
+      student: FLOPs of the student's, all its members together.
     """
     if step.kind == "teacher_step":
         return 3 * num_members * network
-    moved = {"none": 0, "disagreement": 2 * num_members * network}
-    perturbation = moved.get(step.perturbation, 2 * network)
+    extra = {"none": 0, "disagreement": 2 * num_members * network}
+    perturbation = extra.get(step.perturbation, 2 * network)
     if step.kind == "perturb":
         return perturbation
     passes = 1 if step.perturbation == "none" else 2
@@ -103,14 +103,14 @@ def step_flops(step: Step, num_members: int, network: int, student: int) -> int:
 
 
 def compiler_flops(analysis: Any) -> float | None:
-    """The compiler's count, of `lowered` or `compiled.cost_analysis()`."""
+    """Returns the compiler's count from `lowered` or `compiled.cost_analysis()`."""
     if isinstance(analysis, (list, tuple)):
         analysis = analysis[0] if analysis else None
     return (analysis or {}).get("flops")
 
 
 def best_rate(fn: Callable, args: Sequence[Any], flops: int, calls: int) -> float:
-    """Most operations per second of `fn(*args)` in any of a few trials."""
+    """Returns the highest FLOP/s of `fn(*args)` in a few trials."""
     fn = jax.jit(fn)
     jax.block_until_ready(fn(*args))
     best = math.inf
@@ -124,14 +124,14 @@ def best_rate(fn: Callable, args: Sequence[Any], flops: int, calls: int) -> floa
 
 
 def matmul_rate(precision: str) -> float:
-    """The device's measured peak: operations per second of a large product."""
+    """Measures the device's peak: FLOP/s of a large matrix product."""
     size = _MATMUL_SIZE.get(jax.default_backend(), _DEFAULT_MATMUL_SIZE)
     a = jax.random.normal(jax.random.key(0), (size, size)).astype(precision)
     return best_rate(jnp.matmul, (a, a), matmul_flops(size, size, size), calls=_CALLS)
 
 
 def convolution_rate(precision: str) -> float:
-    """The best measured rate of a 3x3 forward convolution, over several widths."""
+    """Measures the best FLOP/s of a 3x3 forward convolution over several widths."""
     rates = []
     for size, width in ((32, 64), (16, 128), (8, 256)):
         x = jnp.ones((64, size, size, width), precision)

@@ -1,9 +1,8 @@
-"""How busy the machine is with other work, which spoils measurements.
+"""Measures how busy the machine is with other work, which distorts timings.
 
-It spoils them unequally. OpenMP's threads, which PyTorch computes with on a CPU,
-wait for each other after every operation: one other process on one of two cores
-was seen to slow them down 7 times (100 times, as they spin by default), and XLA's
-1.1 times.
+The distortion is unequal. The OpenMP threads of PyTorch on a CPU wait for each other
+after every operation: one other process on one of two cores slowed them down 7 times
+(100 times with the default spinning), and XLA's threads 1.1 times.
 """
 
 import multiprocessing
@@ -21,9 +20,9 @@ class Usage(NamedTuple):
     """Seconds since some origin.
 
     Attributes:
-      wall: that passed.
-      machine: that all cores together were busy.
-      own: of those, with this process and those that it started.
+      wall: elapsed seconds.
+      machine: busy seconds, summed over all cores.
+      own: the part of `machine` used by this process and its children.
     """
 
     wall: float
@@ -32,11 +31,11 @@ class Usage(NamedTuple):
 
 
 def usage() -> Usage | None:
-    """What has been used until now; None where the system does not tell."""
+    """Returns the usage so far; None if the system does not report it."""
     if not _STAT.exists():
         return None
     tick = os.sysconf("SC_CLK_TCK")
-    own = sum(os.times()[:4])  # of children, only those that ended
+    own = sum(os.times()[:4])  # children count after they end
     for child in multiprocessing.active_children():
         # After the name in parentheses: user and system time are the 12th and 13th.
         stat = pathlib.Path(f"/proc/{child.pid}/stat").read_text()
@@ -47,7 +46,7 @@ def usage() -> Usage | None:
 
 
 def other_cpus(before: Usage | None, after: Usage | None) -> float | None:
-    """How many cores were busy with other work, on average, between the two."""
+    """Returns the mean number of cores busy with other work between two readings."""
     if before is None or after is None or after.wall <= before.wall:
         return None
     others = (after.machine - before.machine) - (after.own - before.own)
@@ -55,18 +54,18 @@ def other_cpus(before: Usage | None, after: Usage | None) -> float | None:
 
 
 class Monitor:
-    """Measures other work over intervals of one's own."""
+    """Load of other processes over chosen intervals."""
 
     def begin(self) -> None:
         """Begins an interval."""
         self._before = usage()
 
     def other_cpus(self) -> float | None:
-        """Returns the cores' worth of other work since `begin`; None if unknown."""
+        """Returns the other load since `begin`, in cores; None if unknown."""
         return other_cpus(self._before, usage())
 
     def wait(self, limit: float, seconds: float) -> None:
-        """Waits for a second with at most `limit` cores of other work.
+        """Waits for a second with at most `limit` cores of other load.
 
         Args:
           limit: cores.

@@ -1,4 +1,4 @@
-"""This project's steps as contenders: the very functions that the commands run."""
+"""Steps of edp as contenders: the same functions that the commands run."""
 
 import functools
 import math
@@ -19,20 +19,20 @@ from edp.models import batch_norm, native
 from edp.runtime import optimizers, rng, xla
 from edp.runtime.state import TrainState, split_variables
 
-# Small, so that many steps on one batch stay finite; speed does not depend on it.
+# Small, to stay finite over many steps on one batch; speed does not depend on it.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, RANK_ONE_LR_FACTOR = 0.01, 0.9, 5e-4, 0.5
 MEAN, STD = 0.5, 0.25
 
 
 class Problem(NamedTuple):
-    """What all contenders of a case start from, on the device.
+    """Data and weights that all contenders of a case start from, on the device.
 
     Attributes:
-      case: what it was made for.
-      build_model: makes the network, as `Experiment.build_model`.
+      case: its case.
+      build_model: builds the network, as `Experiment.build_model`.
       model: the plain network.
       variables: of the M teachers, stacked.
-      students: the initial variables of students, by name.
+      students: initial variables of students, by name.
       image: float32 [M, B, H, W, C] in [0, 1]; a student sees the first [B, ...].
       label: int32 [M, B].
     """
@@ -47,7 +47,7 @@ class Problem(NamedTuple):
 
 
 def model_builder(case: Case) -> Callable[..., models.Classifier]:
-    """Makes the case's network; takes `num_members` and `factor_init`."""
+    """Returns a builder of the case's network: takes `num_members`, `factor_init`."""
     channels = case.image_shape[-1]
     return functools.partial(
         models.create_model,
@@ -60,7 +60,7 @@ def model_builder(case: Case) -> Callable[..., models.Classifier]:
 
 
 def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
-    """Draws the data, the teachers (untrained, as times do not tell) and students."""
+    """Draws the data, the teachers (untrained: timings are the same) and students."""
     key = jax.random.key(0)
     build_model = model_builder(case)
     model = build_model()
@@ -81,7 +81,7 @@ def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
 
 
 def _draw(shapes, generator: np.random.Generator):
-    """Variables as the layers' initialisers draw them, which take long to compile."""
+    """Draws variables as the layers' initialisers do, without their compile time."""
 
     def leaf(path, like):
         name = path[-1].key
@@ -96,23 +96,23 @@ def _draw(shapes, generator: np.random.Generator):
 
 
 def _settle(model: models.Classifier, variables, image: jax.Array):
-    """The variables with running statistics that are those of `image`.
+    """Returns the variables with the running statistics of `image`.
 
-    With the initial ones activations grow from block to block, and teachers would
-    be so sure that gradients underflow, to numbers on which CPUs are slow.
+    With the initial statistics, activations grow from block to block, and teachers are
+    so confident that gradients underflow to denormal numbers, on which CPUs are slow.
     """
-    _, moved = model.apply(variables, image, train=True, mutable=["batch_stats"])
+    _, updated = model.apply(variables, image, train=True, mutable=["batch_stats"])
     kept = batch_norm.BatchNorm.momentum
 
     def extrapolate(new, old):
         return (new - kept * old) / (1 - kept)
 
-    stats = jax.tree.map(extrapolate, moved["batch_stats"], variables["batch_stats"])
+    stats = jax.tree.map(extrapolate, updated["batch_stats"], variables["batch_stats"])
     return {**variables, "batch_stats": stats}
 
 
 def create_student(problem: Problem, name: str) -> students.Student:
-    """The student `name`, as a run creates it."""
+    """Creates the student `name` as a run does."""
     case = problem.case
     config = {
         "student": name,
@@ -126,7 +126,7 @@ def create_student(problem: Problem, name: str) -> students.Student:
 
 
 def create_optimizer(rule: optimizers.Rule = optimizers.decay_all):
-    """The optimizer that a run creates, at a constant learning rate."""
+    """Creates the optimizer of a run, with a constant learning rate."""
     config = {
         "schedule": "constant",
         "learning_rate": LEARNING_RATE,
@@ -140,18 +140,18 @@ def create_optimizer(rule: optimizers.Rule = optimizers.decay_all):
 
 
 def _create_state(variables, init_optimizer: Callable) -> TrainState:
-    """A copy, as its memory will be donated and that of a `Problem` must not be."""
+    """Copies variables, as the state is donated and a `Problem` must not be."""
     params, model_state = split_variables(jax.tree.map(jnp.copy, variables))
     count = jnp.zeros((), jnp.int32)
     return TrainState(count, params, model_state, init_optimizer(params))
 
 
 def create_step(problem: Problem, step: Step, strategy: str):
-    """A step to be jitted, and what it starts from.
+    """Returns a step to be jitted, with its initial state.
 
     Returns:
       (step_fn, state, resources): `step_fn(state, resources) -> (state, value)`
-      may reuse the memory of `state`; `value` is the loss or the moved inputs.
+      may reuse the memory of `state`; `value` is the loss or the perturbed inputs.
     """
     case, model = problem.case, problem.model
 
@@ -194,8 +194,8 @@ def create_step(problem: Problem, step: Step, strategy: str):
 
         def move(count, resources):
             batch, variables = resources
-            moved = perturb(key(count), batch["image"], make_teachers(variables))
-            return count + 1, moved
+            perturbed = perturb(key(count), batch["image"], make_teachers(variables))
+            return count + 1, perturbed
 
         return move, jnp.zeros((), jnp.int32), resources
 
@@ -226,10 +226,10 @@ def create_contender(
 
     Args:
       problem: see `Problem`.
-      step: what to time.
-      strategy: of `ensemble.STRATEGIES`.
-      steps_per_call: above 1, so many steps are one program (a scan), which spares
-        the host's part of each.
+      step: the step to time.
+      strategy: name in `ensemble.STRATEGIES`.
+      steps_per_call: above 1, this many steps are one program (a scan), which saves the
+        host's overhead per step.
     """
     before = _device_memory()
     step_fn, state, resources = create_step(problem, step, strategy)
@@ -270,15 +270,15 @@ def create_contender(
 
 
 def _device_memory() -> dict[str, int]:
-    """The allocator's statistics; empty where it keeps none, as on CPU."""
+    """Returns the allocator's statistics; empty if it keeps none, as on CPU."""
     return jax.local_devices()[0].memory_stats() or {}
 
 
 def _raised_peak(before: dict[str, int], after: dict[str, int]) -> int | None:
-    """Bytes above those in use `before`, if the process's peak has risen since.
+    """Returns the bytes above those in use `before`, if the process's peak has risen.
 
-    The allocator's peak cannot be reset: of a program that needed less than an
-    earlier one it tells nothing.
+    The allocator's peak cannot be reset, so it says nothing about a program that needs
+    less memory than an earlier one.
     """
     peak = "peak_bytes_in_use"
     if peak not in before or after[peak] <= before[peak]:
@@ -287,7 +287,7 @@ def _raised_peak(before: dict[str, int], after: dict[str, int]) -> int | None:
 
 
 def flops(case: Case, step: Step) -> int:
-    """Operations that the step needs; see `limits`."""
+    """Returns the FLOPs of the step; see `limits`."""
     build_model = model_builder(case)
     image = jax.ShapeDtypeStruct((case.batch_size, *case.image_shape), jnp.float32)
 

@@ -1,9 +1,9 @@
-"""The published recipe in plain PyTorch, as fast as it honestly gets.
+"""Published recipe in plain PyTorch, written to be fast.
 
-Distillation with (Conf)ODS as a PyTorch user would write it from the formulas
-(arXiv 2110.14149, section 3): teachers one after another, gradients from autograd,
-a BatchEnsemble on tiled batches, a clean and a perturbed pass of the student. It
-starts from the weights that this project's own contender starts from.
+Distillation with (Conf)ODS as a PyTorch user would write it from the formulas (arXiv
+2110.14149, section 3): teachers one after another, gradients from autograd, a
+BatchEnsemble on tiled batches, a clean and a perturbed pass of the student. It starts
+from the same weights as the contender of edp.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from benchmarks.timing import Contender
 from edp import ensemble
 from edp.errors import InputError
 
-# How a network's calls are run: the mode of `torch.compile`, or None for eager.
+# Name -> mode of `torch.compile`, or None for eager.
 MODES: dict[str, str | None] = {
     "eager": None,
     "compile": "default",
@@ -36,20 +36,20 @@ MODES: dict[str, str | None] = {
 
 
 class _Setting(NamedTuple):
-    """Where and how everything of a contender is computed."""
+    """Device, precision and compilation of a contender."""
 
     device: torch.device
     precision: str
     compile_mode: str | None
 
     def autocast(self):
-        """Convolutions and products in bfloat16, where asked for."""
+        """Returns a context that computes in bfloat16 if the precision is bfloat16."""
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def call(self, network: Network) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The network's forward pass under this setting."""
+        """Returns the network's forward pass under this setting."""
         forward = network
         if self.compile_mode is not None:
             forward = torch.compile(network, mode=self.compile_mode)
@@ -62,7 +62,7 @@ class _Setting(NamedTuple):
 
 
 def find_device() -> torch.device:
-    """The device of the same kind as JAX's.
+    """Returns the device of the same kind as JAX's.
 
     Raises:
       InputError: if this PyTorch has none.
@@ -75,7 +75,7 @@ def find_device() -> torch.device:
 
 
 def versions() -> dict[str, Any]:
-    """What PyTorch is used, for the record."""
+    """Returns the versions and settings of PyTorch to record."""
     return {
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
@@ -90,12 +90,12 @@ def unit(direction: torch.Tensor) -> torch.Tensor:
 
 
 def ods(network, x, weights, *, length, temperature, by_confidence) -> torch.Tensor:
-    """One step that changes a network's outputs in a random direction (eq. 6, 8).
+    """Takes a step that changes a network's outputs in a random direction (eq. 6, 8).
 
     Args:
       network: x [B, C, H, W] -> logits [B, K].
       x: images in [0, 1].
-      weights: the random direction in the space of outputs [B, K].
+      weights: random direction in output space [B, K].
       length: η√D.
       temperature: τ.
       by_confidence: whether to scale each step by the largest probability.
@@ -110,7 +110,7 @@ def ods(network, x, weights, *, length, temperature, by_confidence) -> torch.Ten
 
 
 def disagreement(networks, x, *, length, temperature) -> torch.Tensor:
-    """One step up the variance of the networks' probabilities."""
+    """Takes a gradient step up the variance of the networks' probabilities."""
     x = x.detach().requires_grad_()
     logits = torch.stack([network(x) for network in networks])
     probs = (logits / temperature).softmax(dim=-1)
@@ -161,13 +161,13 @@ def _network(problem: ours.Problem, variables, num_members, setting) -> Network:
 
 
 def _teachers(problem: ours.Problem, setting: _Setting) -> list[Callable]:
-    """The teachers in evaluation mode, to be called and not trained."""
+    """Returns the teachers in evaluation mode, without gradients of weights."""
     calls = []
     for variables in ensemble.unstack(problem.variables):
         network = _network(problem, variables, None, setting).eval()
         network.requires_grad_(False)
         if setting.precision == "bfloat16":
-            # Autocast would cast what never changes in every step.
+            # Autocast would cast these constants in every step.
             for module in network.modules():
                 if isinstance(module, Conv):
                     module.to(torch.bfloat16)
@@ -176,7 +176,7 @@ def _teachers(problem: ours.Problem, setting: _Setting) -> list[Callable]:
 
 
 def _tensors(problem: ours.Problem, device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images [M, B, C, H, W], in channels_last layout, and labels [M, B]."""
+    """Returns images [M, B, C, H, W], in channels_last layout, and labels [M, B]."""
     image = torch.tensor(np.asarray(problem.image), device=device)
     label = torch.tensor(np.asarray(problem.label), device=device, dtype=torch.long)
     return image.movedim(-1, 2), label
@@ -224,16 +224,16 @@ def _distill_step(problem: ours.Problem, step: Step, setting: _Setting) -> Calla
             if num_members is None:
                 log_probs = log_probs.logsumexp(dim=0) - math.log(len(teachers))
             log_probs = log_probs.flatten(0, -2)
-        return log_probs.clone()  # one that autograd may keep
+        return log_probs.clone()  # a copy that autograd may keep
 
     def distil():
-        moved = perturb(image)
-        target = targets(moved)
+        perturbed = perturb(image)
+        target = targets(perturbed)
         optimizer.zero_grad(set_to_none=True)
         logits = student(image).flatten(0, -2)
         label_term = F.cross_entropy(logits, label)
-        if moved is not image:
-            logits = student(moved).flatten(0, -2)
+        if perturbed is not image:
+            logits = student(perturbed).flatten(0, -2)
         log_probs = (logits / tau).log_softmax(dim=-1)
         kl = F.kl_div(log_probs, target, reduction="batchmean", log_target=True)
         loss = (1 - alpha) * label_term + alpha * tau**2 * kl
@@ -245,7 +245,7 @@ def _distill_step(problem: ours.Problem, step: Step, setting: _Setting) -> Calla
 
 
 def create_step(problem: ours.Problem, step: Step, setting: _Setting) -> Callable:
-    """() -> the loss or the moved inputs."""
+    """Returns a function () -> the loss or the perturbed inputs."""
     if step.kind == "teacher_step":
         return _teacher_step(problem, setting)
     if step.kind == "distill":
@@ -263,20 +263,20 @@ def _graphs() -> int:
 
 
 def create_contender(problem: ours.Problem, step: Step, mode: str) -> Contender:
-    """The recipe, and its first step done.
+    """Creates the contender and runs its first step.
 
     Args:
-      problem: what it starts from.
-      step: what to time.
+      problem: data and initial weights.
+      step: the step to time.
       mode: a name in `MODES`.
     """
     setting = _Setting(find_device(), problem.case.precision, MODES[mode])
     on_gpu = setting.device.type == "cuda"
     torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision("high")  # as JAX: TF32 where there is any
+    torch.set_float32_matmul_precision("high")  # as in JAX: TF32 if available
     before = 0
     if on_gpu:
-        torch.cuda.empty_cache()  # JAX needs what earlier contenders had
+        torch.cuda.empty_cache()  # frees memory of earlier contenders for JAX
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     started = time.perf_counter()

@@ -1,8 +1,8 @@
-"""The CIFAR networks in PyTorch, of the same architecture as those of `edp.models`.
+"""CIFAR networks in PyTorch with the architectures of `edp.models`.
 
-Modules bear the names that the Flax modules bear, so that weights carry over one
-by one. Of a BatchEnsemble the rows are tiled member by member: row m·B + b is
-image b as member m sees it.
+Modules have the names of the Flax modules, so that weights can be copied one by one.
+The rows of a BatchEnsemble are tiled member by member: row m·B + b is image b for
+member m.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import nn
 
 
 class _Members:
-    """x -> product(x ∘ r) ∘ s with the factors of each row's member."""
+    """Computes product(x ∘ r) ∘ s with the factors of each row's member."""
 
     def add_factors(self, num_members: int | None, inputs: int, outputs: int) -> None:
         self.num_members = num_members
@@ -24,13 +24,13 @@ class _Members:
             self.s = nn.Parameter(torch.ones(num_members, outputs))
 
     def per_row(self, values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """[M, C] -> [M·B, C, 1, 1] (or [M·B, C]), in the dtype of x."""
+        """Repeats factors [M, C] to [M·B, C, 1, 1] (or [M·B, C]), in the dtype of x."""
         rows = values.to(x.dtype).repeat_interleave(len(x) // self.num_members, dim=0)
         return rows[:, :, None, None] if x.ndim == 4 else rows
 
 
 class Conv(_Members, nn.Conv2d):
-    """A convolution without bias, plain or BatchEnsemble."""
+    """Convolution without bias, plain or BatchEnsemble."""
 
     def __init__(self, inputs, outputs, num_members, size=3, stride=1):
         super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
@@ -44,7 +44,7 @@ class Conv(_Members, nn.Conv2d):
 
 
 class Dense(_Members, nn.Linear):
-    """A dense layer, plain or BatchEnsemble with a bias per member."""
+    """Dense layer, plain or BatchEnsemble with a bias per member."""
 
     def __init__(self, inputs, outputs, num_members):
         super().__init__(inputs, outputs)
@@ -130,7 +130,7 @@ class Network(nn.Module):
         self.head = Dense(inputs, num_classes, num_members)
 
     def forward(self, x):
-        """x [B, C, H, W] in [0, 1] -> logits [B, K], or [M, B, K] with members."""
+        """Computes logits [B, K], or [M, B, K] with members, of x [B, C, H, W]."""
         x = (x - self.mean) / self.std
         if self.num_members is not None:
             x = x.repeat(self.num_members, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""What the command's options ask to be measured."""
+"""Turns the command's options into the groups to measure."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from benchmarks import cases, isolated, suite, timing
 from edp import ensemble, models
 from edp.errors import InputError
 
-# Less than eight minutes in all on two cores, compilation included.
+# Under eight minutes in total on two cores, compilation included.
 _QUICK_BUDGET = timing.Budget(
     rounds=4, round_seconds=1.0, contender_seconds=20.0, repeats=4, wait_seconds=5.0
 )
@@ -22,18 +22,18 @@ def create_plan(
     """Reads the options of `benchmarks`.
 
     Args:
-      options: by name; None for one that was not given.
+      options: by name; None for an option that was not given.
 
     Returns:
-      The groups to measure and how.
+      The groups to measure, and the settings.
 
     Raises:
-      InputError: for options that are unknown, missing or contradict each other.
+      InputError: for unknown, missing or contradictory options.
     """
     chosen = [name for name in ("quick", "gpu", "cases") if options[name]]
     if len(chosen) != 1:
         raise InputError(
-            "give one of --quick, --gpu and --cases=NAMES; known cases: "
+            "one of --quick, --gpu and --cases=NAMES must be given; accepted cases: "
             f"{', '.join(cases.CASES)}"
         )
     if options["gpu"] and jax.default_backend() != "gpu":

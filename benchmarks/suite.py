@@ -1,4 +1,4 @@
-"""Measures groups of contenders and makes rows of what they took."""
+"""Measures groups of contenders and returns rows of results."""
 
 import contextlib
 import importlib
@@ -22,15 +22,15 @@ Start = Callable[[Recipe], contextlib.AbstractContextManager[timing.Contender]]
 
 
 class Settings(NamedTuple):
-    """Who takes part and how long.
+    """Contenders and measuring time.
 
     Attributes:
-      strategies: of `ensemble.STRATEGIES`; the first one alone measures steps of
-        one member.
-      peers: names in `PEERS`, none for ours only.
+      strategies: names in `ensemble.STRATEGIES`; steps with one member are measured
+        with the first one only.
+      peers: names in `PEERS`; empty: edp only.
       budget: see `timing.Budget`.
-      steps_per_call: of ours; see `ours.create_contender`.
-      kernels: names in `isolated.KERNELS`; ours is timed with each.
+      steps_per_call: for edp; see `ours.create_contender`.
+      kernels: names in `isolated.KERNELS`; edp is timed with each.
     """
 
     strategies: tuple[str, ...]
@@ -41,28 +41,28 @@ class Settings(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Measured peaks, in operations per second; see `limits`."""
+    """Measured peaks in FLOP/s; see `limits`."""
 
     matmul: float
     convolution: float | None  # on CPU only
 
 
 def find_peer():
-    """The module `peer`.
+    """Returns the module `peer`.
 
     Raises:
       InputError: if PyTorch, or its support for this device, is missing.
     """
     try:
         peer = importlib.import_module("benchmarks.peer")
-    except (ImportError, OSError) as error:  # OSError: a library that it loads
+    except (ImportError, OSError) as error:  # OSError: from a shared library
         raise InputError(f"PyTorch cannot be imported ({error})") from error
     peer.find_device()
     return peer
 
 
 def measure_rates(precision: str) -> Rates:
-    """The device's peaks in one precision."""
+    """Measures the device's peaks in one precision."""
     on_cpu = jax.default_backend() == "cpu"
     convolution = limits.convolution_rate(precision) if on_cpu else None
     return Rates(limits.matmul_rate(precision), convolution)
@@ -75,12 +75,12 @@ def write(
     command: Sequence[str],
     say: Callable[[str], None],
 ) -> None:
-    """`run`, its rows written to `directory` as they come; earlier ones are kept."""
+    """Runs `run` and writes its rows as they come; keeps earlier files."""
     tables.set_aside(directory, ["benchmark", "machine"])
     rows: list[Row] = []
     for new, metadata in run(groups, settings, command, say):
         rows += new
-        tables.write(directory, metadata, rows)  # each time, lest it be lost
+        tables.write(directory, metadata, rows)  # each time, to lose nothing
         for row in new:
             say(f"  {tables.describe(row)}")
     say(f"\n{tables.format_table(rows)}\n\nWritten: {directory}/benchmark.md, .json")
@@ -95,13 +95,13 @@ def run(
     """Measures group by group.
 
     Args:
-      groups: what to measure.
+      groups: the groups to measure.
       settings: see `Settings`.
       command: the arguments of the command, for the record.
-      say: told what goes on, a line at a time.
+      say: prints a line of progress.
 
     Yields:
-      After each group, its rows and the metadata of all so far.
+      After each group: its rows, and the metadata of all groups so far.
     """
     metadata = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -135,10 +135,10 @@ def measure(
     say: Callable[[str], None],
     start: Start = isolated.started,
 ) -> list[Row]:
-    """The rows of one group.
+    """Measures one group and returns its rows.
 
-    A contender that cannot be built or run (for want of memory, say) gets a row
-    with `error`, and the others are measured.
+    A contender that cannot be built or run (for example, out of memory) gets a row with
+    `error`; the others are measured.
     """
     contenders, rows = [], []
     with contextlib.ExitStack() as running:
@@ -155,8 +155,8 @@ def measure(
     if disturbed:
         say(
             f"  Other processes kept {max(others):.1f} cores busy in a round, after "
-            f"{repeated} repeated; contenders suffer from that unequally: do not quote "
-            "these numbers."
+            f"{repeated} repeated; they slow contenders down unequally, so these "
+            "numbers are unreliable."
         )
     flops = ours.flops(group.case, group.step)
     for index, contender in enumerate(contenders):
@@ -173,7 +173,7 @@ def measure(
 
 
 def _recipes(group: Group, settings: Settings) -> Iterator[tuple[Row, Recipe]]:
-    """Of every contender its labels, and what it is made from."""
+    """Returns the labels and the recipe of every contender."""
     strategies = settings.strategies if group.step.uses_all_members else ()
     for strategy in strategies or settings.strategies[:1]:
         for kernels in settings.kernels:
@@ -187,7 +187,7 @@ def _recipes(group: Group, settings: Settings) -> Iterator[tuple[Row, Recipe]]:
 
 
 def describe(group: Group) -> Row:
-    """What a row was measured on."""
+    """Returns the facts of the case and step of a row."""
     case = group.case
     return {
         "case": case.name,
@@ -200,7 +200,7 @@ def describe(group: Group) -> Row:
 
 
 def shares(flops_per_second: float, rates: Rates) -> Row:
-    """`mfu`, of the large product's rate, and `conv_utilisation`, where measured."""
+    """Returns `mfu` (share of the matmul peak) and `conv_utilisation`, if measured."""
     row = {"mfu": flops_per_second / rates.matmul}
     if rates.convolution is not None:
         row["conv_utilisation"] = flops_per_second / rates.convolution
@@ -212,7 +212,7 @@ def add_ratios(rows: Sequence[Row]) -> list[Row]:
 
     `ratio_to_peer` compares with the fastest peer measured. Of several peers
     `ratio_to_eager`, `ratio_to_compile` and `ratio_to_cudagraphs` compare with each,
-    and `ratio_to_xla` compares ours with the same strategy under XLA's kernels. A
+    and `ratio_to_xla` compares edp with the same strategy under XLA's kernels. A
     ratio is the median over rounds of the ratio within a round, which cancels the
     machine's drift; so it may differ a little from the ratio of the medians.
 

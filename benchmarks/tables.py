@@ -1,4 +1,4 @@
-"""The measurements as files: `benchmark.json` and `machine.json`; `.md` to read."""
+"""Writes measurements: `benchmark.json`, `machine.json` and Markdown tables."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,19 +11,18 @@ Row = dict[str, Any]
 _SUFFIXES = ("json", "md")
 
 _NOTES = """\
-An image is one training image of the batch, however many members read it; of
+An image is one training image of the batch, however many members read it; for
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
-measured, "× eager" and "× compile" with that mode of it, "× xla" with this project
-without its native kernels; all within rounds: above 1 is faster. MFU is the
-operations that the algorithm needs over the device's rate on a large matrix product,
-measured here; "of conv" is over its best forward convolution. "other CPUs" is the
-number of cores that other processes used in the worst round kept; "repeated" is the
-number of rounds that were measured again because of them. Times contain no
-compilation."""
+measured, "× eager" and "× compile" with that mode of it, "× xla" with edp without its
+native kernels; all within rounds: above 1 is faster. MFU is the FLOP/s of the step over
+those of a large matrix product measured on the same device; "of conv" is over its best
+forward convolution. "other CPUs" is the number of cores that other processes used in
+the worst round kept; "repeated" is the number of rounds that were measured again
+because of them. Times contain no compilation."""
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without exponent."""
+    """Formats three significant digits without exponent."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -48,7 +47,7 @@ def _ratios(*names: str):
         yield f"× {name}", key, lambda r, key=key: _number(r[key])
 
 
-# Heading, key of the row that must be there, and how the row is shown.
+# Heading, required key of the row, and format.
 _COLUMNS = (
     ("case", "case", lambda r: r["case"]),
     ("what", "what", lambda r: r["what"]),
@@ -70,7 +69,7 @@ _COLUMNS = (
 
 
 def contender_name(row: Row) -> str:
-    """Returns a name as 'edp (unroll)' or 'edp without native (unroll)'."""
+    """Returns a contender's name: 'edp (unroll)', 'edp without native (unroll)'."""
     name, strategy = row["contender"], row.get("strategy")
     if row.get("kernels") == "xla" and row.get("backend") == "cpu":
         name += " without native"
@@ -78,7 +77,7 @@ def contender_name(row: Row) -> str:
 
 
 def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
-    """Rows as a Markdown table; a column that no row fills is left out."""
+    """Formats rows as a Markdown table, without empty columns."""
 
     def has(row: Row, key: str) -> bool:
         return row.get(key) is not None
@@ -100,7 +99,7 @@ def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
 
 
 def describe(row: Row) -> str:
-    """One contender's result in a line."""
+    """Formats one contender's result as a line."""
     if "error" in row:
         return f"{contender_name(row)}: failed, {row['error']}"
     line = f"{contender_name(row)}: {_number(row['images_per_second'])} images/s"
@@ -110,13 +109,13 @@ def describe(row: Row) -> str:
 
 
 def format_document(metadata: Row, rows: Sequence[Row]) -> str:
-    """The contents of `benchmark.md`."""
+    """Formats the contents of `benchmark.md`."""
     lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
     failed = [row for row in rows if "error" in row]
     lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
     disturbed = [f"{r['case']}, {r['what']}" for r in rows if r.get("disturbed")]
     lines += [
-        f"- {group}: disturbed by other processes; do not quote these numbers"
+        f"- {group}: disturbed by other processes, unreliable"
         for group in dict.fromkeys(disturbed)
     ]
     lines += [""] if failed or disturbed else []
@@ -133,7 +132,7 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-# What every row has, if only as null.
+# Keys of every row; values may be null.
 _KEYS = ("case", "what", "backend", "images_per_second", "ratio_to_peer")
 _KEYS += ("mfu", "peak_bytes")
 

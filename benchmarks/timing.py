@@ -1,9 +1,9 @@
-"""Times contenders fairly: in turns, round by round, each in its own process.
+"""Times contenders in alternating turns, round by round.
 
-Clock frequencies drift, and other processes come and go. Contenders that take turns
-share that drift, so two times of one round can be compared; times of two separate runs
-cannot. Rounds in which other processes used the CPUs are repeated. The processes are
-those of `isolated`; this module only calls `Contender.run`.
+Machines drift: clocks change, and so does other load. Contenders that alternate share
+that drift, so two numbers of one round are comparable where numbers of two separate
+runs are not. Rounds disturbed by other processes are repeated. Each contender runs in
+its own process, which `isolated` starts.
 """
 
 import math
@@ -16,14 +16,14 @@ from benchmarks import neighbours
 
 
 class Contender(NamedTuple):
-    """Something that can be timed.
+    """Timed step of one library.
 
     Attributes:
-      labels: what it is: `contender` and, where they apply, `strategy` and others.
-      run: makes so many calls of the step, waits for the last one's results and
-        returns a number computed from them (the loss), to be checked.
-      steps_per_call: optimizer steps in one call.
-      facts: what is known without timing, such as `compile_seconds`.
+      labels: `contender` and, if they apply, `strategy` and others.
+      run: makes a number of calls of the step, waits for the last results and returns a
+        number computed from them (the loss), to be checked.
+      steps_per_call: optimizer steps per call.
+      facts: facts known without timing, such as `compile_seconds`.
     """
 
     labels: dict[str, Any]
@@ -33,14 +33,14 @@ class Contender(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """How long to measure.
+    """Measuring time.
 
     Attributes:
-      rounds: in each, every contender has one turn.
-      round_seconds: a turn is as many calls as fill this long, at least one.
-      contender_seconds: no further round begins once this long has passed for each
-        contender, except the second.
-      other_cpus: cores' worth of other processes above which a round is repeated.
+      rounds: number of rounds; every contender has one turn in each.
+      round_seconds: a turn makes as many calls as fit in this time, at least one.
+      contender_seconds: no round begins after this time per contender, except the
+        second.
+      other_cpus: load of other processes, in cores, above which a round is repeated.
       repeats: rounds that may be repeated.
       wait_seconds: how long to wait for an idle machine before a round is repeated.
     """
@@ -58,7 +58,7 @@ class Round(NamedTuple):
 
     Attributes:
       seconds: per step, of each contender.
-      other_cpus: cores' worth of other processes meanwhile; None if unknown.
+      other_cpus: load of other processes meanwhile, in cores; None if unknown.
     """
 
     seconds: list[float]
@@ -66,7 +66,7 @@ class Round(NamedTuple):
 
 
 class NotFinite(ArithmeticError):
-    """A contender's loss became infinite or not a number."""
+    """Raised if a contender's loss is infinite or not a number."""
 
 
 def alternate(
@@ -77,18 +77,18 @@ def alternate(
 ) -> tuple[list[Round], int]:
     """Times contenders in turns.
 
-    Each first makes one call, which gives the number of calls that fill a turn; if
-    one call is enough for all, these calls are the first round. Round i begins with
-    contender i mod n, so that the order alternates. A round with more than
-    `budget.other_cpus` of other processes is followed by another one, after a wait for
-    an idle machine, up to `budget.repeats` times. Of all rounds the
-    `budget.rounds` with the least other work are kept, whatever their times.
+    Each first runs one call, to find how many calls fill a turn; if one call fills it
+    for all, these calls are the first round. Round i begins with contender i mod n, so
+    that the order alternates. A round with more than `budget.other_cpus` of other load
+    is repeated after a wait for an idle machine, up to `budget.repeats` times. Of all
+    rounds, the `budget.rounds` with the least other load are kept, whatever their
+    times.
 
     Args:
-      contenders: n of them, warm: they have made a call already.
+      contenders: n contenders that have made a warm-up call.
       budget: see `Budget`.
-      clock: seconds, from any origin.
-      monitor: measures other processes; by default `neighbours.Monitor()`.
+      clock: returns seconds from any origin.
+      monitor: measures the load of other processes; by default `neighbours.Monitor()`.
 
     Returns:
       The rounds kept, in the order of measurement, and the number repeated.
@@ -141,7 +141,7 @@ def alternate(
 
 
 def summarise(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
-    """What a row tells of the rounds of one contender.
+    """Summarises the rounds of one contender for a row.
 
     Args:
       seconds: per step, in each round.
@@ -162,7 +162,7 @@ def summarise(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:
 
 
 def ratio(ours: Sequence[float], reference: Sequence[float]) -> float:
-    """How many times faster than the reference, the median over paired rounds.
+    """Returns the speed relative to the reference: the median over paired rounds.
 
     Args:
       ours: seconds per step in each round.

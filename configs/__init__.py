@@ -1,1 +1,1 @@
-"""Configurations; `default.py` says what every setting means."""
+"""Shipped configurations; `default.py` documents every setting."""

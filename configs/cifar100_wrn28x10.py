@@ -6,12 +6,12 @@ Nam, Yoon, Lee and Lee, *Diversity Matters When Learning From Ensembles*, NeurIP
     python -m launch.run --config=configs/cifar100_wrn28x10.py \\
         --workdir=runs/c100_wrn28x10
 
-Over eight devices, members and batches split:
+On eight devices, with members and batches split:
 
     python -m launch.run --config=configs/cifar100_wrn28x10.py \\
         --config.mesh.member=4 --config.mesh.data=2 --workdir=runs/c100_wrn28x10
 
-Published result (accuracy in per cent, calibrated NLL; DE-m are the first m members,
+Published result (accuracy in %, calibrated NLL; DE-m: the first m members;
 temperatures fitted on the validation images):
 
     DE-1   80.22  0.789      be_none      80.40  0.750
@@ -19,14 +19,14 @@ temperatures fitted on the validation images):
     DE-3   82.46  0.673      be_ods       81.92  0.682
     DE-4   82.54  0.655      be_conf_ods  82.25  0.665
 
-`prefix_accuracy` and `prefix_cnll` of the results are on that basis; `gap_closed`
-is on the mean over members, `gap_closed_prefix` as published.
+In the results, `prefix_accuracy`, `prefix_cnll` and `gap_closed_prefix` are computed on
+that basis; `gap_closed` uses the mean over members.
 
-The published runs were on four GPUs, each normalising (BatchNorm) over its own 64
-images of a teacher's batch or 16 x 4 members of a student's. Here the whole batch is
-normalised together, unless `--config.model.batchnorm_groups=4` asks for parts. The
-last 5,000 training images are for validation. The networks after the last epoch are
-kept; `--config.teachers.select=best --config.distill.select=best` keeps those of the
+The published runs used four GPUs, where BatchNorm normalised over 64 images of a
+teacher's batch, or 16 x 4 members of a student's. Here BatchNorm normalises over the
+whole batch; `--config.model.batchnorm_groups=4` normalises over four parts. The last
+5,000 training images are for validation. The last epoch is kept;
+`--config.teachers.select=best --config.distill.select=best` keeps the epoch with the
 highest validation accuracy. The student `be_disagreement` is ours.
 """
 
@@ -36,7 +36,7 @@ from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings of the paper for CIFAR-100."""
+    """Returns the settings of the paper for CIFAR-100."""
     config = default.get_config()
     data = config.data
     data.source, data.name = "tfds", "cifar100"
@@ -57,7 +57,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.batch_size, distill.learning_rate = 64, 0.05
     distill.rank_one_lr_factor = 0.5
     distill.alpha, distill.temperature, distill.step_size = 0.9, 1.0, 1 / 255
-    # Which disagreement to ascend is ours to choose; see configs/cifar10_small.py.
+    # The quantity to ascend is our choice; see configs/cifar10_small.py.
     distill.quantity = "projection"
     distill.random_members = 2
 

@@ -6,7 +6,7 @@ Nam, Yoon, Lee and Lee, *Diversity Matters When Learning From Ensembles*, NeurIP
     python -m launch.run --config=configs/cifar10_resnet32.py \\
         --workdir=runs/c10_resnet32
 
-Another seed, and one student alone:
+Another seed, and a single student:
 
     python -m launch.run --config=configs/cifar10_resnet32.py --config.seed=1 \\
         --workdir=runs/c10_resnet32_1
@@ -15,9 +15,9 @@ Another seed, and one student alone:
 
 Published result: not available to us.
 
-The last 5,000 training images are for validation. The networks after the last epoch
-are kept; `--config.teachers.select=best --config.distill.select=best` keeps those of
-the highest validation accuracy. The student `be_disagreement` is ours.
+The last 5,000 training images are for validation. The last epoch is kept;
+`--config.teachers.select=best --config.distill.select=best` keeps the epoch with the
+highest validation accuracy. The student `be_disagreement` is ours.
 """
 
 import ml_collections
@@ -26,7 +26,7 @@ from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The settings of the paper for CIFAR-10."""
+    """Returns the settings of the paper for CIFAR-10."""
     config = default.get_config()
     data = config.data
     data.source, data.name = "tfds", "cifar10"
@@ -47,7 +47,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.batch_size, distill.learning_rate = 128, 0.1
     distill.rank_one_lr_factor = 0.5
     distill.alpha, distill.temperature, distill.step_size = 0.9, 4.0, 1 / 255
-    # Which disagreement to ascend is ours to choose; see configs/cifar10_small.py.
+    # The quantity to ascend is our choice; see configs/cifar10_small.py.
     distill.quantity = "projection"
     distill.random_members = 2
 

@@ -1,24 +1,23 @@
 """CIFAR-10 at 16x16, sized for a CPU.
 
 The protocol of Nam et al., *Diversity Matters When Learning From Ensembles*
-(NeurIPS 2021, arXiv 2110.14149), made small: 4,000 training images averaged to
-16x16 pixels, no augmentation, ResNet-8 of width 16 and 20 epochs. What it keeps is
-the premise: the teachers fit their training images (over 99 %), where they then
-agree, so that plain distillation does not show the student what makes an ensemble
-better than one network.
+(NeurIPS 2021, arXiv 2110.14149), reduced: 4,000 training images averaged to 16x16
+pixels, no augmentation, ResNet-8 of width 16 and 20 epochs. It keeps the premise: the
+teachers fit their training images (over 99 %) and agree on them, so plain distillation
+does not show the student the diversity that makes an ensemble better than one network.
 
     python -m launch.run --config=configs/cifar10_small.py \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/small0
 
-Several seeds, each a run of its own, make one table:
+One table over several seeds, each its own run:
 
     python -m launch.summarize --workdirs=runs/small0,runs/small1,runs/small2 \\
         --out=runs/summary --baseline=single_none,single_conf_ods_long,single_mixup
 
-The perturbed students move by η = 16/255, much farther than the paper's 1/255, and
-mixtures by 8/255. These were chosen on training images held out, with seeds that no
-table uses, one run for each choice. The variant `:search` has what can be tried so;
-RESULTS.md tells what was, and the results:
+Perturbed students use η = 16/255, much larger than the paper's 1/255, and mixtures
+8/255. These were chosen on held-out training images, with seeds that no table uses and
+one run per choice. The variant `:search` has the candidates; RESULTS.md lists those
+that were run, with results:
 
     python -m launch.run --config=configs/cifar10_small.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/search100
@@ -30,7 +29,7 @@ from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The small CIFAR-10 settings."""
+    """Returns the small CIFAR-10 settings."""
     config = default.get_config()
     config.data.source = "tfds"
     config.data.name = "cifar10"
@@ -49,8 +48,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         section.num_epochs = 20
         section.warmup_epochs = 3.0
     config.distill.step_size = 16 / 255
-    # The gradient of a random projection of what two random members differ in: that
-    # of the variance is the same in every pass, and leads to the same place.
+    # The gradient of a random projection of the difference of two random members. The
+    # gradient of the variance leads to the same point in every epoch.
     config.distill.quantity = "projection"
     config.distill.random_members = 2
     evaluation = config.evaluation
@@ -65,16 +64,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         config.students[name] = default.student(config, **overrides)
 
     plain = ("none", "gaussian", "mixup")
-    moved = ("ods", "conf_ods", "disagreement", "mixup+disagreement")
-    for name in (*plain, *moved):
+    perturbed = ("ods", "conf_ods", "disagreement", "mixup+disagreement")
+    for name in (*plain, *perturbed):
         add(f"single_{name.replace('+', '_')}", perturbation=name)
     config.students.single_mixup_disagreement.step_size = 8 / 255
     for name in ("none", "mixup", "conf_ods", "disagreement"):
         add(f"single_{name}_tau4", perturbation=name, temperature=4.0)
-    # Controls: two passes a step, at equal cost; the design's own step as it was.
+    # Controls: twice the epochs, as a perturbed student's step has two passes; the
+    # paper's step size.
     add("single_none_long", num_epochs=40)
     add("single_conf_ods_paper", perturbation="conf_ods", step_size=1 / 255)
-    # As many epochs as take the time of 20 of disagreement (188 s against 217 s).
+    # 23 epochs take as long as 20 of disagreement (20 of each: 188 s and 217 s).
     add("single_conf_ods_long", perturbation="conf_ods", num_epochs=23)
     add(
         "single_variance",
@@ -91,7 +91,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _search(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The settings that were tried; see the top of this file."""
+    """Returns the candidates of the search; see the docstring of this file."""
     config.data.train_split = "train[:40000]"
     config.data.test_split = "train[40000:]"
     config.students = ml_collections.ConfigDict()

@@ -2,23 +2,23 @@
 
     python -m launch.run --config=configs/compare.py --workdir=runs/compare
 
-runs on scikit-learn's digits in minutes and shows that everything works; the
-comparison that says something is that on CIFAR-10 at 16x16, of which the protocol is
-in configs/cifar10_small.py, for each of several seeds, and then over all of them:
+runs on scikit-learn's digits in minutes and shows that everything works. The
+informative comparison is on CIFAR-10 at 16x16, with the protocol of
+configs/cifar10_small.py, for each of several seeds and then over all of them:
 
     python -m launch.run --config=configs/compare.py:cifar10_small \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/compare0
     python -m launch.summarize --out=runs/comparison --baseline=single_none \\
         --workdirs=runs/compare0,runs/compare1,runs/compare2
 
-What is complete is not run again. RESULTS.md has the results.
+Complete stages are not run again. RESULTS.md has the results.
 
-Students are named by their kind, their perturbation and, where it is not 1, their
-temperature. The best perturbation of those that RESULTS.md compares is mixup; students
-that match tempered probabilities have it at τ = 4. The best form found of disagreement
-in more than one step is one step after a random one, `gaussian+disagreement`, at the
-cost of one; from there the plain gradient of the variance, too, leads somewhere. A
-plain student has it, and disagreement on mixtures, at τ = 4 too.
+Names consist of the kind, the perturbation and, if it is not 1, the temperature. mixup
+is the best perturbation in RESULTS.md; students that match tempered probabilities use
+it at τ = 4. The best multi-step form of disagreement found is one step after a random
+step, `gaussian+disagreement`, at the cost of one step; from a random start the gradient
+of the variance works too. A plain student has it, and disagreement on mixtures, at
+τ = 4 too.
 """
 
 import ml_collections
@@ -37,20 +37,22 @@ PERTURBATIONS = (
     "mixup+disagreement",
     "gaussian+disagreement",
 )
-# Of the step size: where two moves are made, each is shorter.
+# Fractions of the step size for chains of two perturbations.
 STEP_SHARES = {"mixup+disagreement": 1 / 2, "gaussian+disagreement": 3 / 4}
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The comparison on digits, on "cifar10_small", or cut down for "debug"."""
+    """Returns the comparison on digits, on "cifar10_small", or reduced for "debug"."""
     if variant not in BASES:
         raise ValueError(f"variant {variant!r}; accepted: cifar10_small, debug")
     config = BASES[variant].get_config()
     config.evaluation.ood_sets = ("noise",)
     if variant == "cifar10_small":
         config.evaluation.ood_sets = ("digits", "noise")
-        config.evaluation.step_sizes = config.evaluation.corruptions = ()  # long for 30
-    # Each draw is a pass of its own, in training too: as many as there are teachers.
+        config.evaluation.step_sizes = (
+            config.evaluation.corruptions
+        ) = ()  # slow for 30 students
+    # Each draw costs a forward pass, in training too: use as many as teachers.
     config.distill.functional_samples = config.teachers.num_members
     config.distill.functional_inference_samples = config.teachers.num_members
     config.students = ml_collections.ConfigDict()
@@ -101,8 +103,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             perturbation=perturbation,
         )
         if variant == "cifar10_small":
-            # Functions of a batch of 64 are so far apart that the discrepancy hardly
-            # tells where they could meet; see RESULTS.md.
+            # With a batch of 64 the functions are so far apart that the discrepancy
+            # hardly shows how to bring them together; see RESULTS.md.
             config.students[f"functional_{perturbation}"].update(
                 {"batch_size": 8, "learning_rate": 0.02, "functional_sigma": 0.3}
             )

@@ -1,10 +1,10 @@
-"""Every setting there is, with its meaning. Other configs start from this one.
+"""Default settings, each with its meaning. Other configurations start from this one.
 
-Any of them can be given on the command line: `--config.teachers.num_epochs=100`,
+Each setting can be given on the command line: `--config.teachers.num_epochs=100`,
 `--config.students.be_conf_ods.step_size=0.008`.
 
-With `:debug` after its name (`--config=configs/default.py:debug`) this and every
-other config here runs in seconds: see `debug`.
+With `:debug` after its name (`--config=configs/default.py:debug`) this and every other
+shipped configuration runs in seconds; see `debug`.
 """
 
 import ml_collections
@@ -12,154 +12,238 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """The defaults; `placeholder` is a setting without a value (None)."""
+    """Returns the defaults; `placeholder` is a setting without a value (None)."""
     config = ml_collections.ConfigDict()
 
-    config.seed = 0  # of the data split and everything that is drawn
-    config.dtype = "float32"  # what networks compute in; or "bfloat16"
-    config.teachers_workdir = placeholder(str)  # use the teachers trained there
-    config.checkpoint_minutes = 5.0  # at most this long between checkpoints; 0: one at
-    # the end of every epoch
-    config.checkpoint_steps = placeholder(int)  # and one in every N steps; None: none
-    config.nonfinite = "stop"  # a loss or gradient that is not finite ends training; or
-    # "skip": such a batch is left out and counted, at the cost of a check in every step
-    config.steps_per_dispatch = 1  # GPU, TPU: more for networks of very short steps
-    config.tensorboard = False  # True: event files of training too, in tensorboard/
-    config.wandb_project = placeholder(str)  # Weights & Biases: log training there
+    # Seed of the data split and of all random numbers.
+    config.seed = 0
+    # Compute type of the networks: "float32" or "bfloat16".
+    config.dtype = "float32"
+    # Workdir whose teachers are used; None: train them.
+    config.teachers_workdir = placeholder(str)
+    # Maximum minutes between checkpoints; 0: one after every epoch.
+    config.checkpoint_minutes = 5.0
+    # Also checkpoint every N steps; None: do not.
+    config.checkpoint_steps = placeholder(int)
+    # On a non-finite loss or gradient: "stop" training, or "skip" and count the batch
+    # (checked in every step, which costs time).
+    config.nonfinite = "stop"
+    # GPU, TPU: steps per dispatched program; more help networks with very short steps.
+    config.steps_per_dispatch = 1
+    # Write TensorBoard event files to tensorboard/.
+    config.tensorboard = False
+    # Weights & Biases project to log training to; None: do not.
+    config.wandb_project = placeholder(str)
+
     config.mesh = mesh = ml_collections.ConfigDict()
-    mesh.member = 1  # devices to split the members over
-    mesh.data = 1  # devices to split each batch over; in all member x data of them
-    mesh.shard_optimizer = False  # students: split the optimizer's memory over all
+    # Devices to split the members over; member x data devices are used.
+    mesh.member = 1
+    # Devices to split each batch over.
+    mesh.data = 1
+    # Students: shard the optimizer state over all devices.
+    mesh.shard_optimizer = False
 
     config.data = data = ml_collections.ConfigDict()
-    data.source = "digits"  # "digits", "synthetic", "tfds", "folder" or "npz"
-    data.name = placeholder(str)  # tfds: the dataset, as "cifar10"
-    data.data_dir = placeholder(str)  # tfds: where it is or will be prepared
-    data.train_split = "train"  # tfds: the part to train and validate on
-    data.test_split = "test"  # tfds: the part to test on
-    data.path = placeholder(str)  # folder: the root; npz: the file
-    data.image_shape = (8, 8, 1)  # height, width, channels: checked
-    data.num_classes = 10  # K: checked
-    data.train_size = placeholder(int)  # None: all that validation leaves
-    data.validation_size = placeholder(int)  # taken from training
-    data.test_size = placeholder(int)  # None: all
-    data.validation = "stratified"  # drawn with the seed; or "last", in order
-    data.stream = False  # tfds, folder: True leaves images on disk until they are read
-    data.num_workers = 0  # stream: processes that decode; 0: threads of this one
-    data.resize = "none"  # stream, images of any size: "random_crop" of 8% to 100% of
-    # the area in training, the central 224/256 of the shorter side elsewhere
-    data.downsample = 1  # not streamed: side of the squares of pixels to average
-    data.mean = (0.5,)  # per channel (or one for all), of pixels in [0, 1];
-    data.std = (0.25,)  # the network itself normalises with them
-    data.crop_padding = 0  # pixels padded before a random crop; 0: no crop
-    data.flip = False  # random horizontal flips
+    # "digits", "synthetic", "tfds", "folder", "npz", "cifar", "svhn" or "parquet"; see
+    # edp/data/sources.py.
+    data.source = "digits"
+    # tfds: name of the dataset, such as "cifar10".
+    data.name = placeholder(str)
+    # tfds: directory where it is, or will be, prepared.
+    data.data_dir = placeholder(str)
+    # tfds: split for training and validation.
+    data.train_split = "train"
+    # tfds: split for testing.
+    data.test_split = "test"
+    # npz: file; all other sources of files: directory.
+    data.path = placeholder(str)
+    # Height, width, channels; checked against the data.
+    data.image_shape = (8, 8, 1)
+    # Number of classes K; checked against the data.
+    data.num_classes = 10
+    # Training images; None: all that are not for validation.
+    data.train_size = placeholder(int)
+    # Validation images, taken from the training split.
+    data.validation_size = placeholder(int)
+    # Test images; None: all.
+    data.test_size = placeholder(int)
+    # Validation images: "stratified", drawn with the seed; or "last", the last in
+    # order.
+    data.validation = "stratified"
+    # tfds, folder, parquet: True leaves images encoded until they are read.
+    data.stream = False
+    # Streaming: decoding processes; 0: threads of this process.
+    data.num_workers = 0
+    # Streaming, images of any size: "random_crop" of 8% to 100% of the area in
+    # training, the central 224/256 of the shorter side in evaluation.
+    data.resize = "none"
+    # Not streamed: side of the pixel squares that are averaged.
+    data.downsample = 1
+    # Mean and standard deviation of pixels in [0, 1], per channel or one for all; the
+    # network normalises with them.
+    data.mean = (0.5,)
+    data.std = (0.25,)
+    # Pixels padded before a random crop; 0: no crop.
+    data.crop_padding = 0
+    # Random horizontal flips.
+    data.flip = False
 
     config.model = model = ml_collections.ConfigDict()
-    model.name = "convnet"  # "convnet", "resnet", "wide_resnet" or "resnet50"
-    model.width = placeholder(int)  # convnet, resnet: channels of the first stage
-    model.depth = placeholder(int)  # resnet: 6n + 2; wide_resnet: 6n + 4
-    model.widen_factor = placeholder(int)  # wide_resnet: k of WRN-depth-k
-    model.remat = placeholder(bool)  # all but convnet: less memory, more time
-    model.batchnorm_groups = placeholder(int)  # None: statistics of the whole batch; G:
-    # of each of G equal parts of it, as on G devices that do not communicate
-
-    model.dropout_rate = placeholder(float)  # None: no dropout; of all networks, while
-    # they are trained: before the last layer and in residual blocks
+    # "convnet", "resnet", "wide_resnet" or "resnet50".
+    model.name = "convnet"
+    # convnet, resnet: channels of the first stage.
+    model.width = placeholder(int)
+    # resnet: 6n + 2; wide_resnet: 6n + 4.
+    model.depth = placeholder(int)
+    # wide_resnet: k of WRN-depth-k.
+    model.widen_factor = placeholder(int)
+    # All but convnet: rematerialise activations (less memory, more time).
+    model.remat = placeholder(bool)
+    # BatchNorm statistics over each of G equal parts of the batch, as on G devices that
+    # do not communicate; None: over the whole batch.
+    model.batchnorm_groups = placeholder(int)
+    # Dropout of all networks in training, before the last layer and in residual blocks;
+    # None: no dropout.
+    model.dropout_rate = placeholder(float)
 
     config.teachers = teachers = ml_collections.ConfigDict()
-    teachers.num_members = 4  # M
-    teachers.kind = "deep"  # M networks; or "snapshot": one, at the end of each of M
-    # cosine cycles of the learning rate, of num_epochs / M epochs each, whatever the
-    # schedule (Huang et al., 2017); or "dropout": one, under M masks that are drawn
-    # once, with model.dropout_rate (Gal and Ghahramani, 2016)
-    teachers.bootstrap = False  # True: each member sees N of the N training images,
-    # drawn once with replacement (bagging, Breiman 1996)
-    teachers.batch_size = 128  # examples per member and step
+    # Number of members M.
+    teachers.num_members = 4
+    # "deep": M networks. "snapshot": one, at the end of each of M cosine cycles of
+    # num_epochs / M epochs, whatever the schedule (Huang et al., 2017). "dropout": one,
+    # under M fixed masks, with model.dropout_rate (Gal and Ghahramani, 2016).
+    teachers.kind = "deep"
+    # True: each member trains on its own N draws with replacement from the N training
+    # images (bagging, Breiman 1996).
+    teachers.bootstrap = False
+    # Examples per member and step.
+    teachers.batch_size = 128
     teachers.num_epochs = 200
-    teachers.select = "last"  # the epoch kept; or "best": of each member, that of the
-    # highest validation accuracy, computed after every epoch
-    teachers.member_strategy = placeholder(str)  # "vmap", "unroll"; None: by backend
-    teachers.members_at_once = placeholder(int)  # None: all; few: less memory
+    # Epoch to keep: "last", or "best" for the highest validation accuracy of each
+    # member, computed after every epoch.
+    teachers.select = "last"
+    # Members are computed by "vmap" or "unroll"; None: by backend.
+    teachers.member_strategy = placeholder(str)
+    # Members per forward pass; None: all; fewer need less memory.
+    teachers.members_at_once = placeholder(int)
     _set_optimizer(teachers)
 
+    # Settings of all students; `students` overrides them by name.
     config.distill = distill = ml_collections.ConfigDict()
-    distill.student = "single"  # or "batch_ensemble" (as many members as teachers),
-    # "latent_batch_ensemble" (that in training, one plain network afterwards),
-    # "hydra" (one network, a last layer for each teacher),
-    # "dirichlet" (one network that tells a distribution of probabilities),
-    # "functional" (one network, another function for each draw of its random input)
-    distill.perturbation = "none"  # "gaussian", "mixup", "ods", "conf_ods",
-    # "disagreement", "tdiv_sdiv"; or several joined by +, as "mixup+disagreement"
-    distill.step_size = 1 / 255  # η, of pixels in [0, 1]; moves are of length η√D
-    distill.quantity = "variance"  # disagreement: what it ascends; also
-    # "mutual_information", "pairwise_kl", "projection"
-    distill.num_steps = 1  # disagreement: gradient steps
-    distill.step_length = placeholder(float)  # disagreement: None: η√D / num_steps
-    distill.members_at_once = placeholder(int)  # disagreement: None: all; few: less
-    # memory, each member's forward pass computed twice
-    distill.random_members = placeholder(int)  # disagreement: None: all; 2: of two
-    # members drawn anew per batch, at half the cost for M = 4
-    distill.mixup_alpha = 1.0  # mixup: a of Beta(a, a), of which the shares are drawn
-    distill.temperature = 1.0  # τ, of targets, student and perturbation
-    distill.alpha = 0.9  # weight of the distillation term; 1 − α of the labels
-    distill.clean_pass = True  # False: the label term too on perturbed inputs (of
-    # mixtures with mixed labels)
-    distill.factor_init = "normal"  # batch_ensemble: or "sign", "ones"
-    distill.rank_one_lr_factor = 0.5  # batch_ensemble: of the learning rate
-    distill.hydra_single_share = 0.5  # hydra: of training, with one head for the mean
-    distill.dirichlet_loss = "proxy"  # dirichlet: or "mle"
-    distill.dirichlet_start_temperature = 10.0  # mle: T at first, 1 in the end;
-    distill.dirichlet_annealing = (0.0, 0.5)  # between these shares of the training
-    distill.functional_sigma = 1.0  # functional: σ of the random input
-    distill.functional_samples = 8  # functional: draws per training step
-    distill.functional_teachers = placeholder(int)  # functional: None: all; few: drawn
-    # anew per step
-    distill.functional_inference_samples = 8  # functional: draws per prediction
+    # "single"; "batch_ensemble" (as many members as teachers); "latent_batch_ensemble"
+    # (the same in training, one plain network afterwards); "hydra" (a head per
+    # teacher); "dirichlet" (predicts a distribution of probabilities); "functional"
+    # (one function per draw of a random input).
+    distill.student = "single"
+    # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
+    # several joined by +, such as "mixup+disagreement".
+    distill.perturbation = "none"
+    # η, in pixel units of [0, 1]; the perturbation has length η√D.
+    distill.step_size = 1 / 255
+    # disagreement: quantity to ascend: "variance", "mutual_information", "pairwise_kl"
+    # or "projection".
+    distill.quantity = "variance"
+    # disagreement: gradient steps.
+    distill.num_steps = 1
+    # disagreement: length of each step; None: η√D / num_steps.
+    distill.step_length = placeholder(float)
+    # disagreement: members per gradient; None: all; fewer need less memory, but compute
+    # each member's forward pass twice.
+    distill.members_at_once = placeholder(int)
+    # disagreement: random members, redrawn per batch, whose gradient is used; None:
+    # all. Two of M = 4 halve the cost.
+    distill.random_members = placeholder(int)
+    # mixup: mixing weights are drawn from Beta(a, a).
+    distill.mixup_alpha = 1.0
+    # τ of targets, student and perturbation.
+    distill.temperature = 1.0
+    # Weight of the distillation loss; 1 − α is that of the labels.
+    distill.alpha = 0.9
+    # False: one forward pass of the student; the label term too is computed on
+    # perturbed inputs (with mixed labels for mixtures).
+    distill.clean_pass = True
+    # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
+    distill.factor_init = "normal"
+    # batch_ensemble: learning rate of rank-one factors, relative to the other weights.
+    distill.rank_one_lr_factor = 0.5
+    # hydra: share of the training with one head, for the mean.
+    distill.hydra_single_share = 0.5
+    # dirichlet: "proxy" or "mle".
+    distill.dirichlet_loss = "proxy"
+    # dirichlet, mle: initial temperature T; it is annealed to 1.
+    distill.dirichlet_start_temperature = 10.0
+    # dirichlet, mle: shares of the training between which T is annealed.
+    distill.dirichlet_annealing = (0.0, 0.5)
+    # functional: σ of the random input.
+    distill.functional_sigma = 1.0
+    # functional: draws per training step.
+    distill.functional_samples = 8
+    # functional: teachers per step, redrawn; None: all.
+    distill.functional_teachers = placeholder(int)
+    # functional: draws per prediction.
+    distill.functional_inference_samples = 8
     distill.batch_size = 128
     distill.num_epochs = 250
-    distill.select = "last"  # the epoch kept; or "best": that of the highest validation
-    # accuracy, of students with several members their mean
+    # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean
+    # prediction, for students with several members).
+    distill.select = "last"
     _set_optimizer(distill)
 
-    # Name -> what differs from `distill`; see `student`.
+    # Name -> settings that differ from `distill`; see `student`.
     config.students = ml_collections.ConfigDict()
     config.students.single_none = student(config)
 
     config.evaluation = evaluation = ml_collections.ConfigDict()
     evaluation.batch_size = 256
-    evaluation.max_subsets = 256  # of teachers, per ensemble size; more: a sample
-    evaluation.diversity_size = 1000  # inputs on which networks are compared
-    evaluation.gallery_size = 6  # inputs shown in the report
-    evaluation.step_sizes = ()  # η at which each perturbation is analysed besides its
-    # students' own, as (1 / 255, 2 / 255, 4 / 255, 8 / 255)
-    evaluation.ood_sets = ()  # other sets, to be told from the test set: "digits",
-    # "noise", names of TFDS sets as "svhn_cropped", a folder of images or an .npz
-    evaluation.ood_size = 1000  # images of each, and of the test set beside them
-    evaluation.corruptions = ()  # of test images: ("all",), or names from
-    # edp/data/corruptions.py as ("fog", "gaussian_noise")
-    evaluation.corruption_size = 1000  # test images, of each at five severities
+    # Subsets of teachers per ensemble size; if there are more, a random sample.
+    evaluation.max_subsets = 256
+    # Inputs for the comparison of networks.
+    evaluation.diversity_size = 1000
+    # Inputs shown in the report.
+    evaluation.gallery_size = 6
+    # Further η at which to analyse each perturbation besides its students' own, such as
+    # (1 / 255, 2 / 255, 4 / 255, 8 / 255).
+    evaluation.step_sizes = ()
+    # OOD sets: "digits", "noise", names of TFDS sets such as "svhn_cropped", a folder
+    # of images, an .npz, or an .npy of images.
+    evaluation.ood_sets = ()
+    # Images of each OOD set, and of the test set it is compared with.
+    evaluation.ood_size = 1000
+    # Corruptions of test images: ("all",), or names from edp/data/corruptions.py such
+    # as ("fog", "gaussian_noise").
+    evaluation.corruptions = ()
+    # Test images per corruption, at each of five severities.
+    evaluation.corruption_size = 1000
     return choose(config, variant)
 
 
 def _set_optimizer(section: ml_collections.ConfigDict) -> None:
-    """SGD with momentum; L2 decay on all but rank-one factors (latent: those to 1)."""
-    section.schedule = "cosine"  # "step_linear", "cosine" or "constant"
-    section.learning_rate = 0.1  # its peak
-    section.warmup_epochs = 5.0  # cosine
-    section.milestones = (100, 180)  # step_linear: epochs E1 and E2
+    """Sets SGD with momentum and L2 decay.
+
+    Rank-one factors are not decayed (latent BatchEnsembles: decayed to 1).
+    """
+    # "cosine", "step_linear" or "constant".
+    section.schedule = "cosine"
+    # Peak learning rate.
+    section.learning_rate = 0.1
+    # cosine: warm-up.
+    section.warmup_epochs = 5.0
+    # step_linear: epochs E1 and E2.
+    section.milestones = (100, 180)
     section.momentum = 0.9
     section.nesterov = False
     section.weight_decay = 5e-4
-    section.accumulate_steps = 1  # batches whose mean gradient makes one step
+    # Batches whose mean gradient makes one step.
+    section.accumulate_steps = 1
 
 
 def student(
     config: ml_collections.ConfigDict, **overrides
 ) -> ml_collections.ConfigDict:
-    """A student: `config.distill` with `overrides`.
+    """Returns a student: `config.distill` with `overrides`.
 
-    Every key of `distill` is there, so that each can be set on the command line;
-    one left at None is taken from `distill`.
+    It has every key of `distill`, so that each can be set on the command line; keys
+    left at None take the value of `distill`.
     """
     settings = ml_collections.ConfigDict()
     for key in config.distill:
@@ -171,13 +255,13 @@ def student(
 def choose(
     config: ml_collections.ConfigDict, variant: str
 ) -> ml_collections.ConfigDict:
-    """The config as it is for the variant "", cut down by `debug` for "debug"."""
+    """Returns the config for the variant "", or its `debug` form for "debug"."""
     if variant not in ("", "debug"):
         raise ValueError(f"variant {variant!r}; accepted: debug, or none")
     return debug(config) if variant else config
 
 
-# By name of the model, its smallest form.
+# Model -> its smallest form.
 _SMALLEST = {
     "convnet": {"width": 4},
     "resnet": {"depth": 8, "width": 4},
@@ -187,10 +271,10 @@ _SMALLEST = {
 
 
 def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Cuts a config down to seconds of the whole pipeline, on made-up images.
+    """Reduces a config to a run of seconds on synthetic images.
 
-    Two of the smallest networks and at most three students, one epoch each of four
-    steps; schedules, optimizers and methods are the config's.
+    Two of the smallest networks and at most three students, each for one epoch of four
+    steps; schedules, optimizers and methods stay the config's.
     """
     data = config.data
     data.source = "synthetic"
@@ -205,7 +289,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         own = config.students[name].perturbation
         return (own or config.distill.perturbation) != "none"
 
-    for name in sorted(config.students, key=is_perturbed)[3:]:  # a plain one stays
+    for name in sorted(config.students, key=is_perturbed)[3:]:  # keep a plain one
         del config.students[name]
     for section in (config.teachers, config.distill, *config.students.values()):
         section.num_epochs = 1

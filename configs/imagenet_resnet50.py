@@ -8,11 +8,11 @@ of the area and flips. Result: not measured.
     python -m launch.run --config=configs/imagenet_resnet50.py \\
         --config.data.data_dir=DIR --workdir=runs/imagenet
 
-DIR is a TFDS directory with `imagenet2012` in array_record form; TFDS makes it from
-the archives that one downloads by hand. Grain reads it in processes of its own. Over
-several hosts, see "Many devices and hosts" in the README.
+DIR is a TFDS directory with `imagenet2012` in array_record format; TFDS prepares it
+from the manually downloaded archives. Grain reads it in worker processes. For several
+hosts, see docs/many-hosts.md.
 
-The official validation part is the test set; 10,000 training images, 10 a class, are
+The official validation split is the test set; 10,000 training images, 10 per class, are
 for validation.
 """
 
@@ -22,7 +22,7 @@ from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """ImageNet."""
+    """Returns the ImageNet settings."""
     config = default.get_config()
     config.dtype = "bfloat16"
     data = config.data
@@ -42,7 +42,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         section.batch_size, section.learning_rate = 256, 0.1
         section.weight_decay = 1e-4
     distill.temperature, distill.step_size = 1.0, 1 / 255
-    # Which disagreement to ascend is ours to choose; see configs/cifar10_small.py.
+    # The quantity to ascend is our choice; see configs/cifar10_small.py.
     distill.quantity = "projection"
     distill.random_members = 2
 

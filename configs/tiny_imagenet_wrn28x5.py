@@ -1,15 +1,15 @@
 """Tiny ImageNet with WRN-28-5, from a folder of images.
 
 Four teachers and BatchEnsemble students of four members, at τ = 1, as in the
-experiments of arXiv 2110.14149. How the networks are trained is common practice, not
-the paper's. Published result: not available to us.
+experiments of arXiv 2110.14149. Training follows common practice, not the
+paper. Published result: not available to us.
 
     python -m launch.run --config=configs/tiny_imagenet_wrn28x5.py \\
         --config.data.path=tiny-imagenet --workdir=runs/tiny_imagenet
 
 The folder holds `train/CLASS/*.JPEG` and `test/CLASS/*.JPEG`, 200 classes of 64x64
-pixels; as the set's own test images have no labels, `test` is its official validation
-part, sorted into classes. 10,000 training images, 50 a class, are for validation.
+pixels. The official test images have no labels, so `test` holds the official validation
+split, sorted by class. 10,000 training images, 50 per class, are for validation.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ from . import default
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Tiny ImageNet."""
+    """Returns the Tiny ImageNet settings."""
     config = default.get_config()
     data = config.data
     data.source = "folder"
@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         section.weight_decay = 5e-4
     distill.student = "batch_ensemble"
     distill.alpha, distill.temperature, distill.step_size = 0.9, 1.0, 1 / 255
-    # Which disagreement to ascend is ours to choose; see configs/cifar10_small.py.
+    # The quantity to ascend is our choice; see configs/cifar10_small.py.
     distill.quantity = "projection"
     distill.random_members = 2
 

@@ -1,4 +1,4 @@
-"""Settings of Sphinx; `make docs` builds the pages."""
+"""Configures Sphinx; `make docs` builds the pages."""
 
 import inspect
 import pathlib
@@ -22,7 +22,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 # Backticks of docstrings are code.
 default_role = "code"
-# Links to files of the repository that are no pages; the tests check that all exist.
+# Links to repository files that are not pages; the tests check that all exist.
 suppress_warnings = ["myst.xref_missing"]
 
 autodoc_default_options = {
@@ -36,7 +36,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-# Names of other projects are not looked up, so that building needs no network.
+# Names of other projects are not resolved, so that building needs no network.
 nitpick_ignore_regex = [("py:.*", r"(?!edp\.).*")]
 
 html_theme = "furo"
@@ -49,16 +49,16 @@ linkcheck_retries = 2
 
 
 def _skip(app, what, name, obj, skip, options):
-    """Leaves out the fields of NamedTuples: their class's docstring has them."""
+    """Skips the fields of NamedTuples, which their class's docstring describes."""
     if (inspect.getdoc(obj) or "").startswith("Alias for field number"):
         return True
     return skip
 
 
 def _as_written(app, what, name, obj, options, lines):
-    """Formulas and code, indented after a colon, keep their lines; [*shape] its star.
+    """Turns text indented after a colon into literal blocks, and escapes [*shape].
 
-    So docstrings need no markup beside backticks.
+    Docstrings therefore need no markup except backticks.
     """
     for i, line in enumerate(lines):
         line = line.replace("[*", r"[\*")

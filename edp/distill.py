@@ -1,4 +1,4 @@
-"""The distillation step: one for every student and every perturbation."""
+"""Distillation step, shared by all students and perturbations."""
 
 import functools
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from edp import losses
 from edp.ensemble import Teachers
 from edp.perturbations import Perturb
 from edp.runtime import sharding
@@ -16,7 +17,7 @@ from edp.students.student import DistillBatch, Student
 def create_state(
     student: Student, tx: optax.GradientTransformation, key: jax.Array, x: jax.Array
 ) -> TrainState:
-    """The state from which `distill_step` starts, for an example input x [1, ...]."""
+    """Initialises the state of `distill_step` for an example input x [1, ...]."""
     params, model_state = split_variables(jax.jit(student.init)(key, x))
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
 
@@ -24,7 +25,7 @@ def create_state(
 def place(
     state: TrainState, mesh: jax.sharding.Mesh | None, *, shard_optimizer: bool
 ) -> TrainState:
-    """Puts the state on every device; of the optimizer's, if asked, a share on each."""
+    """Replicates the state on all devices, or shards the optimizer's part of it."""
     state = sharding.put(state, mesh)
     if shard_optimizer:
         state = state._replace(opt_state=sharding.put_spread(state.opt_state, mesh))
@@ -43,47 +44,52 @@ def distill_step(
     clean_pass: bool = True,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Moves the inputs to where the teachers disagree and teaches the student there.
+    """Perturbs a batch, then trains the student to match the teachers on it.
 
     Args:
       state: from `create_state`.
       batch: `image` [B, ...] in [0, 1] and `label`, integers [B] or distributions
         [B, K].
       key: PRNG key.
-      student: what learns.
-      teachers: what it learns from.
+      student: a student from `edp.students.create_student`.
+      teachers: the members to match.
       perturb: from `edp.perturbations.create_perturbation`, or (key, x, teachers,
-        student) -> x̃. An attribute `identity` that is true saves the second pass;
-        see `edp.perturbations.Perturbation`.
+        student) -> x̃. With a true attribute `identity`, one forward pass serves both
+        terms; see `edp.perturbations.Perturbation`.
       tx: the optimizer.
-      clean_pass: the label term is taken on the clean inputs, in a pass of their
-        own; if False, both terms are taken on the perturbed ones, of which labels
-        and accuracy are those of `perturb.mix_labels`, if there is such an attribute.
-      mesh: splits the student's batch over all devices (the teachers bring the
-        mesh of their own).
+      clean_pass: whether the label term uses the clean inputs, in a separate forward
+        pass. If False, both terms use the perturbed inputs, with the labels from
+        `perturb.mix_labels` where that attribute exists.
+      mesh: shards the student's batch over all devices (the teachers have their own
+        mesh).
 
     Returns:
-      The new state, and `loss` with the student's own metrics, batch means.
+      The new state, and the batch means of `loss` and of the student's metrics.
+
+    Raises:
+      InputError: outside `jit`, for integer labels outside 0..K-1 (inside `jit` their
+        label term is 0) and for images outside the `clip` of `perturb`.
     """
     perturb_key, student_key = jax.random.split(key)
     image = batch["image"]
-    own = student.matched and functools.partial(student.matched, state.variables)
-    perturbed = perturb(perturb_key, image, teachers, own)
-    # Read from attributes: jit keeps these, and returns another array than its input.
+    matched = student.matched and functools.partial(student.matched, state.variables)
+    perturbed = perturb(perturb_key, image, teachers, matched)
+    # From the attributes: comparing arrays fails, as jit returns a copy of its input.
     one_pass = getattr(perturb, "identity", False) or not clean_pass
     mix_labels = None if clean_pass else getattr(perturb, "mix_labels", None)
-    # Split as the teachers read it; below, over more devices, for the student.
+    # Sharded for the teachers; below, over more devices, for the student.
     perturbed = sharding.constrain(perturbed, mesh, sharding.DATA)
     teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
     label = batch["label"]
+    losses.check_labels(label, teacher_logits.shape[-1])
     if mix_labels is not None:
         num_classes = teacher_logits.shape[-1]
         label = jax.nn.one_hot(label, num_classes) if label.ndim == 1 else label
         label = mix_labels(perturb_key, label)
     axes = sharding.batch_axes(mesh, image.shape[0])
     image, label, perturbed = sharding.constrain((image, label, perturbed), mesh, axes)
-    # Nothing else keeps the student's clean pass from going first, and what it
-    # leaves for its gradient from lying about while the teachers compute theirs.
+    # The teachers run first. Otherwise XLA may schedule the student's clean pass before
+    # them and keep its residuals in memory during the teachers' gradient.
     image, label, perturbed, teacher_logits = jax.lax.optimization_barrier(
         (image, label, perturbed, teacher_logits)
     )
@@ -102,7 +108,7 @@ def distill_step(
 
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, (model_state, metrics)), grads = grad_fn(state.params)
-    # Or an optimizer whose memory is split would have the passes split like it.
+    # Otherwise a sharded optimizer state would shard the forward passes likewise.
     grads = sharding.constrain(grads, mesh)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

@@ -1,11 +1,10 @@
-"""M networks as one: parameters stacked on a leading member axis.
+"""Ensembles of M networks, with parameters stacked on a leading member axis.
 
-What the rest of the project sees of an ensemble is `Teachers`, a record of
-functions that can be made from stacked variables or from any list of networks.
+Other modules see an ensemble as `Teachers`: a record of functions, created from
+stacked variables or from any list of networks.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -13,7 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from edp import losses
-from edp.errors import InputError
+from edp.models.teachers import (
+    Teachers,
+    teachers_from_functions,
+    teachers_from_loader,
+    teachers_from_torch,
+)
 from edp.runtime import sharding
 from edp.runtime.stacking import (
     STRATEGIES,
@@ -41,29 +45,15 @@ __all__ = [
     "teachers_from_functions",
     "teachers_from_loader",
     "teachers_from_masks",
+    "teachers_from_torch",
     "teachers_from_variables",
     "train_step",
     "unstack",
 ]
 
 
-class Teachers(NamedTuple):
-    """An ensemble as functions.
-
-    Attributes:
-      num_members: M.
-      all_logits: x [B, ...] -> logits [M, B, K]. Takes `members_at_once` as a
-        keyword, where it is to be differentiated with the memory of that many.
-      member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
-    """
-
-    num_members: int
-    all_logits: Callable[..., jax.Array]
-    member_logits: Callable[[Any, jax.Array], jax.Array]
-
-
 def init(model, keys: jax.Array, x: jax.Array) -> Any:
-    """Stacked variables of independently initialised members.
+    """Initialises members independently and stacks their variables.
 
     Args:
       model: a Flax module called as `model(x, train=...)`.
@@ -73,7 +63,7 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
     Returns:
       Variables, every leaf with a leading axis M.
     """
-    # Compiled for one member and run for each: a fraction of compiling for all.
+    # Compiled once for one member: much faster than compiling for all of them.
     one = jax.jit(lambda key: model.init(key, x, train=False))
     return stack([one(keys[m]) for m in range(len(keys))])
 
@@ -81,16 +71,16 @@ def init(model, keys: jax.Array, x: jax.Array) -> Any:
 def logits(
     model, variables, x: jax.Array, *, strategy=None, members_at_once=None, mesh=None
 ) -> jax.Array:
-    """Logits [M, B, K] of all members in evaluation mode, for shared x [B, ...].
+    """Computes the logits [M, B, K] of all members in evaluation mode.
 
     Args:
       model: a Flax module.
-      variables: stacked.
-      x: inputs [B, ...].
+      variables: stacked variables.
+      x: inputs [B, ...], shared by the members.
       strategy: see `member_map`.
       members_at_once: see `member_map`.
-      mesh: splits the members over its `member` axis and, if it divides B, the
-        batch over `data`; a device computes its own members on its own inputs.
+      mesh: shards the members over its `member` axis and, if it divides B, the batch
+        over `data`.
     """
 
     def member(variables, x):
@@ -113,7 +103,7 @@ def _data_axes(mesh, x) -> tuple[str, ...]:
 def create_state(
     model, tx: optax.GradientTransformation, keys: jax.Array, x: jax.Array
 ) -> TrainState:
-    """The state from which `train_step` starts; arguments as in `init`."""
+    """Initialises the state of `train_step`; arguments as in `init`."""
     params, model_state = split_variables(init(model, keys, x))
     return TrainState(
         jnp.zeros((), jnp.int32), params, model_state, jax.vmap(tx.init)(params)
@@ -121,7 +111,7 @@ def create_state(
 
 
 def place(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:
-    """Puts every member on the devices that train it, and the count on all."""
+    """Places each member on the devices that train it; replicates the step count."""
     members = {
         name: sharding.put(getattr(state, name), mesh, sharding.MEMBER)
         for name in ("params", "model_state", "opt_state")
@@ -140,25 +130,26 @@ def train_step(
     members_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer step of every member, each on a batch of its own.
+    """Takes one optimizer step of every member, each on its own batch.
 
-    On a mesh, members never communicate; the parts of a member's batch share
-    the moments of batch normalisation and the gradient.
+    On a mesh, members never communicate; the shards of a member's batch share the
+    moments of batch normalisation and the gradient.
 
     Args:
       state: stacked, from `create_state`.
-      batch: `image` [M, B, ...] in [0, 1] and `label` [M, B].
-      key: PRNG key, split over the members (for models that draw, as dropout).
+      batch: `image` [M, B, ...] in [0, 1] and `label` [M, B], integers in 0..K-1.
+      key: PRNG key, split over the members (for stochastic layers such as dropout).
       model: a Flax module.
       tx: the optimizer of one member.
-      strategy: see `member_map`. With batches split over devices the default is
-        'unroll' everywhere: the grouped convolutions of a vmap are not split, so
-        that every device would compute the whole batch.
+      strategy: see `member_map`. With batches sharded over devices the default is
+        'unroll' on every backend: the grouped convolutions of a vmap are not sharded,
+        so every device would compute the whole batch.
       members_at_once: see `member_map`.
-      mesh: splits the members over its `member` axis, batches over `data`.
+      mesh: shards the members over its `member` axis, batches over `data`.
 
     Returns:
       The new state and the members' `loss` (cross-entropy) and `accuracy`, [M].
+      Traced labels outside 0..K-1 have loss 0; see `losses.cross_entropy`.
     """
     chex.assert_equal_shape_prefix([batch["image"], batch["label"]], 2)
 
@@ -197,28 +188,22 @@ def train_step(
 
 
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:
-    """`Teachers` of stacked variables, in evaluation mode.
+    """Creates `Teachers` from stacked variables, in evaluation mode.
 
-    Make the record inside the jitted function that gets `variables` as an
-    argument; captured from outside, they would be compiled in as constants.
+    Create the record inside the jitted function that takes `variables` as an
+    argument; variables captured by a closure are compiled in as constants.
 
-    On a mesh, what crosses its `member` axis is logits and, in the gradients,
-    inputs. For `member_logits` each device computes one member of its own, and
-    those of the devices that hold another than m are dropped: the same time as
-    if one device computed and the others waited for it.
+    On a mesh, logits (and gradients with respect to the inputs) cross the `member`
+    axis, never variables. For `member_logits` each device computes one of its own
+    members, and all results but that of member m are discarded: as fast as one device
+    computing while the others wait.
     """
     num_members = jax.tree.leaves(variables)[0].shape[0]
 
     def all_logits(x, members_at_once=None):
-        result = logits(
-            model,
-            variables,
-            x,
-            strategy=strategy,
-            members_at_once=members_at_once,
-            mesh=mesh,
-        )
-        # Gathered once, here, rather than in every sum over the members.
+        options = {"strategy": strategy, "members_at_once": members_at_once}
+        result = logits(model, variables, x, mesh=mesh, **options)
+        # Gathered once here, not in every reduction over the members.
         return sharding.constrain(result, mesh, None, *_data_axes(mesh, x))
 
     def member_logits(m, x):
@@ -233,12 +218,8 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
             return jnp.where(first + nearest == m, result, 0)[None]
 
         data = _data_axes(mesh, x)
-        own = sharding.per_device(
-            own_member,
-            mesh,
-            ((sharding.MEMBER,), (), data),
-            (sharding.MEMBER, *data),
-        )
+        in_axes, out_axes = ((sharding.MEMBER,), (), data), (sharding.MEMBER, *data)
+        own = sharding.per_device(own_member, mesh, in_axes, out_axes)
         result = own(variables, jnp.asarray(m), x).sum(axis=0)
         return sharding.constrain(result, mesh, *data)
 
@@ -248,15 +229,15 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
 def teachers_from_masks(
     model, variables, keys: jax.Array, *, strategy=None, mesh=None
 ) -> Teachers:
-    """`Teachers` that are one network under masks of dropout, in evaluation mode.
+    """Creates `Teachers` from one network under fixed dropout masks.
 
     Args:
-      model: a Flax module that, in evaluation mode, draws from its `dropout` stream
-        what it drops of every input alike, as `edp.models` do.
+      model: a Flax module that, in evaluation mode, samples one mask for all inputs
+        from its `dropout` stream, as `edp.models` do.
       variables: of one network, not stacked.
-      keys: one PRNG key per member [M]; each makes a member, always the same.
+      keys: one PRNG key per member [M]; each key fixes one member's masks.
       strategy: see `member_map`.
-      mesh: splits the members over its `member` axis, batches over `data`.
+      mesh: shards the members over its `member` axis, batches over `data`.
     """
 
     def member(key, variables, x):
@@ -267,67 +248,12 @@ def teachers_from_masks(
         mapped = member_map(
             member, (0, None, None), strategy=strategy, members_at_once=members_at_once
         )
-        result = sharding.per_device(
-            mapped,
-            mesh,
-            ((sharding.MEMBER,), (), data),
-            (sharding.MEMBER, *data),
-        )(keys, variables, x)
+        in_axes, out_axes = ((sharding.MEMBER,), (), data), (sharding.MEMBER, *data)
+        per_device = sharding.per_device(mapped, mesh, in_axes, out_axes)
+        result = per_device(keys, variables, x)
         return sharding.constrain(result, mesh, None, *data)
 
     def member_logits(m, x):
         return member(keys[m], variables, x)
 
     return Teachers(len(keys), all_logits, member_logits)
-
-
-def teachers_from_loader(
-    model, load: Callable[[int], Any], like: Any, num_members: int
-) -> Teachers:
-    """`Teachers` whose members are read anew for each use, one at a time.
-
-    For more members than fit in memory. Gradients read each member a second time.
-
-    Args:
-      model: a Flax module.
-      load: member, from 0 -> its variables as NumPy arrays, of one network; called
-        on the host, where it must not use JAX. `checkpoint.load_arrays` is such.
-      like: a tree of what it returns, or of the shapes and dtypes.
-      num_members: M.
-    """
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
-
-    def member_logits(m, x):
-        variables = jax.pure_callback(
-            lambda m: load(int(m)), shapes, m, vmap_method="sequential"
-        )
-        return model.apply(variables, x, train=False)
-
-    def all_logits(x, members_at_once=None):
-        del members_at_once  # always one
-        # Or gradients would keep the variables of all members.
-        one = jax.checkpoint(lambda m: member_logits(m, x), prevent_cse=False)
-        return jax.lax.map(one, jnp.arange(num_members))
-
-    return Teachers(num_members, all_logits, member_logits)
-
-
-def teachers_from_functions(
-    functions: Sequence[Callable[[jax.Array], jax.Array]],
-) -> Teachers:
-    """`Teachers` of any networks: a list of functions x [B, ...] -> logits [B, K]."""
-    functions = list(functions)
-    if not functions:
-        raise InputError("an ensemble needs at least one function x -> logits")
-
-    def all_logits(x, members_at_once=None):
-        check_members_at_once("members_at_once", members_at_once, len(functions))
-        one = jax.checkpoint if members_at_once is not None else (lambda f: f)
-        return jnp.stack([one(function)(x) for function in functions])
-
-    def member_logits(m, x):
-        if isinstance(m, int):
-            return functions[m](x)
-        return jax.lax.switch(m, functions, x)
-
-    return Teachers(len(functions), all_logits, member_logits)

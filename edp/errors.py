@@ -1,9 +1,9 @@
-"""What a user's mistake is raised as."""
+"""The exception raised for mistakes of the user."""
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a setting, a file, a directory.
+    """A mistake in the user's input: a setting, a file or a directory.
 
-    The message is one line that names the thing, what was found and what would
+    The message is one line that names the setting or file, its value and what would
     be accepted. The commands print it without a traceback and exit with code 2.
     """

@@ -1,4 +1,4 @@
-"""Losses. All return one value per example; the caller reduces."""
+"""Losses that return one value per example; the caller reduces."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,17 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from edp.errors import InputError
+
 
 def log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """log softmax(logits / τ) over the last axis, in float32 or better."""
+    """Computes log softmax(logits / τ) over the last axis, in float32 or better."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.log_softmax(logits / temperature, axis=-1)
 
 
 def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
-    """log of the mean of the members' tempered probabilities.
+    """Computes the log of the mean of the members' tempered probabilities.
 
     Args:
       logits: [M, ..., K].
@@ -27,15 +29,39 @@ def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
     return jax.nn.logsumexp(members, axis=0) - jnp.log(logits.shape[0])
 
 
+def check_labels(labels: jax.Array, num_classes: int) -> None:
+    """Raises InputError for integer labels outside 0..K-1, if their values are known.
+
+    Labels that are traced (inside `jit`, `vmap` or `shard_map`) and distributions are
+    not checked.
+
+    Args:
+      labels: integers [B] or distributions [B, K].
+      num_classes: K.
+    """
+    if labels.ndim != 1 or isinstance(labels, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():  # they may be constants of a traced function
+        if ((labels < 0) | (labels >= num_classes)).any():
+            raise InputError(
+                f"labels has values from {labels.min()} to {labels.max()}; accepted: "
+                f"classes 0 to {num_classes - 1}"
+            )
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """−log softmax(logits)_y, or −Σ_k y_k log softmax(logits)_k.
+    """Computes −log softmax(logits)_y, or −Σ_k y_k log softmax(logits)_k.
 
     Args:
       logits: [..., B, K].
       labels: integers [B] or distributions [B, K], shared by the leading axes.
 
     Returns:
-      [..., B].
+      [..., B]. Inside `jit` an integer label outside 0..K-1 cannot raise: its value
+      is 0, and so is its gradient.
+
+    Raises:
+      InputError: outside `jit`, for integer labels outside 0..K-1.
     """
     chex.assert_rank(labels, {1, 2})
     chex.assert_axis_dimension(logits, -2, labels.shape[0])
@@ -43,14 +69,20 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
         chex.assert_axis_dimension(logits, -1, labels.shape[1])
         terms = jnp.where(labels > 0, log_probs(logits), 0)
         return -(labels * terms).sum(axis=-1)
+    check_labels(labels, logits.shape[-1])
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
 
 
 def kl_divergence(target_log_probs: jax.Array, logits_log_probs: jax.Array):
-    """KL(p ‖ q) = Σ_k p_k (log p_k − log q_k), from log-probabilities [..., K].
+    """Computes KL(p ‖ q) = Σ_k p_k (log p_k − log q_k).
 
-    Classes of probability zero add nothing. Returns [...].
+    Args:
+      target_log_probs: log p [..., K]; classes of probability zero contribute 0.
+      logits_log_probs: log q [..., K].
+
+    Returns:
+      [...].
     """
     chex.assert_equal_shape([target_log_probs, logits_log_probs])
     p = jnp.exp(target_log_probs)
@@ -61,14 +93,14 @@ def kl_divergence(target_log_probs: jax.Array, logits_log_probs: jax.Array):
 def distillation(
     target_log_probs: jax.Array, logits: jax.Array, temperature: float
 ) -> jax.Array:
-    """τ² KL(target ‖ softmax(logits / τ)) (Hinton et al., 2015, section 2).
+    """Computes τ² KL(target ‖ softmax(logits / τ)) (Hinton et al., 2015, section 2).
 
-    τ² keeps the gradient's size when τ changes.
+    The factor τ² keeps the scale of the gradient when τ changes.
 
     Args:
       target_log_probs: log of the teacher's tempered probabilities [..., B, K].
       logits: the student's [..., B, K].
-      temperature: τ, the one the target was made with.
+      temperature: τ, that of the target.
 
     Returns:
       [..., B].
@@ -80,16 +112,16 @@ def distillation(
 def maximum_mean_discrepancy(
     a: jax.Array, b: jax.Array, widths: Sequence[float] = (2.0, 10.0, 20.0, 50.0)
 ) -> jax.Array:
-    """⟨k(a, a')⟩ + ⟨k(b, b')⟩ − 2 ⟨k(a, b)⟩, means over all pairs of rows.
+    """Computes ⟨k(a, a')⟩ + ⟨k(b, b')⟩ − 2 ⟨k(a, b)⟩, means over all pairs of rows.
 
-    (The biased estimate of the squared discrepancy, of Gretton et al., *A Kernel
-    Two-Sample Test*, 2012, eq. 5: never below 0, and 0 where the rows are the same.)
-    k(x, y) = Σ_s exp(−‖x − y‖² / (2 s)).
+    The biased estimate of the squared discrepancy (Gretton et al., *A Kernel
+    Two-Sample Test*, 2012, eq. 5): at least 0, and 0 where the rows are the same.
+    The kernel is k(x, y) = Σ_s exp(−‖x − y‖² / (2 s)).
 
     Args:
       a: [N, D].
       b: [N', D].
-      widths: s.
+      widths: the values of s.
 
     Returns:
       [], in float32 or better.

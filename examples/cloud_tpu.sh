@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The paper's CIFAR-10 run on a spot Cloud TPU of eight chips: made, set up, run, made
-# again whenever it is taken away, and deleted when the run has ended. It goes on from
-# its workdir. Needs the Google Cloud CLI (gcloud) and a bucket; set NAME, ZONE, TYPE
-# and BUCKET in the environment. DRY_RUN=1 prints what it would do.
+# Runs the paper's CIFAR-10 experiment on a spot Cloud TPU of eight chips: creates it,
+# sets it up, runs, recreates it after a preemption (the run resumes from its workdir) and
+# deletes it at the end. Needs the Google Cloud CLI (gcloud) and a bucket; set NAME, ZONE,
+# TYPE and BUCKET in the environment. DRY_RUN=1 prints the commands.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# One chip to each teacher, and their batches over two.
+# Two chips per teacher, which share its batches.
 ${PYTHON:-python} -m launch.cloud_tpu run \
     --name="${NAME:-edp}" --zone="${ZONE:-us-west4-a}" --type="${TYPE:-v5litepod-8}" \
     --spot --delete_when_done ${DRY_RUN:+--dry_run} -- \

@@ -1,8 +1,8 @@
-"""A configuration of one's own: a larger ensemble, and three students of it.
+"""Custom configuration: a larger ensemble and three students.
 
     python -m launch.run --config=examples/own_config.py --workdir=runs/own
 
-In a checkout and with the installed package alike; `edp run --config=...` there.
+Works in a checkout and, as `edp run --config=...`, with the installed package.
 """
 
 import ml_collections
@@ -11,14 +11,14 @@ from edp.configs import default, digits
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Six teachers on the digits, and what it takes to teach one network."""
+    """Returns six teachers on the digits and three students."""
     config = digits.get_config()
     config.teachers.num_members = 6
     config.evaluation.ood_sets = ("noise",)
 
     config.students = ml_collections.ConfigDict()
     config.students.plain = default.student(config)
-    config.students.moved = default.student(
+    config.students.perturbed = default.student(
         config, perturbation="disagreement", quantity="projection", random_members=2
     )
     config.students.mixed = default.student(

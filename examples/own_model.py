@@ -1,9 +1,9 @@
-"""The pure functions with networks and a training loop of one's own, in plain JAX.
+"""Uses the pure functions with custom networks and a training loop in plain JAX.
 
     python examples/own_model.py
 
-Five small networks, trained on 200 of scikit-learn's digits, teach one: on the inputs
-as they are, and on inputs moved to where the five disagree.
+Five small networks, trained on 200 of scikit-learn's digits, are distilled into one:
+on the training inputs, and on inputs perturbed to where the five disagree.
 """
 
 import itertools
@@ -19,7 +19,7 @@ TEMPERATURE = 2.0
 
 
 def init(key):
-    """The weights of a network: a list of (matrix, bias)."""
+    """Returns the weights of a network: a list of (matrix, bias)."""
     keys = jax.random.split(key, len(SIZES) - 1)
     shapes = itertools.pairwise(SIZES)
     return [
@@ -29,7 +29,7 @@ def init(key):
 
 
 def apply(params, x):
-    """x [B, 64] -> logits [B, 10]."""
+    """Computes logits [B, 10] from x [B, 64]."""
     *hidden, last = params
     for weight, bias in hidden:
         x = jax.nn.relu(x @ weight + bias)
@@ -41,14 +41,14 @@ all_logits = jax.vmap(apply, in_axes=(0, None))  # of stacked members: [M, B, 10
 
 @jax.jit
 def train_step(params, x, y):
-    """One step of gradient descent on the labels."""
+    """Takes one step of gradient descent on the labels."""
     grads = jax.grad(lambda p: losses.cross_entropy(apply(p, x), y).mean())(params)
     return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
 
 
 @jax.jit
 def distill_step(params, members, x):
-    """One step towards the mean of the members' probabilities."""
+    """Takes one step towards the mean of the members' probabilities."""
     target = losses.mean_log_probs(all_logits(members, x), TEMPERATURE)
 
     def loss(params):
@@ -58,8 +58,8 @@ def distill_step(params, members, x):
 
 
 @jax.jit
-def move(key, members, x):
-    """Inputs moved to where the members come apart."""
+def perturb(key, members, x):
+    """Returns inputs perturbed to where the members disagree."""
     return perturbations.disagreement(
         key,
         lambda x: all_logits(members, x),
@@ -70,7 +70,7 @@ def move(key, members, x):
 
 
 def main() -> dict[str, float]:
-    """Trains, distils twice and compares; the NLL of each on the other digits."""
+    """Trains, distils twice, and returns each NLL on the other digits."""
     x, y = datasets.load_digits(return_X_y=True)
     x, y = jnp.float32(x) / 16, jnp.int32(y)
     (train_x, test_x), (train_y, test_y) = (jnp.split(a, [200]) for a in (x, y))
@@ -80,11 +80,12 @@ def main() -> dict[str, float]:
         members = jax.vmap(train_step, in_axes=(0, None, None))(
             members, train_x, train_y
         )
-    plain = moved = init(jax.random.key(1))
+    plain = perturbed = init(jax.random.key(1))
     for i in range(1000):
         key = jax.random.key(i)
         plain = distill_step(plain, members, train_x)
-        moved = distill_step(moved, members, move(key, members, train_x))
+        inputs = perturb(key, members, train_x)
+        perturbed = distill_step(perturbed, members, inputs)
 
     def nll(logits):
         return metrics.nll(jax.nn.softmax(logits), test_y)
@@ -94,7 +95,7 @@ def main() -> dict[str, float]:
         "one network": nll(apply([(w[0], b[0]) for w, b in members], test_x)),
         "five networks": metrics.nll(ensemble, test_y),
         "one, distilled": nll(apply(plain, test_x)),
-        "one, distilled on moved inputs": nll(apply(moved, test_x)),
+        "one, distilled on perturbed inputs": nll(apply(perturbed, test_x)),
     }
 
 

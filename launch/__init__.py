@@ -1,1 +1,1 @@
-"""Commands: `python -m launch.run --config=configs/digits.py --workdir=runs/digits`."""
+"""Commands, such as `python -m launch.run --config=digits --workdir=runs/digits`."""

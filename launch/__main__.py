@@ -1,28 +1,28 @@
-"""All commands as one: `edp run --config=digits --workdir=runs/digits`."""
+"""Runs any command: `edp run --config=digits --workdir=runs/digits`."""
 
 import runpy
 import sys
 
 from .cli import exit_codes
 
-# Each is a module beside this one.
+# Each is a module or package beside this one.
 COMMANDS = {
-    "cloud_tpu": "Runs on Cloud TPU, by the `gcloud` command.",
+    "cloud_tpu": "Runs on Cloud TPU with the `gcloud` command.",
     "distill": "Distils the teachers into the students of the configuration.",
-    "evaluate": "Evaluates the ensemble and every completed student, side by side.",
-    "export": "Exports a student or the ensemble as one standalone artifact.",
+    "evaluate": "Evaluates the ensemble and every complete student.",
+    "export": "Exports a student or the ensemble as a standalone artifact.",
     "import_teachers": "Imports networks trained elsewhere as the teachers of a run.",
     "predict": "Classifies image files with an exported artifact.",
-    "report": "Prints the table of results and draws the report of a workdir.",
-    "run": "The main job: teachers, students, evaluation, report.",
+    "report": "Prints the table of results and renders the report of a workdir.",
+    "run": "Runs the main job: teachers, students, evaluation, report.",
     "summarize": "Summarises finished runs over their seeds.",
     "sweep": "Runs a configuration under several seeds and settings.",
-    "train_teachers": "Trains the teachers: all networks at once, in one jitted step.",
+    "train_teachers": "Trains the teachers, all in one jitted step.",
 }
 
 
 def main() -> None:
-    """Runs the command that is named first, as `python -m` runs its module."""
+    """Runs the command named by the first argument, as `python -m` runs its module."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         sys.argv = [f"edp {name}", *rest]
@@ -31,7 +31,7 @@ def main() -> None:
         width = max(map(len, COMMANDS))
         for command, what in COMMANDS.items():
             print(f"edp {command:<{width}}  {what}")
-        print("\nedp COMMAND --help tells more of one; --helpfull all of its flags.")
+        print("\nedp COMMAND --help describes a command and lists its flags.")
     else:
         accepted = ", ".join(COMMANDS)
         exit_codes.bad_input(LookupError(f"no command {name!r}; accepted: {accepted}"))

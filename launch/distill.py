@@ -10,11 +10,13 @@ from edp.experiment.create import Experiment
 
 from .cli import app, signals
 
-_ONLY = flags.DEFINE_list("only", None, "Names of students; all of them if not given.")
+_ONLY = flags.DEFINE_list(
+    "only", None, "Students to distil, by name; default: all of the configuration."
+)
 
 
 def distill_student(experiment: Experiment, name: str) -> None:
-    """Distils one student, unless it is complete already."""
+    """Distils one student unless it is complete."""
     stage = restore.student_stage(experiment, name)
     with stage.making() as needed:
         if needed:
@@ -25,7 +27,7 @@ def distill_student(experiment: Experiment, name: str) -> None:
 
 
 def check_only(config: ml_collections.ConfigDict) -> None:
-    """Raises an InputError if --only names a student that does not exist."""
+    """Raises an InputError if --only names an unknown student."""
     for name in _ONLY.value or ():
         settings.student_settings(config, name)
 
@@ -33,7 +35,7 @@ def check_only(config: ml_collections.ConfigDict) -> None:
 def distill_all(
     experiment: Experiment, after: Callable[[], None] = lambda: None
 ) -> None:
-    """Distils every student, or those that --only names; calls `after` each time."""
+    """Distils every student, or those of --only; calls `after` after each."""
     for name in _ONLY.value or experiment.config.students:
         distill_student(experiment, name)
         after()

@@ -1,4 +1,4 @@
-"""Evaluates the ensemble and every completed student, side by side."""
+"""Evaluates the ensemble and every complete student."""
 
 from edp.evaluation import analysis, corruptions, ood, results
 from edp.experiment.create import Experiment, record_run
@@ -10,7 +10,7 @@ from .cli import app
 def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
 
-    And where the settings ask for them, `ood.json` and `corruptions.json`.
+    Also writes `ood.json` and `corruptions.json` if the settings ask for them.
     """
     with lock.held(experiment.workdir):
         rows = results.collect_rows(experiment)

@@ -1,10 +1,10 @@
-"""Writes a student, or the ensemble, as one artifact that runs without this project.
+"""Exports a student, or the ensemble, as one artifact that runs without edp.
 
     python -m launch.export --workdir=runs/digits --student=single_conf_ods
 
-writes runs/digits/exported/single_conf_ods, or the directory that --out names. For the
-ensemble, --student=teachers. The run must be evaluated; its data and its configuration
-are not needed. The artifact's `load.py` shows how to use it.
+writes runs/digits/exported/single_conf_ods, or the directory given by --out.
+--student=teachers exports the ensemble. The run must be evaluated; its data and its
+configuration file are not needed. The artifact's `load.py` shows how to use it.
 """
 
 import os
@@ -13,16 +13,18 @@ from absl import app, flags
 
 from .cli import arguments
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # a program is written, none is run
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # exports a program, runs none
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
-_STUDENT = flags.DEFINE_string("student", None, "Its name; teachers for the ensemble.")
-_ONNX = flags.DEFINE_bool("onnx", False, "Add model.onnx; needs the extra onnx.")
+_STUDENT = flags.DEFINE_string(
+    "student", None, "Name of the student; teachers: the ensemble."
+)
+_ONNX = flags.DEFINE_bool("onnx", False, "Also write model.onnx; needs the extra onnx.")
 _OUT = flags.DEFINE_string(
     "out",
     None,
-    "Directory to make; nothing is overwritten. If not given, exported/STUDENT in "
-    "the workdir.",
+    "Directory to create; nothing is overwritten. Default: exported/STUDENT in the "
+    "workdir.",
 )
 
 
@@ -41,15 +43,16 @@ def main(argv: list[str]) -> None:
             directory = storage.as_path(_OUT.value)
         if storage.is_remote(directory):
             raise InputError(
-                f"out={str(directory)!r} must be on this machine; give --out"
+                f"out={str(directory)!r} is remote; accepted: --out=DIRECTORY on this "
+                "machine"
             )
         experiment = open_run.open_experiment(run)
         written = from_run.export_predictor(
             experiment, _STUDENT.value, directory, onnx=_ONNX.value
         )
     size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
-    told = f"{size:.1f} MB" if written else "complete"
-    print(f"{_STUDENT.value}: {directory} ({told})")
+    size_or_state = f"{size:.1f} MB" if written else "complete"
+    print(f"{_STUDENT.value}: {directory} ({size_or_state})")
 
 
 if __name__ == "__main__":

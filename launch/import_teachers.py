@@ -1,10 +1,11 @@
-"""Takes networks that were trained elsewhere as the teachers of a run.
+"""Imports networks trained elsewhere as the teachers of a run.
 
     python -m launch.import_teachers --config=configs/digits.py --workdir=runs/mine \\
         --members=/nets/0,/nets/1,/nets/2,/nets/3
 
-Each is an Orbax checkpoint of the variables of one network of the configured model;
-`launch.run`, with the same configuration and workdir, goes on from there.
+Each is a checkpoint of one network of the configured model: an Orbax directory, or a
+.msgpack, .npz or .safetensors file (see `edp.experiment.weights`). `launch.run`, with
+the same configuration and workdir, trains the students.
 """
 
 import ml_collections
@@ -16,18 +17,18 @@ from edp.experiment.create import Experiment
 
 from .cli import app
 
-_MEMBERS = flags.DEFINE_list("members", None, "A directory per network.")
+_MEMBERS = flags.DEFINE_list("members", None, "A checkpoint per network.")
 
 
 def import_teachers(experiment: Experiment) -> None:
-    """Completes the teachers' stage with what --members names."""
+    """Completes the teachers' stage with the networks of --members."""
     importing.import_teachers(experiment, _MEMBERS.value)
 
 
 def check_members(config: ml_collections.ConfigDict) -> None:
-    """Raises an InputError without --members."""
+    """Raises an InputError if --members is missing."""
     if not _MEMBERS.value:
-        raise InputError("--members is required: a directory per network")
+        raise InputError("--members is required: a checkpoint per network")
 
 
 if __name__ == "__main__":

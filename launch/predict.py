@@ -3,7 +3,7 @@
     python -m launch.predict --artifact=runs/deployed --out=predictions.csv \\
         photo.jpg folder_of_images
 
-Files that cannot be read are named and left out; if none can, the exit code is 2.
+Unreadable files are named and skipped; if no file is readable, the exit code is 2.
 """
 
 import pathlib
@@ -13,9 +13,11 @@ from absl import app, flags
 
 from .cli import arguments
 
-_ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that export made.")
-_OUT = flags.DEFINE_string("out", "predictions.csv", "CSV to write; never overwritten.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images at once.", 1)
+_ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that launch.export wrote.")
+_OUT = flags.DEFINE_string(
+    "out", "predictions.csv", "CSV file to write; never overwritten."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per forward pass.", 1)
 
 
 def main(argv: list[str]) -> None:

@@ -1,9 +1,8 @@
-"""Prints the table of results and draws the report of a workdir.
+"""Prints the results table and writes the report of a workdir.
 
     python -m launch.report --workdir=runs/digits
 
-Needs only the files of the run: no data are read, and `--config` is not needed (and
-not read where it is given).
+Reads only the files of the run: no data, and no `--config` (which is ignored).
 """
 
 from edp import report
@@ -15,7 +14,7 @@ from .cli import app, terminal
 
 
 def write_report(directory: storage.Path) -> None:
-    """Writes the report and its figures; of several processes the first does."""
+    """Writes the report and its figures in the first process."""
     with lock.held(directory):
         if not multihost.is_first():
             return
@@ -30,17 +29,17 @@ def write_report(directory: storage.Path) -> None:
 
 
 def report_finished(directory: storage.Path) -> None:
-    """`write_report` of a run that was evaluated; makes no directory for another.
+    """Writes the report of an evaluated run; creates no directory otherwise.
 
     Raises:
-      InputError: for a workdir without results, or one that cannot be written to.
+      InputError: if the workdir has no results or is not writable.
     """
     storage.check_writable(directory)
     provenance.check_version(directory)
     if not (directory / "results.json").exists():
         raise InputError(
             f"there is no {directory / 'results.json'}; accepted: the workdir of a run "
-            "that launch.run or launch.evaluate has finished"
+            "finished by launch.run or launch.evaluate"
         )
     write_report(directory)
 

@@ -1,10 +1,12 @@
-"""The main job: teachers, students, evaluation, report.
+"""Runs the main job: teachers, students, evaluation, report.
 
     python -m launch.run --config=configs/digits.py --workdir=runs/digits
 
-Stages that are complete are not run again; an interrupted one goes on from its
-last checkpoint. Between long stages the report is drawn of what there is.
+Complete stages are not run again; an interrupted stage resumes from its last
+checkpoint. Between long stages the report is re-rendered from the complete ones.
 """
+
+from absl import flags
 
 from edp.experiment.create import Experiment
 
@@ -15,9 +17,11 @@ from .evaluate import evaluate
 from .report import write_report
 from .train_teachers import train_teachers
 
+flags.declare_key_flag("only")
+
 
 def run(experiment: Experiment) -> None:
-    """All stages in order."""
+    """Runs all stages in order."""
     drafts = Drafts(experiment)
     train_teachers(experiment)
     drafts.draw()

@@ -3,24 +3,20 @@
     python -m launch.summarize --workdirs=runs/small0,runs/small1,runs/small2 \\
         --out=runs/summary
 
-Trains nothing and reads no data set. Writes `summary.json`, `summary.md` and figures.
+Trains nothing and reads no dataset. Writes `summary.json`, `summary.md` and figures.
 """
-
-import os
 
 from absl import app, flags
 
 from .cli import arguments, terminal
-
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # nothing is computed on a device
 
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs.")
 _OUT = flags.DEFINE_string("out", "runs/summary", "Directory to write to.")
 _BASELINE = flags.DEFINE_list(
     "baseline",
     None,
-    "Students that the others are compared with, beside the best plain one; "
-    "single_none where there is one, if not given.",
+    "Students that the others are compared with, in addition to the best plain one; "
+    "default: single_none, if it exists.",
 )
 
 
@@ -33,12 +29,12 @@ def main(argv: list[str]) -> None:
         directory = storage.as_path(_OUT.value)
         storage.check_writable(directory, "out")
         found = runs.read_runs(_WORKDIRS.value)
-        result = summary.summarize(found, _BASELINE.value)
+        result = summary.summarize_runs(found, _BASELINE.value)
     files = tables.write_summary(result, directory)
     print(tables.format_terminal(result, terminal.width()))
     for note in result["notes"]:
         print(note)
-    print(f"\nSummary: {directory / 'summary.md'} (beside it {', '.join(files[:-1])})")
+    print(f"\nSummary: {directory / 'summary.md'} (with {', '.join(files[:-1])})")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Runs a configuration under several seeds and settings, and sums up what came of it.
+"""Runs a configuration under several seeds and settings, and summarises the runs.
 
     python -m launch.sweep --config=configs/digits.py --workdir=runs/sweep \\
         --seeds=0:3 --grid=distill.step_size=0.002,0.004
 
-Each run is a process of its own; those that are done are skipped, and the same command
-goes on with a sweep that was interrupted. Teachers are trained once for all settings
-that do not change them.
+Each run is a separate process. Finished runs are skipped, so the same command resumes
+an interrupted sweep. Settings that do not change the teachers share them.
 """
 
 import os
@@ -14,21 +13,21 @@ import sys
 
 from absl import flags
 
-_ENVIRONMENT = dict(os.environ)  # of the runs
-os.environ["JAX_PLATFORMS"] = "cpu"  # this process leaves the devices to them
+_ENVIRONMENT = dict(os.environ)  # environment of the runs
+os.environ["JAX_PLATFORMS"] = "cpu"  # leaves the devices to the runs
 
 from .cli import app, exit_codes, subprocesses, terminal  # noqa: E402
 
-_SEEDS = flags.DEFINE_string("seeds", "0:3", "START:END, or seeds joined by commas.")
+_SEEDS = flags.DEFINE_string("seeds", "0:3", "START:END, or seeds separated by commas.")
 _GRID = flags.DEFINE_multi_string(
-    "grid", [], "KEY=VALUE,VALUE,...; of several, all combinations."
+    "grid", [], "KEY=VALUE,VALUE,...; repeat it for all combinations of several keys."
 )
 _OWN = ("seeds", "grid", "workdir")
 _ENDING = (exit_codes.EXIT_BAD_INPUT, exit_codes.EXIT_INTERRUPTED)
 
 
 def sweep(config, directory: pathlib.Path) -> int:
-    """Does the runs that are not done, then writes the table of all; an exit code."""
+    """Does the unfinished runs, writes the tables of all; returns an exit code."""
     from edp.experiment import sweep
     from edp.report.seeds import sweep_results, sweep_tables
     from edp.runtime import storage
@@ -43,7 +42,7 @@ def sweep(config, directory: pathlib.Path) -> int:
         print(f"{where}: complete" if is_done else where, flush=True)
         code = 0 if is_done else _run(runner, directory, point)
         if runner.stopped or code in _ENDING:
-            if code == exit_codes.EXIT_BAD_INPUT:  # the run has said of what
+            if code == exit_codes.EXIT_BAD_INPUT:  # the run printed the reason
                 return code
             print(
                 f"interrupted: {i - 1} of {len(points)} runs are done; run the "
@@ -56,16 +55,16 @@ def sweep(config, directory: pathlib.Path) -> int:
             failed += 1
     if failed == len(points):
         return exit_codes.EXIT_FAILURE
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     files = sweep_tables.write_sweep(result, directory)
     print(f"\n{sweep_tables.format_terminal(result, terminal.width())}\n")
     print("\n".join(result["notes"]))
-    print(f"Sweep: {directory / 'sweep.md'} (beside it {', '.join(files[:-1])})")
+    print(f"Sweep: {directory / 'sweep.md'} (with {', '.join(files[:-1])})")
     return exit_codes.EXIT_FAILURE if failed else 0
 
 
 def _run(runner: subprocesses.Children, directory: pathlib.Path, point) -> int:
-    """Trains the point's teachers, if need be, and does its run."""
+    """Trains the point's teachers, if they are missing, and does its run."""
     from edp.report.seeds import sweep_results
     from edp.runtime.stage import read_record
 

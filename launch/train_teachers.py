@@ -1,4 +1,4 @@
-"""Trains the teachers: all networks at once, in one jitted step."""
+"""Trains the teachers, all in one jitted step."""
 
 from edp.experiment import restore, train
 from edp.experiment.create import Experiment
@@ -8,10 +8,10 @@ from .cli import app, signals
 
 
 def train_teachers(experiment: Experiment) -> None:
-    """Trains the teachers, unless they are trained already."""
+    """Trains the teachers unless they are complete."""
     if experiment.config.teachers_workdir is not None:
         restore.check_complete(experiment.teachers_dir)
-        print(f"teachers: those of {experiment.teachers_dir}")
+        print(f"teachers: from {experiment.teachers_dir}")
         return
     stage = Stage(experiment.teachers_dir, experiment.teacher_dependencies)
     with stage.making() as needed:

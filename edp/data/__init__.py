@@ -1,11 +1,12 @@
-"""Image classification sets, and batches of them on the device.
+"""Image classification datasets, and their batches on the device.
 
-On the host: `create_dataset` finds a set in one of the sources
-(`edp.data.sources`) and holds out validation examples (`edp.data.splits`). Its
-images are kept in memory as uint8, which suits sets up to a few gigabytes, or read
-from disk when they are indexed (`edp.data.image_reader`), and for training batch by
-batch ahead of the steps (`edp.data.prefetch`). `open_foreign` finds images of another
-set, brought to the shape of this one's (`edp.data.ood_sets`).
+On the host: `create_dataset` loads a dataset from one of the sources
+(`edp.data.sources`) and holds out validation examples (`edp.data.splits`). Images are
+uint8 arrays in memory, or stay on disk until they are indexed
+(`edp.data.image_reader`); for training they are read ahead of the steps
+(`edp.data.prefetch`). Every image file is decoded by one function
+(`edp.data.image_preparation`). `open_foreign` opens images of another dataset, resized
+to this one's shape (`edp.data.ood_sets`).
 
 On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment`
 (`edp.data.augmentation`). A training step reads
@@ -14,7 +15,7 @@ On the device, pure and jittable: `epoch_order`, `take`, `to_float` and `augment
     images = to_float(augment(key, images, crop_padding=4, flip=True))
 """
 
-from edp.data.arrays import Dataset, Split, downsample, read_arrays
+from edp.data.arrays import Dataset, Split, downsample
 from edp.data.augmentation import (
     augment,
     bootstrap_samples,
@@ -23,11 +24,13 @@ from edp.data.augmentation import (
     to_float,
 )
 from edp.data.dataset import create_dataset
-from edp.data.image_reader import RESIZES, Records
+from edp.data.digest import dataset_digest, split_digest
+from edp.data.image_preparation import RESIZES
+from edp.data.image_reader import Records
 from edp.data.ood_sets import open_foreign
 from edp.data.prefetch import EpochOrder, StepReader, read_steps
 from edp.data.sources import SOURCES
-from edp.data.splits import HOLD_OUT, fixed_subset
+from edp.data.splits import HOLD_OUT, fixed_part, fixed_subset
 
 __all__ = [
     "HOLD_OUT",
@@ -41,12 +44,14 @@ __all__ = [
     "augment",
     "bootstrap_samples",
     "create_dataset",
+    "dataset_digest",
     "downsample",
     "epoch_order",
+    "fixed_part",
     "fixed_subset",
     "open_foreign",
-    "read_arrays",
     "read_steps",
+    "split_digest",
     "take",
     "to_float",
 ]

@@ -1,21 +1,19 @@
-"""What a data set is here, and the checks every set passes."""
+"""Datasets and splits as arrays, and the checks that every dataset passes."""
 
 import os
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
 from edp.data.image_reader import Records
 from edp.errors import InputError
-from edp.runtime import storage
 
 
 class Split(NamedTuple):
     """Examples: images uint8 [N, H, W, C] and labels int32 [N].
 
-    Images lie in memory or are read when they are indexed; labels lie in memory.
+    Images are in memory, or `Records` that are read when indexed; labels are in
+    memory.
     """
 
     images: np.ndarray | Records
@@ -28,20 +26,20 @@ class Split(NamedTuple):
         return Split(self.images[indices], self.labels[indices])
 
     def in_memory(self) -> "Split":
-        """The same examples, all images read."""
+        """Returns the same examples with all images in memory."""
         return self._replace(images=np.asarray(self.images[:]))
 
     def downsample(self, factor: int) -> "Split":
-        """`downsample` of the images, which lie in memory."""
+        """Applies `downsample` to the images, which must be in memory."""
         return self._replace(images=downsample(self.images, factor))
 
 
 def downsample(images: np.ndarray, factor: int) -> np.ndarray:
-    """The mean over squares of `factor` x `factor` pixels.
+    """Computes the mean over squares of `factor` x `factor` pixels.
 
     Args:
       images: uint8 [N, H, W, C]; H and W divide by `factor`.
-      factor: 1 leaves them as they are.
+      factor: side of the squares; 1 returns `images`.
 
     Returns:
       uint8 [N, H / factor, W / factor, C].
@@ -55,10 +53,10 @@ def downsample(images: np.ndarray, factor: int) -> np.ndarray:
 
 
 class Dataset(NamedTuple):
-    """The three splits of a data set, and the names of its K classes.
+    """The three splits of a dataset, and the names of its K classes.
 
-    `full_test` is `test` before it was downsampled: its images have the set's own
-    `image_shape`, and where they are on disk they are read when they are indexed.
+    `full_test` is `test` before downsampling: its images have shape `image_shape`,
+    and stay on disk until they are indexed where the source reads lazily.
     """
 
     train: Split
@@ -74,10 +72,10 @@ class Dataset(NamedTuple):
 
 
 class Source(NamedTuple):
-    """What a source holds, before training examples are held out.
+    """The splits of a source, before validation examples are held out.
 
-    `origin` names it in messages. `validation` is None where the source has no
-    validation examples of its own, `class_names` where it does not name classes.
+    `origin` names the source in messages. `validation` is None if the source has no
+    validation split, `class_names` if it does not name its classes.
     """
 
     origin: str
@@ -90,15 +88,15 @@ class Source(NamedTuple):
 def check_source(
     source: Source, *, image_shape: tuple[int, int, int], num_classes: int
 ) -> Source:
-    """Checks a source against the configuration.
+    """Checks a source against `image_shape` and `num_classes`.
 
     Returns:
-      The source with int32 labels, its arrays C-contiguous, and with class
-      names ('0', '1', ... where it has none).
+      The source with int32 labels, C-contiguous arrays and class names ('0', '1',
+      ... if it has none).
 
     Raises:
-      InputError: if a split is empty, two classes have one name, or the images' shape
-        or the number of classes is not what the configuration says.
+      InputError: if a split is empty, two classes share a name, or the images' shape or
+        the number of classes differs from the configuration.
     """
     parts = {"train": source.train, "test": source.test}
     if source.validation is not None:
@@ -131,8 +129,8 @@ def check_source(
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise InputError(
-            f"{source.origin}: two classes are called {twice[0]!r}; names must be "
-            "distinct"
+            f"{source.origin}: two classes are named {twice[0]!r}; class names "
+            "must be distinct"
         )
     parts = {name: _contiguous(split) for name, split in parts.items()}
     return source._replace(class_names=names, **parts)
@@ -145,25 +143,30 @@ def _contiguous(split: Split) -> Split:
     return Split(images, np.ascontiguousarray(split.labels, np.int32))
 
 
-def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads every array of an .npz file, refusing pickled objects.
+def read_images(path: str | os.PathLike) -> np.ndarray:
+    """Reads the images of an .npy file, refusing pickled objects.
+
+    Returns:
+      uint8 [N, H, W, C], memory-mapped.
 
     Raises:
-      InputError: if the file is missing, is not an .npz or cannot be read.
+      InputError: if the file is missing, cannot be read or holds something else.
     """
-    failures = (OSError, EOFError, ValueError, TypeError)
     try:
-        with (
-            storage.as_path(path).open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return dict(arrays)
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (*failures, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        why = str(error)
-        if "pickle" in why:  # NumPy tells how to run them
-            why = "it holds Python objects, or is another kind of file"
+    except (OSError, EOFError, ValueError) as error:
         raise InputError(
-            f"{path} cannot be read as an .npz of plain arrays: {why}"
+            f"{path} cannot be read as an .npy of a plain array"
         ) from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise InputError(f"{path} must hold one uint8 array [N, H, W, C]")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise InputError(
+            f"{path} is uint8 {list(images.shape)}; it must be [N, H, W, C] of 1 or 3 "
+            "channels"
+        )
+    return images

@@ -1,4 +1,4 @@
-"""Batches on the device: pure functions for use inside a jitted training step."""
+"""Batches and augmentation on the device: pure functions for jitted steps."""
 
 import functools
 
@@ -21,11 +21,11 @@ def epoch_order(
       key: random key; a new one for each epoch.
       num_examples: number of examples N.
       batch_size: examples in a batch, 1 to N. The `N mod batch_size` examples
-        left over sit this epoch out.
-      num_members: M, for members that each visit them in an order of their own.
+        left over are not visited in this epoch.
+      num_members: M, if each member has its own order.
 
     Returns:
-      Distinct indices, int32 [N // batch_size, batch_size]; of M members
+      Distinct indices, int32 [N // batch_size, batch_size]; with `num_members`
       [N // batch_size, M, batch_size].
 
     Raises:
@@ -51,7 +51,7 @@ def bootstrap_samples(
 ) -> chex.Array:
     """Draws for each member N of the N examples, with replacement.
 
-    On average 63% of them are in a member's sample (Breiman, *Bagging Predictors*,
+    A sample contains 63% of the examples on average (Breiman, *Bagging Predictors*,
     Machine Learning 24, 1996).
 
     Args:
@@ -75,13 +75,13 @@ def take(
     """Gathers examples from arrays on the device.
 
     Args:
-      split_arrays: images [N, H, W, C] and labels [N], such as a `Split` put on
-        the device once, before the first step.
-      indices: integers of any shape [...], such as [B], or [M, B] for members
-        which each see their own batch. They must lie in 0 to N - 1.
+      split_arrays: images [N, H, W, C] and labels [N], such as a `Split` on
+        the device.
+      indices: integers of any shape [...], such as [B], or [M, B] if each member
+        has its own batch. They must lie in 0 to N - 1.
 
     Returns:
-      Images [..., H, W, C] and labels [...], with the dtypes they came in.
+      Images [..., H, W, C] and labels [...], with unchanged dtypes.
     """
     images, labels = split_arrays
     chex.assert_rank([images, labels], [4, 1])
@@ -104,17 +104,16 @@ def augment(
     crop_padding: int = 0,
     flip: bool = False,
 ) -> chex.Array:
-    """Randomly crops and flips each image on its own.
+    """Crops and flips each image at random, independently.
 
     The usual augmentation for small images (He et al., arXiv 1512.03385, section
     4.2): pad with `crop_padding` zeros on every side, crop back to H x W at a
     uniformly random place, and mirror left to right with probability 1/2.
 
-    Pixels are moved, never computed, so the dtype is kept and `to_float` may come
-    before or after; before, uint8, there is a quarter of the memory to move. Rows
-    and then columns are gathered by index, which on a CPU took no longer than a
-    dynamic slice per image and a quarter of the time of products with one-hot
-    matrices.
+    Pixels are copied, not interpolated, so the dtype is kept and `to_float` may come
+    before or after; on uint8 a quarter of the memory is read. Rows and then columns
+    are gathered by index, which on a CPU took no longer than a dynamic slice per
+    image and a quarter of the time of products with one-hot matrices.
 
     Args:
       key: random key.
@@ -152,5 +151,5 @@ def augment(
 
 
 def _gather(images: chex.Array, indices: chex.Array, axis: int) -> chex.Array:
-    # The indices are in range by construction: no test of them at run time.
+    # Indices are in range by construction; no bounds check.
     return jnp.take_along_axis(images, indices, axis, mode="promise_in_bounds")

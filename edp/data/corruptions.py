@@ -2,14 +2,14 @@
 
 Thirteen of the corruptions of Hendrycks & Dietterich, *Benchmarking Neural Network
 Robustness to Common Corruptions and Perturbations*, ICLR 2019 (arXiv 1903.12261),
-with the constants that its authors used for CIFAR-10-C
-(github.com/hendrycks/robustness, make_cifar_c.py), computed on the fly. They are
-meant for images of about 32x32 pixels; on others, kernels have the same pixels.
+with the constants of CIFAR-10-C (github.com/hendrycks/robustness,
+make_cifar_c.py), computed on the fly. The constants are for images of about 32x32
+pixels; kernels have the same size in pixels on larger images.
 
-Left out: glass blur, elastic transform and spatter, which rest on OpenCV's and
-scikit-image's own algorithms, motion blur and snow (ImageMagick's), and frost, which
-needs photographs. Noise is of NumPy's generator, filters are SciPy's and Pillow's, so
-that values differ in rounding from the published files.
+Not implemented: glass blur, elastic transform and spatter (they need OpenCV or
+scikit-image), motion blur and snow (ImageMagick), and frost (photographs). Noise comes
+from NumPy, filters from SciPy and Pillow, so values differ from the published files by
+rounding.
 """
 
 import io
@@ -29,13 +29,13 @@ _Corruption = Callable[[np.random.Generator, np.ndarray, object], np.ndarray]
 
 
 def corrupt(name: str, images: np.ndarray, severity: int, seed: int = 0) -> np.ndarray:
-    """Corrupts images; the same arguments always give the same result.
+    """Corrupts images; deterministic given the arguments.
 
     Args:
       name: one of `CORRUPTIONS`.
       images: uint8 [N, H, W, C].
-      severity: 1, the slightest, to 5.
-      seed: of what is random in it.
+      severity: 1 (mildest) to 5.
+      seed: of the random numbers.
 
     Returns:
       uint8 [N, H, W, C].
@@ -58,7 +58,7 @@ def corrupt(name: str, images: np.ndarray, severity: int, seed: int = 0) -> np.n
     function, constants = CORRUPTIONS[name]
     rng = np.random.default_rng([seed, zlib.crc32(name.encode()), severity])
     result = function(rng, np.float32(images) / 255, constants[severity - 1])
-    # As published: cut off, not rounded. The small number is for what was whole.
+    # Truncated as published; the small offset keeps whole values whole.
     return np.uint8(np.clip(result, 0, 1) * 255 + 1e-4)
 
 
@@ -84,7 +84,7 @@ def _gaussian_blur(rng, x, sigma):
 
 
 def _defocus_blur(rng, x, constant):
-    """A disk, its edge smoothed by a Gaussian of 3x3 pixels."""
+    """Convolves with a disk whose edge is smoothed by a 3x3 Gaussian."""
     radius, alias_blur = constant
     reach = int(radius) + 1
     grid = np.arange(-reach, reach + 1)
@@ -96,7 +96,7 @@ def _defocus_blur(rng, x, constant):
 
 
 def _zoom_blur(rng, x, farthest):
-    """The mean of the image and of it zoomed in by 1, 1.01, ... up to `farthest`."""
+    """Averages the image and its zooms by 1, 1.01, ... up to `farthest`."""
     height, width = x.shape[1:3]
     total, count = x.copy(), 1
     for factor in np.arange(1, farthest, 0.01):
@@ -111,7 +111,7 @@ def _zoom_blur(rng, x, farthest):
 
 
 def _zoom(x: np.ndarray, factor: float) -> np.ndarray:
-    """Linear `scipy.ndimage.zoom` of H and W, as two products of matrices."""
+    """Zooms H and W linearly, as `scipy.ndimage.zoom`, by two matrix products."""
 
     def weights(size: int) -> np.ndarray:
         places = np.linspace(0, size - 1, round(size * factor))
@@ -133,11 +133,10 @@ def _fog(rng, x, constant):
 def _plasma(
     rng: np.random.Generator, number: int, size: int, decay: float
 ) -> np.ndarray:
-    """Random heights [number, size, size] from 0 to 1, by midpoint displacement.
+    """Returns random heights [number, size, size] in [0, 1].
 
-    On a torus: first the middles of the squares between the points that are known,
-    then the middles of the diamonds. The size is a power of two; displacements are
-    up to the square of 100, of 100 / decay, of 100 / decay², ...
+    Midpoint displacement (diamond-square) on a torus. `size` is a power of two;
+    displacements are up to 100², (100 / decay)², (100 / decay²)², ...
     """
     heights = np.zeros((number, size, size))
 
@@ -167,14 +166,14 @@ def _plasma(
 
 
 def _brightness(rng, x, added):
-    """HSV's value raised, hue and saturation kept."""
+    """Adds to the HSV value; hue and saturation are kept."""
     value = x.max(axis=-1, keepdims=True)
     raised = np.minimum(value + added, 1)
     return np.where(value > 0, x * raised / np.where(value > 0, value, 1), raised)
 
 
 def _saturate(rng, x, constant):
-    """HSV's saturation times one number plus another; grey has the hue of red."""
+    """Scales and shifts the HSV saturation; grey pixels have hue 0 (red)."""
     factor, added = constant
     if x.shape[-1] != 3:
         return x
@@ -210,7 +209,7 @@ def _jpeg_compression(rng, x, quality):
 
 
 def _each(function: Callable[[Image.Image], Image.Image], x: np.ndarray) -> np.ndarray:
-    """Applies a function of Pillow's to every image."""
+    """Applies a function on Pillow images to every image."""
     images = np.uint8(np.rint(x * 255))
     single = images.shape[-1] == 1
     made = [
@@ -220,7 +219,7 @@ def _each(function: Callable[[Image.Image], Image.Image], x: np.ndarray) -> np.n
     return np.float32(np.stack(made).reshape(x.shape)) / 255
 
 
-# By name: the function, and its constant at each severity.
+# Name -> function, and its constant at each severity.
 CORRUPTIONS: dict[str, tuple[_Corruption, tuple]] = {
     "gaussian_noise": (_gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
     "shot_noise": (_shot_noise, (500, 250, 100, 75, 50)),

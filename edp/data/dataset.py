@@ -1,4 +1,4 @@
-"""Finds a set in its source and holds out its validation examples."""
+"""Loading of a configured dataset: source, checks, splits."""
 
 import os
 from collections.abc import Mapping
@@ -33,53 +33,51 @@ def create_dataset(
     seed: int,
     split_path: str | os.PathLike | None = None,
 ) -> Dataset:
-    """Finds an image classification set, splits it and, unless streamed, reads it.
+    """Loads an image classification dataset and splits it.
 
     `config` is the `data` section of a configuration:
 
-    * `source`: 'digits' (scikit-learn's 1,797 images of 8x8), 'synthetic' (made
-      up), 'tfds', 'folder' or 'npz'; what each reads is told in `edp.data.sources`.
-    * `name`, `data_dir`, `train_split`, `test_split`: for 'tfds', the set's name
-      (with `/config` and `:version` as TFDS takes them), the TFDS data directory
-      (None: the TFDS default), and the parts to read ('train' and 'test').
-    * `path`: for 'folder' the root, for 'npz' the file.
+    * `source`: one of `edp.data.SOURCES`; `edp.data.sources` documents each.
+    * `name`, `data_dir`, `train_split`, `test_split`: for 'tfds', the dataset's name
+      (with `/config` and `:version`, as in TFDS), the TFDS data directory (None:
+      the TFDS default), and the splits to read ('train' and 'test').
+    * `path`: the file or root directory, for every source that reads files.
     * `image_shape` (H, W, C) and `num_classes`: checked against the data.
-    * `train_size`, `validation_size`, `test_size`: numbers of examples. None is
-      all there is, or for training all that validation leaves; for 'digits' it
-      is 400, 200 and 1,000, for 'synthetic' 200, 100 and 100. A set without
-      validation examples of its own needs `validation_size`.
-    * `validation`: how the validation examples are taken from training where
-      the set has none of its own: 'stratified' (drawn with `seed`, each class in
-      proportion) or 'last' (the last ones in the source's order).
-
-    * `stream`: for 'tfds' and 'folder', True leaves the images on disk; labels are
-      always held in memory.
-    * `resize`: for streamed sets of images of any size, 'random_crop'; see
+    * `train_size`, `validation_size`, `test_size`: numbers of examples. None means
+      all; for training, all that validation leaves; for 'digits' 400, 200 and
+      1,000, for 'synthetic' 200, 100 and 100. A dataset without a validation
+      split needs `validation_size`.
+    * `validation`: how validation examples are held out of training if the
+      dataset has no validation split: 'stratified' (drawn with `seed`, each class
+      in proportion) or 'last' (the last examples in the source's order).
+    * `stream`: True leaves the images on disk, for sources of encoded images
+      (`Entry.streams`); labels are always in memory.
+    * `resize`: for streamed images of any size, 'random_crop'; see
       `edp.data.image_reader`.
-    * `downsample`: for sets in memory, the side of the squares of pixels that are
-      averaged; height and width of `image_shape`, the set's, divide by it.
+    * `downsample`: for datasets in memory, the side of the squares of pixels that
+      are averaged; it must divide the height and width of `image_shape`.
 
-    Smaller training and validation sets are stratified draws made with `seed`. A
-    smaller test set is a stratified draw which is the same whatever the seed.
+    Smaller training and validation splits are stratified draws with `seed`. A
+    smaller test split is a stratified draw that does not depend on the seed.
     All splits keep the source's order.
 
     Args:
-      config: the `data` section; keys left out count as None or the defaults
-        above, further keys are not read.
-      seed: seed of the draws, 0 or more.
-      split_path: `.npz` file which keeps the chosen indices. Written on first
-        use; from then on read, after checking that it was made with the same
-        settings for the same data. Of a streamed set it keeps the labels too,
-        which spares reading all of the set to have them.
+      config: the `data` section; missing keys take the defaults above; other keys are
+        ignored.
+      seed: of the draws, 0 or more.
+      split_path: `.npz` file that stores the chosen indices. Written on first use;
+        afterwards read, and checked against the settings and the data. For a
+        streamed dataset it also stores the labels, so that they need not be read
+        again.
 
     Returns:
-      The three splits: uint8 images [N, H, W, C], C-contiguous arrays or if streamed
-      `Records`, and int32 labels [N]; the class names; and the test split before
-      it was downsampled.
+      The three splits: uint8 images [N, H, W, C], C-contiguous arrays or, if
+      streamed, `Records`, and int32 labels [N]; the class names; and the test split
+      before downsampling.
 
     Raises:
-      InputError: if a setting is wrong, or the data or the stored split is
-        missing, unreadable or does not fit the settings.
+      InputError: if a setting is invalid, or the data or the stored split is missing,
+        unreadable or does not match the settings.
     """
     settings = {key: config.get(key, default) for key, default in _DEFAULTS.items()}
     settings["image_shape"] = _image_shape(settings["image_shape"])
@@ -121,7 +119,7 @@ def create_dataset(
     full_test = parts["test"]
     if stream:
         for split in parts.values():
-            split.images[:1]  # what is wrong with all images is told before training
+            split.images[:1]  # a fault of every image is raised before training
     else:
         factor = settings["downsample"]
         parts = {n: split.in_memory().downsample(factor) for n, split in parts.items()}
@@ -131,12 +129,13 @@ def create_dataset(
 
 
 def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:
-    """Returns whether images are streamed."""
+    """Returns `data.stream` after checking it against the source and `resize`."""
     stream, resize = settings["stream"], settings["resize"]
+    streamed = ", ".join(repr(n) for n, e in sources.SOURCES.items() if e.streams)
     if stream and not can_stream:
         raise InputError(
             f"data.stream is {stream}, but the source {settings['source']!r} is read "
-            "into memory; with data.stream, data.source must be 'tfds' or 'folder'"
+            f"into memory; with data.stream, data.source must be one of {streamed}"
         )
     if resize != "none" and not stream:
         raise InputError(

@@ -1,54 +1,48 @@
-"""Images that are read when they are asked for, decoded and resized with Pillow."""
+"""Lazily read images, indexed like an array."""
 
 import concurrent.futures
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image
 
+from edp.data import image_preparation
+from edp.data.image_preparation import RESIZES, WHOLE
 from edp.errors import InputError
 
-RESIZES = ("none", "random_crop")
-WHOLE = "whole"  # for sets that are brought to the images of another
-_MODES = {1: "L", 3: "RGB"}
-_CHUNK = 16  # images that a thread reads at once
-# Of random crops: the share of the image's area, the ratio of width to height, and
-# the draws before the whole image is taken. Of central ones: the share of a side.
-_AREAS, _RATIOS, _DRAWS = (0.08, 1.0), (3 / 4, 4 / 3), 10
-_CENTRE = 224 / 256
-
-_Box = tuple[float, float, float, float]  # left, top, right, bottom
+_CHUNK = 16  # images per thread and read
 
 
 class Encoded(Protocol):
-    """Image files, or records that hold such. Can be pickled."""
+    """Encoded images, such as files or records. Picklable."""
 
     def fetch(self, indices: Sequence[int]) -> Sequence[str | os.PathLike | BinaryIO]:
-        """What Pillow opens, for each index."""
+        """Returns, for each index, what `PIL.Image.open` takes."""
 
     def describe(self, index: int) -> str:
-        """Names one of them in messages."""
+        """Names one image in messages."""
+
+    def fingerprint(self, index: int) -> bytes:
+        """Identifies the content of one image, wherever its files are."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:
-    """Images on disk in the place of an array of them.
+    """Images on disk that are indexed like an array [N, H, W, C].
 
-    `records[indices]`, for a slice or an array of integers [n], reads uint8
-    [n, H, W, C], as indexing an array would; so `records[:]` is that array.
+    `records[indices]`, for a slice or integers [n], reads uint8 [n, H, W, C];
+    `records[:]` reads all images.
 
     Attributes:
-      encoded: where the images are read.
-      indices: which of them these are, in order [N].
-      image_shape: (H, W, C) of what is given.
-      resize: 'none' for images of just this size; 'random_crop' for images of any
-        size, of which training sees random and all else sees central crops; `WHOLE`
-        for images of any size, all of which is squeezed or stretched to this one.
-      num_threads: that decode; None for about as many as there are cores.
+      encoded: source of the encoded images.
+      indices: of the images within `encoded`, in order [N].
+      image_shape: (H, W, C) of the decoded images.
+      resize: 'none' for images of exactly this size; 'random_crop' for images of
+        any size, cropped at random in training and centrally in evaluation; `WHOLE`
+        for images of any size, resized without keeping the aspect ratio.
+      num_threads: decoding threads; None: about the number of cores.
     """
 
     encoded: Encoded
@@ -63,7 +57,7 @@ class Records:
                 f"data.resize is {self.resize!r}; it must be one of "
                 f"{', '.join(repr(known) for known in RESIZES)}"
             )
-        if self.image_shape[2] not in _MODES:
+        if self.image_shape[2] not in (1, 3):
             raise InputError(
                 f"data.image_shape is {self.image_shape}; images are decoded to 1 or "
                 "3 channels"
@@ -78,7 +72,7 @@ class Records:
         return len(self.indices)
 
     def select(self, indices: np.ndarray) -> "Records":
-        """The images at `indices` [n], not read yet."""
+        """Returns the images at `indices` [n] without reading them."""
         return dataclasses.replace(self, indices=self.indices[indices])
 
     def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:
@@ -91,8 +85,9 @@ class Records:
 
         Args:
           indices: a slice, or integers [n].
-          seeds: of each image's random crop, as `numpy.random.default_rng` takes
-            them; None for central crops. Without effect where nothing is resized.
+          seeds: for each image the seed of its random crop, for
+            `numpy.random.default_rng`; None: central crops. Unused unless `resize`
+            is 'random_crop'.
 
         Returns:
           uint8 [n, H, W, C].
@@ -109,75 +104,13 @@ class Records:
             fetched = self.encoded.fetch(chunk)
             for i, encoded in zip(range(start, stop), fetched, strict=True):
                 seed = None if seeds is None else seeds[i]
-                images[i] = self._decode(encoded, int(wanted[i]), seed)
+                name = self.encoded.describe(int(wanted[i]))
+                images[i] = image_preparation.prepare(
+                    encoded, name, self.image_shape, self.resize, seed
+                )
 
-        # Pillow decodes and resizes without holding Python's lock.
+        # Pillow releases the GIL while it decodes and resizes.
         with concurrent.futures.ThreadPoolExecutor(self.num_threads) as pool:
             for _ in pool.map(read_chunk, range(0, len(wanted), _CHUNK)):
                 pass
         return images
-
-    def _decode(self, encoded: Any, index: int, seed: Any) -> np.ndarray:
-        height, width, channels = self.image_shape
-        try:
-            with Image.open(encoded) as image:
-                size, mode = image.size, image.mode
-                fits = self.resize != "none" or size == (width, height)
-                if fits and mode[0] not in "IF":
-                    image = image.convert(_MODES[channels])
-                    if self.resize != "none":
-                        if self.resize == WHOLE:
-                            box = None
-                        elif seed is None:
-                            box = central_box(size, (width, height))
-                        else:
-                            box = random_box(size, np.random.default_rng(seed))
-                        bilinear = Image.Resampling.BILINEAR
-                        image = image.resize((width, height), bilinear, box)
-                    return np.asarray(image).reshape(self.image_shape)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-            raise InputError(
-                f"cannot read the image {self.encoded.describe(index)}: {e}"
-            ) from e
-        where = self.encoded.describe(index)
-        if not fits:
-            raise InputError(
-                f"{where} is {size[1]}x{size[0]} (height x width), but "
-                f"data.image_shape asks for {height}x{width}"
-            )
-        raise InputError(f"{where} has pixels of mode {mode}; they must have 8 bits")
-
-
-def central_box(size: tuple[int, int], target: tuple[int, int]) -> _Box:
-    """The part of an image that evaluation sees.
-
-    As if its shorter side were resized to 256/224 of the target's and the centre cut
-    out; in one step, so that pixels are resampled once.
-
-    Args:
-      size: width and height.
-      target: width and height, in whose ratio the part is.
-    """
-    scale = _CENTRE * min(size[0] / target[0], size[1] / target[1])
-    width, height = target[0] * scale, target[1] * scale
-    left, top = (size[0] - width) / 2, (size[1] - height) / 2
-    return left, top, left + width, top + height
-
-
-def random_box(size: tuple[int, int], rng: np.random.Generator) -> _Box:
-    """A part of an image to train on (Szegedy et al., arXiv 1409.4842, section 6).
-
-    Its area is uniform in 8% to 100% of the image's, the logarithm of its ratio of
-    width to height in that of 3/4 to 4/3, its place in what is left. After ten draws
-    that do not lie within the image, the whole of it.
-    """
-    for _ in range(_DRAWS):
-        area = size[0] * size[1] * rng.uniform(*_AREAS)
-        ratio = math.exp(rng.uniform(*np.log(_RATIOS)))
-        width, height = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if width <= size[0] and height <= size[1]:
-            left = rng.uniform(0, size[0] - width)
-            top = rng.uniform(0, size[1] - height)
-            # Rounding must not put the far sides outside.
-            return left, top, min(left + width, size[0]), min(top + height, size[1])
-    return 0, 0, *size

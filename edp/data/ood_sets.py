@@ -1,10 +1,11 @@
-"""Images of sets that a network never saw, as images of the shape that it takes.
+"""Out-of-distribution datasets, resized to the shape of the network's input.
 
 * digits: scikit-learn's handwritten digits.
-* noise: every pixel and channel uniform, on its own.
-* a file that ends in .npz: its `test_images`, as of the source 'npz'.
+* noise: every pixel and channel uniform and independent.
+* a file that ends in .npz: its test images, as of the source 'npz'.
+* a file that ends in .npy: uint8 images [N, H, W, C], as those of CIFAR-10-C.
 * a folder: all image files below it.
-* anything else: the test split of the TFDS set of this name, as 'svhn_cropped' or
+* any other name: the test split of the TFDS dataset of this name, as 'svhn_cropped' or
   'cifar10_corrupted/fog_3'.
 """
 
@@ -17,11 +18,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from edp.data.arrays import read_arrays
-from edp.data.image_reader import WHOLE, Encoded, Records
-from edp.data.sources import IMAGE_SUFFIXES, Files, npz_split, read_digits
-from edp.data.tfds_source import open_tfds_images
+from edp.data.arrays import read_images
+from edp.data.image_files import Files, images_below, warn_left_out
+from edp.data.image_preparation import WHOLE
+from edp.data.image_reader import Encoded, Records
+from edp.data.loaders.digits import read_digits
+from edp.data.loaders.npz import npz_split
+from edp.data.loaders.tfds import open_tfds_images
 from edp.errors import InputError
+from edp.runtime import storage
 
 _SETTING = "a set of evaluation.ood_sets"
 
@@ -33,14 +38,14 @@ def open_foreign(
     image_shape: tuple[int, int, int],
     data_dir: str | os.PathLike | None = None,
 ) -> Records:
-    """Finds images of another set; reads none before they are indexed.
+    """Opens images of another dataset; image files are read when indexed.
 
-    Whole images are squeezed or stretched to `image_shape` (bilinear; antialiased
-    where they shrink) and made greyscale or colour, whichever it asks for.
+    Whole images are resized to `image_shape`, without keeping the aspect ratio, and
+    converted to greyscale or colour (`edp.data.image_preparation`).
 
     Args:
-      name: of the set; see above.
-      size: images drawn, the same in every run; all of a set that has fewer.
+      name: of the dataset; see above.
+      size: number of images, drawn the same in every run; all if there are fewer.
       image_shape: (H, W, C).
       data_dir: TFDS data directory; None for the TFDS default.
 
@@ -48,19 +53,20 @@ def open_foreign(
       Records of min(size, N) images uint8 [H, W, C].
 
     Raises:
-      InputError: if there is no such set, or it cannot be prepared or read.
+      InputError: if there is no such dataset, or it cannot be prepared or read.
     """
     path = pathlib.Path(name).expanduser()
     if name in _SETS:
         encoded, count = _SETS[name](size, image_shape)
         records = Records(encoded, np.arange(count), image_shape, WHOLE)
     elif path.suffix == ".npz":
-        images = npz_split(path, read_arrays(path), "test").images
-        records = Records(_Pixels(images), np.arange(len(images)), image_shape, WHOLE)
+        records = _in_memory(
+            npz_split(path, storage.read_npz(path), "test").images, image_shape
+        )
+    elif path.suffix == ".npy":
+        records = _in_memory(read_images(path), image_shape)
     elif path.is_dir():
-        files = [f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES]
-        files = Files(sorted(f for f in files if not f.name.startswith(".")))
-        records = Records(files, np.arange(len(files.paths)), image_shape, WHOLE)
+        records = _folder(path, image_shape)
     else:
         records = open_tfds_images(
             name, data_dir=data_dir, image_shape=image_shape, setting=_SETTING
@@ -69,6 +75,20 @@ def open_foreign(
         raise InputError(f"{_SETTING} is {name!r}, which has no images")
     drawn = np.random.default_rng(0).permutation(len(records))[:size]
     return records.select(np.sort(drawn))
+
+
+def _in_memory(images: np.ndarray, image_shape: tuple[int, int, int]) -> Records:
+    return Records(_Pixels(images), np.arange(len(images)), image_shape, WHOLE)
+
+
+def _folder(path: pathlib.Path, image_shape: tuple[int, int, int]) -> Records:
+    try:
+        found = images_below(path)
+    except OSError as error:
+        raise InputError(f"{_SETTING}: {path} cannot be read: {error}") from error
+    warn_left_out(path, found.left_out)
+    files = Files(found.paths, path)
+    return Records(files, np.arange(len(files.paths)), image_shape, WHOLE)
 
 
 class _Pixels(NamedTuple):
@@ -82,9 +102,13 @@ class _Pixels(NamedTuple):
     def describe(self, index: int) -> str:
         return f"number {index}"
 
+    def fingerprint(self, index: int) -> bytes:
+        """Returns the pixels."""
+        return np.ascontiguousarray(self.images[index]).tobytes()
+
 
 class _Noise(NamedTuple):
-    """Images that are made up when they are asked for."""
+    """Uniform noise, generated when it is indexed."""
 
     image_shape: tuple[int, int, int]
 
@@ -96,6 +120,10 @@ class _Noise(NamedTuple):
 
     def describe(self, index: int) -> str:
         return f"number {index} of noise"
+
+    def fingerprint(self, index: int) -> bytes:
+        """Returns the seed and the shape."""
+        return f"noise {index} {self.image_shape}".encode()
 
 
 def _png(pixels: np.ndarray) -> io.BytesIO:
@@ -118,7 +146,7 @@ def _noise(size: int, image_shape: tuple[int, int, int]) -> tuple[Encoded, int]:
     return _Noise(image_shape), size
 
 
-# By name: (size, image shape) -> what is read, and how many of them there are.
+# Name -> function: (size, image shape) -> images, and their number.
 _SETS: dict[str, Callable[[int, tuple[int, int, int]], tuple[Encoded, int]]] = {
     "digits": _digits,
     "noise": _noise,

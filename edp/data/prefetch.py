@@ -1,4 +1,4 @@
-"""Batches for training that are read while the last ones are computed on."""
+"""Training batches read ahead of the steps that use them."""
 
 import dataclasses
 import multiprocessing
@@ -17,15 +17,18 @@ from edp.data.augmentation import bootstrap_samples, epoch_order
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpochOrder:
-    """epoch -> the order in which it visits the examples; jittable, can be pickled.
+    """Callable: epoch -> order of its examples (see `epoch_order`).
 
-    See `epoch_order` for the other attributes and the result.
+    Jittable and picklable.
 
     Attributes:
-      key_data: of the random key of all epochs, as `jax.random.key_data` gives it.
-      bootstrap_key_data: None; or of the key of the members' bootstrap samples, the
-        same in every epoch, each of which visits all N draws of a sample, those of
-        one example as examples of their own.
+      key_data: `jax.random.key_data` of the key of all epochs.
+      num_examples: see `epoch_order`.
+      batch_size: see `epoch_order`.
+      num_members: see `epoch_order`.
+      bootstrap_key_data: None; or `jax.random.key_data` of the key of the members'
+        bootstrap samples, which are the same in every epoch. An epoch visits all N
+        draws of a sample, repeated examples included.
     """
 
     key_data: np.ndarray
@@ -40,18 +43,18 @@ class EpochOrder:
         if self.bootstrap_key_data is None:
             return order
         key = jax.random.wrap_key_data(self.bootstrap_key_data)
-        # Drawn anew each epoch: held, they would be M N numbers in every process.
+        # Recomputed each epoch: stored, they would take M N numbers in every process.
         samples = bootstrap_samples(key, self.num_examples, self.num_members)
         return jax.vmap(jnp.take, in_axes=(0, 1), out_axes=1)(samples, order)
 
 
 class StepReader:
-    """step -> the images and labels that it trains on. Can be pickled.
+    """Callable: step -> images and labels of its batch. Picklable.
 
-    What is read follows from the step alone, so that reading can begin at any and be
-    divided among processes. Members see batches of their own: M times the reading
-    and decoding of one batch. An example that a bootstrap sample holds twice is cropped
-    alike both times in an epoch.
+    The result depends on the step alone, so reading can begin at any step and be
+    divided among processes. Each member has its own batches, so M members decode M
+    batches per step. An example that occurs twice in a bootstrap sample gets the same
+    crop both times in an epoch.
     """
 
     def __init__(
@@ -61,13 +64,14 @@ class StepReader:
         part: tuple[slice, ...],
         crop_seed: tuple[int, ...],
     ):
-        """Reads nothing yet.
+        """Stores the arguments; reads no images.
 
         Args:
-          split: whose images are `Records`.
-          order: in which examples are visited.
-          part: of each batch [B] or [M, B], the part to read.
-          crop_seed: of all random crops, with the epoch, member and example.
+          split: examples whose images are `Records`.
+          order: of the examples in each epoch.
+          part: slices of each batch [B] or [M, B] to read.
+          crop_seed: seeds the random crops, together with the epoch, member and
+            example.
         """
         self._split, self._order = split, order
         self._part, self._crop_seed = part, crop_seed
@@ -75,7 +79,7 @@ class StepReader:
         self._epoch, self._batches = None, None
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 [..., H, W, C] and labels [...] of the part of a batch."""
+        """Returns the images uint8 [..., H, W, C] and labels [...] of its part."""
         epoch, place = divmod(step, self._steps_per_epoch)
         if epoch != self._epoch:
             self._batches = np.asarray(jax.jit(self._order)(np.int32(epoch)))
@@ -94,7 +98,7 @@ class StepReader:
         return images, self._split.labels[indices]
 
     def decoding_alone(self) -> "StepReader":
-        """The same for a process among several, with one thread."""
+        """Returns a copy that decodes in one thread, for one of several processes."""
         images = dataclasses.replace(self._split.images, num_threads=1)
         split = self._split._replace(images=images)
         return StepReader(split, self._order, self._part, self._crop_seed)
@@ -103,18 +107,18 @@ class StepReader:
 def read_steps(
     reader: StepReader, first: int, last: int, num_workers: int
 ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """What `reader` gives for the steps from `first` up to `last`, read ahead.
+    """Yields the batches of the steps `first` to `last` - 1, read ahead.
 
     Args:
-      reader: see there.
-      first: step.
-      last: step, not read any more.
-      num_workers: processes that read a step each; 0 for threads of this one.
+      reader: step -> batch.
+      first: first step.
+      last: step at which reading ends (exclusive).
+      num_workers: processes that read one step each; 0: threads of this process.
 
     Yields:
       Images and labels.
     """
-    import grain  # Slow to import, and only needed here.
+    import grain  # Slow to import.
 
     # One step ahead, in a thread of this process or in each of the others.
     ahead = 0 if num_workers else 1
@@ -131,7 +135,7 @@ def read_steps(
 
 
 def _begin_worker(worker: int, num_workers: int) -> None:
-    """Leaves accelerators and Ctrl-C to the process that trains, and ends with it."""
+    """Sets a worker up: CPU only, Ctrl-C ignored, ends with the parent process."""
     del worker, num_workers
     jax.config.update("jax_platforms", "cpu")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -140,5 +144,5 @@ def _begin_worker(worker: int, num_workers: int) -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    # One that is killed has no time to stop those that read for it.
+    # A parent that is killed cannot stop its workers.
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -1,25 +1,23 @@
-"""Which examples of a source train, validate and test, and how that is kept."""
+"""Training, validation and test indices, and the file that stores them."""
 
-import contextlib
 import hashlib
 import operator
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from edp.data.arrays import read_arrays
+from edp.data.arrays import Split
 from edp.errors import InputError
-from edp.runtime import storage
+from edp.runtime import multihost, storage
 
 
 class Indices(NamedTuple):
-    """Chosen examples, sorted int64 indices.
+    """Chosen examples as sorted int64 indices.
 
-    `train` counts in the source's training examples. So does `validation`, unless
-    the source has validation examples of its own, in which case it counts in them.
+    `train` indexes the source's training examples. So does `validation`, unless the
+    source has a validation split, which it then indexes.
     """
 
     train: np.ndarray
@@ -27,7 +25,7 @@ class Indices(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A split that is to be drawn: the labels it is drawn from and checked sizes."""
+    """Arguments of a draw: the labels to draw from, and checked sizes."""
 
     train_labels: np.ndarray
     own_validation_labels: np.ndarray | None
@@ -54,9 +52,8 @@ def stratified_indices(
 ) -> np.ndarray:
     """Draws `size` examples, each class in proportion to its share.
 
-    A class with a share of `size * n_k / N` gets the whole part of it; what is
-    missing goes, one each, to the classes with the largest remainders (to the
-    lower label where two are equal).
+    Class k with n_k examples gets floor(size * n_k / N); the remaining examples go,
+    one each, to the classes with the largest remainders (ties: the lower label).
 
     Args:
       rng: generator that permutes each class; the first examples are taken.
@@ -78,11 +75,11 @@ def stratified_indices(
 
 
 def fixed_subset(labels: np.ndarray, name: str, size: int | None) -> np.ndarray:
-    """Returns a stratified subset that is the same in every run.
+    """Returns the indices of a stratified subset that is the same in every run.
 
     Args:
       labels: labels [N].
-      name: the setting which gives `size`, for the message.
+      name: setting of `size` within `data`, for the message.
       size: number of examples; None for all.
 
     Raises:
@@ -90,6 +87,17 @@ def fixed_subset(labels: np.ndarray, name: str, size: int | None) -> np.ndarray:
     """
     size = len(labels) if size is None else check_size(name, size, len(labels))
     return stratified_indices(np.random.default_rng(0), labels, size)
+
+
+def fixed_part(split: Split, size: int | None) -> Split:
+    """Returns a stratified subset of at most `size` examples, the same in every run.
+
+    Args:
+      split: N examples.
+      size: number of examples; None or more than N: all.
+    """
+    size = len(split.labels) if size is None else min(size, len(split.labels))
+    return split.select(fixed_subset(split.labels, "test_size", size))
 
 
 def _last_indices(
@@ -111,7 +119,7 @@ def plan_split(
     validation: str,
     seed: int,
 ) -> Plan:
-    """Checks the settings of a split against the labels it is drawn from.
+    """Checks the settings of a draw against the labels.
 
     Raises:
       InputError: if a size does not fit, or `validation` or `seed` is wrong.
@@ -148,9 +156,13 @@ def plan_split(
 
 
 def draw_indices(plan: Plan) -> Indices:
-    """Draws the examples of a plan; the same plan always gives the same ones.
+    """Draws the examples of a plan; deterministic given the plan.
 
-    Validation is drawn first, so it does not depend on the training size.
+    Validation is drawn first, so it does not depend on the training size. Warns if
+    the training or the validation split lacks a class.
+
+    Raises:
+      InputError: if the held-out examples are all of a class with several examples.
     """
     rng = np.random.default_rng(plan.seed)
     rest = np.arange(len(plan.train_labels))
@@ -158,40 +170,67 @@ def draw_indices(plan: Plan) -> Indices:
         hold_out = HOLD_OUT[plan.validation]
         validation = hold_out(rng, plan.train_labels, plan.validation_size)
         rest = np.setdiff1d(rest, validation, assume_unique=True)
+        lost = _missing(plan.train_labels[rest], plan.train_labels)
+        lost = lost[[(plan.train_labels == label).sum() > 1 for label in lost]]
+        if lost.size:
+            raise InputError(
+                f"data.validation={plan.validation!r} with data.validation_size="
+                f"{plan.validation_size} takes all training images of the classes with "
+                f"labels {_listed(lost)}; use 'stratified' for data that are ordered "
+                "by class, or a smaller size"
+            )
+        held_out = plan.train_labels[validation]
     else:
         validation = stratified_indices(
             rng, plan.own_validation_labels, plan.validation_size
         )
+        held_out = plan.own_validation_labels[validation]
     chosen = stratified_indices(rng, plan.train_labels[rest], plan.train_size)
-    return Indices(train=rest[chosen], validation=validation)
+    indices = Indices(train=rest[chosen], validation=validation)
+    trained = plan.train_labels[indices.train]
+    for name, labels in (("train", trained), ("validation", held_out)):
+        lost = _missing(labels, plan.train_labels)
+        if lost.size:
+            multihost.warn(
+                f"the {name} split ({len(labels)} images) has none of the classes with "
+                f"labels {_listed(lost)}"
+            )
+    return indices
+
+
+def _missing(labels: np.ndarray, of: np.ndarray) -> np.ndarray:
+    return np.setdiff1d(of, labels)
+
+
+def _listed(labels: np.ndarray) -> str:
+    text = ", ".join(map(str, labels[:10].tolist()))
+    return text if len(labels) <= 10 else f"{text}, ... ({len(labels)} in all)"
 
 
 def stored_indices(
     plan: Plan, path: str | os.PathLike, labels: Mapping[str, np.ndarray] | None = None
 ) -> Indices:
-    """Returns the split kept in the file `path`, drawing and writing it if absent.
+    """Returns the indices stored in `path`; draws and writes them if it is absent.
 
-    A stored split outlives changes in the random number generator, and a resumed
-    run is certain to train on the examples it began with.
+    Stored indices do not depend on NumPy's random number generator, so a resumed
+    run trains on the same examples whatever the version.
 
     Args:
-      plan: what is drawn.
-      path: of the `.npz`.
-      labels: of parts of the source, to be kept in a file that is written, for
-        `stored_labels`.
+      plan: of the draw.
+      path: the `.npz` file.
+      labels: of the source's splits, stored in a new file for `stored_labels`.
 
     Raises:
-      InputError: if the file cannot be read, was made with other settings or for
-        other data.
+      InputError: if the file cannot be read, or was made with other settings or data.
     """
     path = storage.as_path(path)
     if not path.exists():
         indices = draw_indices(plan)
         arrays = {f"{part}_indices": array for part, array in indices._asdict().items()}
         kept = {f"{part}_labels": array for part, array in (labels or {}).items()}
-        _write(path, {**_description(plan), **arrays, **kept})
+        storage.write_npz(path, {**_description(plan), **arrays, **kept})
         return indices
-    stored = read_arrays(path)
+    stored = storage.read_npz(path)
     for key, expected in _description(plan).items():
         found = stored[key].tolist() if key in stored else None
         if found != expected:
@@ -207,11 +246,11 @@ def stored_indices(
 
 
 def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The labels that are kept with a split, by part; none where there are none."""
+    """Returns the labels stored with the indices, by split; empty if none are."""
     if not storage.as_path(path).exists():
         return {}
     suffix = "_labels"
-    stored = read_arrays(path)
+    stored = storage.read_npz(path)
     return {
         name.removesuffix(suffix): array
         for name, array in stored.items()
@@ -220,7 +259,7 @@ def stored_labels(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _description(plan: Plan) -> dict[str, Any]:
-    """What a stored split must have in common with the one asked for."""
+    """Returns the fields that must equal those of a stored split."""
     own = plan.own_validation_labels
     digest = hashlib.sha256(np.ascontiguousarray(plan.train_labels, np.int32))
     digest.update(b"" if own is None else np.ascontiguousarray(own, np.int32))
@@ -251,16 +290,3 @@ def _checked_indices(stored: dict[str, np.ndarray], plan: Plan) -> Indices | Non
     if own is None and np.intersect1d(*parts).size:
         return None
     return Indices(*parts)
-
-
-def _write(path: pathlib.Path, fields: dict[str, Any]) -> None:
-    """Writes an .npz file in one step: it is there in full or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **fields)
-        os.replace(partial, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()

@@ -1,7 +1,6 @@
 """From completed stages to what the teachers disagree on, and students beside them."""
 
 import functools
-import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -74,10 +73,9 @@ def write_analysis(experiment: Experiment) -> None:
     gallery = disagreement.gallery(
         {"clean": views["train"], **shown}, config.evaluation.gallery_size
     )
-    buffer = io.BytesIO()
     names = np.array(experiment.dataset.class_names)
-    np.savez_compressed(buffer, class_names=names, **gallery)
-    storage.write_bytes(gallery_path, buffer.getvalue())
+    arrays = {"class_names": names, **gallery}
+    storage.write_npz(gallery_path, arrays, compress=True)
     result = {
         "made_from": made_from,
         "diversity": rows,
@@ -126,7 +124,7 @@ def _look_at_teachers(
     probs_fn, variables = restore.load_predictor(experiment, "teachers")
     predict = functools.partial(restore.create_predict(experiment, probs_fn), variables)
     train, test = (
-        data.Split(*(array[: evaluation.diversity_size] for array in split))
+        data.fixed_part(split, evaluation.diversity_size).in_memory()
         for split in (experiment.dataset.train, experiment.dataset.test)
     )
     rows = []

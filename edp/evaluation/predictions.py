@@ -1,6 +1,5 @@
 """Predictions: member probabilities of an ensemble or a student, and their files."""
 
-import io
 import os
 from typing import NamedTuple
 
@@ -40,9 +39,7 @@ def save_predictions(path: str | os.PathLike[str], predictions: Predictions) -> 
         validation_probs=np.asarray(predictions.validation_probs, np.float32),
         test_probs=np.asarray(predictions.test_probs, np.float32),
     )
-    archive = io.BytesIO()
-    np.savez(archive, **predictions._asdict())
-    storage.write_bytes(storage.as_path(path), archive.getbuffer())
+    storage.write_npz(storage.as_path(path), predictions._asdict())
 
 
 def load_predictions(path: str | os.PathLike[str]) -> Predictions:
@@ -52,15 +49,11 @@ def load_predictions(path: str | os.PathLike[str]) -> Predictions:
       InputError: the file is missing, damaged, or does not hold predictions.
     """
     try:
-        with (
-            storage.as_path(path).open("rb") as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            predictions = Predictions(*(arrays[name] for name in Predictions._fields))
-            check_shapes(predictions)
-    except OSError as error:
-        raise InputError(f"cannot read predictions: {error}") from error
-    except Exception as error:  # A damaged archive can fail in any layer under it.
+        predictions = Predictions(**storage.read_npz(path, Predictions._fields))
+        check_shapes(predictions)
+    except InputError as error:
+        if not storage.as_path(path).exists():
+            raise
         raise InputError(
             f"{path} does not hold predictions: {error}; remove it to have them made "
             "again"

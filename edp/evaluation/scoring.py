@@ -22,7 +22,7 @@ Row = dict[str, Any]
 Subset = tuple[int, ...]  # Indices of members, ascending.
 
 # A smaller gap between DE-1 and DE-M is rounding: the members are the same.
-_MIN_GAP = 1e-12
+MIN_GAP = 1e-12
 
 
 def scores(
@@ -282,7 +282,7 @@ def _gap_closed(
 ) -> Row:
     """Share of the gap from DE-1 to DE-M under `name`; nothing without a gap."""
     gap = rows[0][basis] - rows[-1][basis]
-    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > _MIN_GAP else {}
+    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > MIN_GAP else {}
 
 
 def _plain(row: Mapping[str, Any]) -> Row:

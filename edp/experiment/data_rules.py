@@ -1,4 +1,4 @@
-"""What the `data` section may say, each setting alone and with the others."""
+"""Validators of the `data` section: each setting, and combinations."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,12 +19,17 @@ from edp.experiment.rules import (
     optional,
 )
 
-# Of a source, the setting that says which set it is.
-_NAMED_BY = {"tfds": "name", "folder": "path", "npz": "path"}
+# Source -> setting that identifies the dataset.
+_NAMED_BY = {
+    source: key
+    for source, entry in SOURCES.items()
+    for key in ("name", "path")
+    if key in entry.reads
+}
 
 
 def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
-    """The rule of every setting; some depend on others of the section."""
+    """Returns the validator of every setting; some depend on other settings."""
     image_shape = data.get("image_shape")
     return {
         "source": one_of(*SOURCES),
@@ -48,7 +53,7 @@ def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
 
 
 def faults(data: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong between settings that are each what they may be."""
+    """Yields the contradictions between settings that are each valid."""
     source, stream, factor = data["source"], data["stream"], data["downsample"]
     key = _NAMED_BY.get(source)
     if key and data[key] is None:
@@ -57,7 +62,7 @@ def faults(data: Mapping[str, Any]) -> Iterator[str]:
         streamed = [repr(name) for name, entry in SOURCES.items() if entry.streams]
         yield (
             f"data.stream=True must be False for data.source={source!r}; only "
-            f"{' and '.join(streamed)} are streamed"
+            f"{', '.join(streamed)} are streamed"
         )
     if data["resize"] != "none" and not stream:
         yield f"data.resize={data['resize']!r} must be none unless data.stream=True"
@@ -77,7 +82,7 @@ def faults(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unseen_sets(data: Mapping[str, Any]) -> Rule:
-    """The run's own set is not one that the networks never saw."""
+    """Returns the validator of `ood_sets`, which excludes the run's own dataset."""
     source = data.get("source")
     key = _NAMED_BY.get(source)
     own = source if key is None else data.get(key)

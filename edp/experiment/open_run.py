@@ -70,9 +70,10 @@ def _without_images(
         images = np.broadcast_to(np.uint8(0), (number, *shape))
         return data.Split(images, np.zeros(number, np.int32))
 
-    train = blank(len(data.read_arrays(split)["train_indices"]))
+    train = blank(len(storage.read_npz(split, ["train_indices"])["train_indices"]))
     class_names = tuple(map(str, range(config.data.num_classes)))
     gallery = directory / "gallery.npz"
     if gallery.exists():
-        class_names = tuple(data.read_arrays(gallery)["class_names"].tolist())
+        arrays = storage.read_npz(gallery, ["class_names"])
+        class_names = tuple(arrays["class_names"].tolist())
     return data.Dataset(train, blank(0), blank(0), class_names, blank(0))

@@ -13,7 +13,6 @@ from typing import Any
 
 from edp import __version__
 from edp.errors import InputError
-from edp.models import native
 from edp.runtime import multihost, storage
 
 SCHEMA_VERSION = 1
@@ -100,7 +99,9 @@ def versions() -> dict[str, str]:
 
 def run_facts() -> dict[str, Any]:
     """Returns the versions, hardware and kernels of this process, for `run.json`."""
-    import jax
+    import jax  # inside, as reports are drawn without JAX
+
+    from edp.models import native
 
     devices = jax.devices()
     return {

@@ -4,6 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+DATA_LOCATION = ("data_dir", "stream", "num_workers")
+"""Settings of `data` that say where images are and how they are read.
+
+They do not decide which images are used.
+"""
+
 
 class Rule(NamedTuple):
     """What a value must be, in words and as a test."""

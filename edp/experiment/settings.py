@@ -9,12 +9,10 @@ import ml_collections
 
 from edp.errors import InputError
 from edp.experiment import teacher_kinds
-from edp.experiment.rules import ANYTHING, Rule, override
+from edp.experiment.rules import ANYTHING, DATA_LOCATION, Rule, override
 from edp.perturbations import PERTURBATIONS, Method, methods
 from edp.students import STUDENTS
 
-# Of `data`, what says where the images lie and how they are read, not which they are.
-WHEREABOUTS = ("data_dir", "stream", "num_workers")
 _SECTIONS = ("seed", "dtype", "model")
 # What changes the memory and time of a computation and not its result.
 _MANNER = ("member_strategy", "members_at_once", "remat")
@@ -71,7 +69,7 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "data": {key: data[key] for key in data if key not in WHEREABOUTS},
+        "data": {key: data[key] for key in data if key not in DATA_LOCATION},
         "teachers": _changed(
             _of_schedule(teacher_kinds.of(teachers).training(teachers))
         ),

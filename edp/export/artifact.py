@@ -13,7 +13,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from edp import __version__, data
+from edp import __version__, data, metrics
 from edp.errors import InputError
 from edp.export import loader, onnx_export
 from edp.runtime import storage
@@ -22,7 +22,6 @@ FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")
 PROBS = "probs"
 
-_EPSILON = 1e-12  # As in metrics.apply_temperature.
 _MEANINGS = {
     PROBS: "class probabilities: the members' mean at the temperature given here",
     "max_probability": "1 - the largest probability, without the temperature",
@@ -116,15 +115,23 @@ def create_program(
       images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
       members' mean p, and the scores, all float32.
     """
-    constants = jax.tree.map(np.asarray, variables)
+    constants = jax.tree.map(_constant, variables)
 
     def program(images):
         x = data.to_float(images)
         mean = probs_fn(constants, x).astype(jnp.float32).mean(axis=0)
-        probs = jax.nn.softmax(jnp.log(mean + _EPSILON) / temperature, axis=-1)
+        probs = jax.nn.softmax(jnp.log(mean + metrics.EPSILON) / temperature, axis=-1)
         return {PROBS: probs, **scores_fn(constants, x)}
 
     return program
+
+
+def _constant(leaf: Any) -> Any:
+    """A plain array as a NumPy array; typed PRNG keys and other leaves as they are."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return leaf
+    return np.asarray(leaf)
 
 
 def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:

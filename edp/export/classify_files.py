@@ -1,10 +1,10 @@
-"""Image files classified by an exported predictor; nothing of the run is needed."""
+"""Classification of image files with an exported artifact."""
 
 import csv
 import io
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,42 +12,42 @@ import numpy as np
 import tqdm
 
 from edp import data
-from edp.data import image_reader, sources
+from edp.data import image_files, image_preparation, image_reader
 from edp.errors import InputError
 from edp.export import loader
 from edp.runtime import batched, storage, xla
 
 FIELDS = ("file", "class", "probability", "entropy")
 
-# Of the metadata.
+# Keys of metadata.json that are required.
 _NEEDED = ("classes", "input", "preparation")
-_RESIZES = {"whole": image_reader.WHOLE, "central_crop": "random_crop"}
+_RESIZES = {"whole": image_preparation.WHOLE, "central_crop": "random_crop"}
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
-    """The files named, and all images below the folders named, each of these sorted.
+    """Finds images: the files given, and all images below the folders given, sorted.
 
     Raises:
       InputError: if there is none.
     """
     found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
-        found += sorted(_images_below(path)) if path.is_dir() else [path]
+        if path.is_dir():
+            try:
+                below = image_files.images_below(path)
+            except OSError as error:
+                raise InputError(f"{path} cannot be read: {error}") from error
+            found += below.paths
+            image_files.warn_left_out(path, below.left_out)
+        else:
+            found.append(path)
     if not found:
         raise InputError(
             f"there are no images in {', '.join(map(str, paths)) or 'nothing'}; "
-            f"accepted: image files, or folders of {', '.join(sources.IMAGE_SUFFIXES)}"
+            "accepted: image files, or folders of "
+            f"{', '.join(image_preparation.SUFFIXES)}"
         )
     return found
-
-
-def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    for directory, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = pathlib.Path(directory, name)
-            if path.suffix.lower() in sources.IMAGE_SUFFIXES and name[0] != ".":
-                yield path
 
 
 def predict_files(
@@ -58,26 +58,26 @@ def predict_files(
     batch_size: int,
     skip: Callable[[str], None],
 ) -> int:
-    """Writes a CSV of the class of each image.
+    """Writes a CSV with the predicted class of each image.
 
-    Its columns are the `file`, the most probable `class`, the calibrated
-    `probability` of it, and the `entropy` of all classes' in nats. Images are brought
-    to the size of the network's input, greyscale or colour, as those of the run's
-    evaluation were; where these were of just that size, all of an image is squeezed
-    or stretched to it.
+    Columns: `file`, the most probable `class`, its calibrated `probability`, and the
+    `entropy` of the probabilities in nats. Images are prepared as in the run's
+    evaluation; if the run's images were not resized, the whole image is resized to
+    the network's input without keeping the aspect ratio.
 
     Args:
-      artifact: directory that `export.export` made.
+      artifact: directory that `launch.export` wrote.
       paths: image files.
-      out: the CSV; written once all is done.
-      batch_size: images at once, at most.
-      skip: is told of each file that cannot be read, which then has no row.
+      out: the CSV; written after the last prediction.
+      batch_size: largest number of images per forward pass.
+      skip: receives a message for each file that cannot be read; such a file has no
+        row.
 
     Returns:
-      The number of images classified; if it is 0, nothing is written.
+      The number of classified images; if it is 0, no file is written.
 
     Raises:
-      InputError: for an artifact at fault, or an `out` that is there already.
+      InputError: if the artifact cannot be loaded, or `out` exists.
     """
     if os.path.lexists(out):
         raise InputError(f"out={str(out)!r} is there already; give another file")
@@ -89,7 +89,7 @@ def predict_files(
     )
     images = _Images(paths, metadata)
     size = min(batch_size, len(paths))
-    # None: only on a terminal.
+    # disable=None: bar only on a terminal.
     with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
 
         def predict(batch):
@@ -116,7 +116,7 @@ def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:
         if missing:
             raise InputError(f"metadata.json does not have {', '.join(missing)}")
         return call, metadata
-    except Exception as error:  # A damaged program can fail in any layer.
+    except Exception as error:  # a damaged program can fail in any layer
         raise InputError(
             f"artifact={str(artifact)!r} cannot be loaded: {error}; accepted: a "
             "directory that launch.export made"
@@ -131,10 +131,10 @@ def _describe(probs: np.ndarray, classes: Sequence[str]) -> tuple[str, str, str]
 
 
 class _Images:
-    """Image files in the place of an array of them; what cannot be read is black.
+    """Image files indexed like an array; unreadable ones are black.
 
     Attributes:
-      faults: by index, what is wrong with a file.
+      faults: index -> error message of an unreadable file.
     """
 
     def __init__(self, paths: Sequence[pathlib.Path], metadata: dict[str, Any]):
@@ -142,7 +142,7 @@ class _Images:
         preparation = metadata["preparation"]
         self._factor = preparation["downsample"]
         self._records = image_reader.Records(
-            sources.Files(list(paths)),
+            image_files.Files(list(paths)),
             np.arange(len(paths)),
             (height * self._factor, width * self._factor, channels),
             _RESIZES[preparation["resize"]],

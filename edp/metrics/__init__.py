@@ -1,9 +1,9 @@
 """Scores of predictions: accuracy, calibration, diversity, out-of-distribution.
 
-Scores of labelled predictions and of rankings are Python floats computed on the
-host in float64. Diversity functions return one value per example and run on
-NumPy arrays and, inside `jit`, on JAX arrays; the caller reduces. Statistics are of
-a few such numbers, as from several seeds, and of differences.
+Scores of labelled predictions and of rankings are Python floats, computed on the
+host in float64. Diversity functions return one value per example and run on NumPy
+arrays and, inside `jit`, on JAX arrays; the caller reduces. Statistics summarise a
+few scores, for example of several seeds, and paired differences.
 """
 
 from edp.metrics.calibration import (
@@ -23,6 +23,7 @@ from edp.metrics.diversity import (
 )
 from edp.metrics.ood import aupr, aurc, auroc, fpr_at_95_tpr, risk_coverage
 from edp.metrics.scores import (
+    EPSILON,
     accuracy,
     brier,
     deep_ensemble_equivalent,
@@ -37,6 +38,7 @@ from edp.metrics.statistics import (
 )
 
 __all__ = [
+    "EPSILON",
     "Mean",
     "ReliabilityBins",
     "Temperature",

@@ -1,7 +1,8 @@
 """Calibration: expected calibration error and temperature scaling (Guo et al., 2017).
 
-The temperature is fitted on the validation split and applied to the test split;
-the calibrated metrics (cNLL, cBrier, cECE) are the plain ones of the result.
+The temperature is fitted on the validation split and applied to the test split. The
+calibrated metrics (cNLL, cBrier, cECE) are the plain metrics of the tempered
+predictions.
 """
 
 from typing import NamedTuple
@@ -10,12 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
+from edp.metrics.scores import EPSILON
 from edp.metrics.validation import as_probs, as_probs_and_labels
 
 MIN_TEMPERATURE = 0.05
 MAX_TEMPERATURE = 20.0
-
-_EPSILON = 1e-12
 
 
 class ReliabilityBins(NamedTuple):
@@ -33,7 +33,7 @@ class ReliabilityBins(NamedTuple):
 
 
 class Temperature(NamedTuple):
-    """A fitted temperature, and whether the search range cut it off."""
+    """A fitted temperature, and whether it lies at a bound of the search range."""
 
     temperature: float
     at_bound: bool
@@ -50,14 +50,16 @@ def reliability_bins(
       num_bins: number of equal-width bins.
 
     Raises:
-      InputError: `num_bins` below 1, or input that `accuracy` would refuse.
+      InputError: `num_bins` below 1, or as for `accuracy`.
     """
     probs, labels = as_probs_and_labels(probs, labels)
     if num_bins < 1:
-        raise InputError(f"num_bins must be at least 1, got {num_bins}")
+        raise InputError(
+            f"num_bins={num_bins} is too small; accepted: integers of at least 1"
+        )
     predicted = probs.argmax(axis=1)
     confidence = probs[np.arange(len(labels)), predicted]
-    # Only the inner edges: a confidence that rounds to above 1 is in the last bin.
+    # Only the inner edges, so a confidence rounded above 1 falls into the last bin.
     edges = np.linspace(0.0, 1.0, num_bins + 1)[1:-1]
     bins = np.searchsorted(edges, confidence, side="left")
     counts = np.bincount(bins, minlength=num_bins)
@@ -72,8 +74,8 @@ def reliability_bins(
 def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
     """Returns the expected calibration error of the top class (Guo et al., 2017).
 
-    The mean over examples of `|accuracy - confidence|` of the bin they fall in; see
-    `reliability_bins` for the bins.
+    The mean over examples of `|accuracy - confidence|` of their bin; see
+    `reliability_bins`.
 
     Args:
       probs: probabilities [N, K].
@@ -88,21 +90,20 @@ def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
 def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
     """Fits the temperature T that minimises the NLL of softmax(log(p + 1e-12) / T).
 
-    In 1/T this NLL is convex, so its minimum over T in [0.05, 20] is the one zero
-    of its slope or, where the slope has one sign all over, a bound: the root
-    finder gets T to a relative 1e-9, which minimising the value itself cannot,
-    and a bound is told exactly. Where T makes no difference (all rows uniform) it
-    is 1.
+    This NLL is convex in 1/T. Its minimum over T in [0.05, 20] is the only zero of its
+    slope or, where the slope does not change sign, a bound. A root finder on the slope
+    is accurate to a relative 1e-9, which minimising the value is not, and detects a
+    bound exactly. T is 1 where it has no effect (all rows uniform).
 
     Args:
       probs: probabilities [N, K] of the validation split, members pooled.
       labels: integer classes [N].
 
     Returns:
-      The temperature, and `at_bound`: whether a T outside [0.05, 20] would do
-      better (as when all predictions are correct).
+      The temperature, and `at_bound`: whether a T outside [0.05, 20] would be better
+      (for example where all predictions are correct).
     """
-    from scipy.optimize import brentq  # Keeps importing this package light.
+    from scipy.optimize import brentq  # here, so that importing edp.metrics is fast
 
     probs, labels = as_probs_and_labels(probs, labels)
     log_probs = _log(probs)
@@ -111,7 +112,7 @@ def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
     weights = np.empty_like(log_probs)
 
     def slope(log_temperature: float) -> float:
-        """Derivative of the NLL by 1/T: mean of E_p[log p] - log p_y, p tempered."""
+        """Computes dNLL / d(1/T): the mean of E_p[log p] - log p_y, p tempered."""
         np.multiply(log_probs, np.exp(-log_temperature), out=weights)
         np.exp(weights, out=weights)
         expected = np.einsum("nk,nk->n", weights, log_probs) / weights.sum(axis=1)
@@ -141,7 +142,10 @@ def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
     """
     probs = as_probs(probs)
     if not 0.0 < temperature < np.inf:
-        raise InputError(f"temperature must be positive and finite, got {temperature}")
+        raise InputError(
+            f"temperature={temperature} is out of range; accepted: positive, finite "
+            "numbers"
+        )
     scaled = _log(probs)
     scaled /= temperature
     scaled -= scaled.max(axis=1, keepdims=True)
@@ -151,6 +155,6 @@ def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
 
 
 def _log(probs: np.ndarray) -> np.ndarray:
-    """A new array log(p + 1e-12), without a second temporary of its size."""
-    log_probs = probs + _EPSILON
+    """Computes log(p + 1e-12) in a new array, without a second temporary."""
+    log_probs = probs + EPSILON
     return np.log(log_probs, out=log_probs)

@@ -1,7 +1,7 @@
-"""Scores of a confidence: does it tell known from unknown, and right from wrong?
+"""OOD detection and selective prediction: scores of a confidence.
 
-For detection the in-distribution examples are the positive class, and a higher
-score means "more in-distribution" (pass minus an uncertainty).
+For detection, in-distribution examples are the positive class and a higher score
+means "more in-distribution" (pass minus an uncertainty).
 """
 
 import numpy as np
@@ -22,10 +22,11 @@ def auroc(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
       scores_out: scores of out-of-distribution examples [N_out].
 
     Raises:
-      InputError: scores that are empty, not one-dimensional or not finite. So do
-        all functions of this module.
+      InputError: scores that are empty, not one-dimensional or not finite. All
+        functions of this module raise it.
     """
-    from sklearn.metrics import roc_auc_score  # Keeps importing this package light.
+    # Imported here, so that importing edp.metrics is fast.
+    from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(*_labelled(scores_in, scores_out)))
 
@@ -46,11 +47,11 @@ def aupr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
 
 
 def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
-    """Returns the false-positive rate where 95 % of the positives are accepted.
+    """Returns the false-positive rate at a true-positive rate of 95 %.
 
-    The threshold is the highest at which at least 95 % of the in-distribution
-    scores are at or above it; the value is the share of out-of-distribution scores
-    at or above it.
+    The threshold is the highest at which at least 95 % of the in-distribution scores
+    are at or above it; the value is the fraction of out-of-distribution scores at or
+    above it.
 
     Args:
       scores_in: scores of in-distribution examples [N_in].
@@ -68,12 +69,11 @@ def risk_coverage(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the risk-coverage curve (Geifman & El-Yaniv, 2017).
 
-    Examples of equal confidence have no order of their own: the risk is the
-    expectation over all their orders, so that it does not depend on the order of
-    the input.
+    Among examples of equal confidence, the risk is the expectation over all their
+    orders, so it does not depend on the order of the input.
 
     Args:
-      confidence: confidence in each prediction [N]; higher is surer.
+      confidence: confidence in each prediction [N]; higher means more certain.
       correct: whether each prediction is correct, booleans or 0/1 [N].
 
     Returns:
@@ -87,12 +87,12 @@ def risk_coverage(
     correct = as_scores("correct", correct)
     if confidence.shape != correct.shape:
         raise InputError(
-            "confidence and correct must have the same length, got"
-            f" {len(confidence)} and {len(correct)}"
+            f"correct has length {len(correct)}; accepted: {len(confidence)}, the "
+            "length of confidence"
         )
     if not np.isin(correct, (0.0, 1.0)).all():
-        raise InputError("correct must hold booleans, or 0 and 1, only")
-    # In a random order each of a tied group errs, on average, at the group's rate.
+        raise InputError("correct has other values; accepted: booleans, or 0 and 1")
+    # In a random order, each example of a tied group errs at the rate of the group.
     _, group, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
     rates = np.bincount(group, 1.0 - correct) / counts
     errors = np.cumsum(np.repeat(rates, counts))
@@ -104,7 +104,7 @@ def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
     """Returns the area under the risk-coverage curve: the mean of its risks.
 
     Args:
-      confidence: confidence in each prediction [N]; higher is surer.
+      confidence: confidence in each prediction [N]; higher means more certain.
       correct: whether each prediction is correct, booleans or 0/1 [N].
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a few numbers tell: means with their errors, and paired differences."""
+"""Means with standard errors, paired tests and bootstrap intervals."""
 
 from typing import NamedTuple
 
@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike
 from edp.errors import InputError
 from edp.metrics.validation import as_scores
 
-# Resampled examples that are counted at once: arrays that fit in a cache.
+# Resampled examples per chunk: the arrays fit in a cache.
 _CHUNK = 2**20
-# A spread below this share of the values is rounding.
+# A spread below this fraction of the values is rounding.
 _MIN_SPREAD = 1e-9
 
 
 class Mean(NamedTuple):
-    """A mean and its standard error, which a single value does not have."""
+    """A mean and its standard error; None for a single value."""
 
     mean: float
     error: float | None
@@ -37,16 +37,16 @@ def mean_and_error(values: ArrayLike) -> Mean:
 
 
 def paired_p_value(differences: ArrayLike) -> float | None:
-    """Returns the p-value of a two-sided paired t-test, from differences [n].
+    """Computes a two-sided paired t-test from differences [n].
 
     Returns:
-      That of a mean of 0; None where there is nothing to test with: a single
-      difference, or differences that are equal up to rounding.
+      The p-value of the null hypothesis that their mean is 0; None where it is
+      undefined: a single difference, or differences that are equal up to rounding.
 
     Raises:
       InputError: no differences, or one that is not finite.
     """
-    from scipy import stats  # Keeps importing this package light.
+    from scipy import stats  # here, so that importing edp.metrics is fast
 
     differences = as_scores("differences", differences)
     spread = np.ptp(differences)
@@ -58,16 +58,16 @@ def paired_p_value(differences: ArrayLike) -> float | None:
 def bootstrap_intervals(
     values: ArrayLike, *, num_resamples: int = 10_000, level: float = 0.95
 ) -> np.ndarray:
-    """Returns percentile intervals of means over resampled examples (Efron, 1979).
+    """Computes percentile bootstrap intervals of means over examples (Efron, 1979).
 
-    All columns see the same resamples, drawn with a fixed seed, so that columns
-    that are equal have equal intervals.
+    All columns use the same resamples, from a fixed seed, so equal columns have equal
+    intervals.
 
     Args:
       values: [N, C], C quantities of each of N examples, such as differences of
         two predictors.
-      num_resamples: each of N examples, drawn with replacement.
-      level: the share of the resamples' means that an interval holds.
+      num_resamples: number of resamples, each of N examples with replacement.
+      level: fraction of the resampled means inside an interval.
 
     Returns:
       The ends of the intervals, [2, C].
@@ -79,22 +79,28 @@ def bootstrap_intervals(
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or len(values) == 0 or not np.isfinite(values).all():
         raise InputError(
-            f"values must be finite numbers [N, C] with N >= 1, got {values.shape}"
+            f"values has shape {values.shape} or is not finite; accepted: finite "
+            "numbers [N, C] with N >= 1"
         )
     if num_resamples < 1:
-        raise InputError(f"num_resamples must be at least 1, got {num_resamples}")
+        raise InputError(
+            f"num_resamples={num_resamples} is too small; accepted: integers of at "
+            "least 1"
+        )
     if not 0 < level < 1:
-        raise InputError(f"level must lie between 0 and 1, got {level}")
+        raise InputError(
+            f"level={level} is out of range; accepted: numbers between 0 and 1"
+        )
     rng = np.random.default_rng(0)
     size = len(values)
     at_once = max(1, _CHUNK // size)
     means = np.empty((num_resamples, values.shape[1]))
     for start in range(0, num_resamples, at_once):
         rows = min(at_once, num_resamples - start)
-        drawn = rng.integers(size, size=(rows, size))
-        # Counts of each example instead of the examples: one matrix product.
-        drawn += size * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * size)
+        indices = rng.integers(size, size=(rows, size))
+        # Counts per example, so that the means are one matrix product.
+        indices += size * np.arange(rows)[:, None]
+        counts = np.bincount(indices.ravel(), minlength=rows * size)
         counts = counts.reshape(rows, size).astype(np.float64)
         means[start : start + rows] = counts @ values / size
     tail = (1 - level) / 2

@@ -1,4 +1,4 @@
-"""How unsure a predictor is of each input."""
+"""Uncertainty scores of a predictor, one per input."""
 
 import jax
 
@@ -6,12 +6,12 @@ from edp import metrics
 
 
 def scores(probs: jax.Array) -> dict[str, jax.Array]:
-    """Uncertainty scores of member probabilities [S, B, K]; higher = less certain.
+    """Computes uncertainties of member probabilities [S, B, K]; higher = less certain.
 
     Returns:
-      {name: [B]}: `max_probability` (as 1 − the pooled prediction's largest) and
+      {name: [B]}: `max_probability` (1 − the largest mean probability) and
       `predictive_entropy`; with several members also `mutual_information` and
-      `pairwise_kl`, which see only what the members disagree about.
+      `pairwise_kl`, which measure only the disagreement of the members.
     """
     result = {
         "max_probability": 1 - probs.mean(0).max(-1),

@@ -1,12 +1,11 @@
-"""What the host-side metrics accept."""
+"""Checks of the inputs of host-side metrics."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
 
-# Rows need only be probabilities up to the rounding of a low-precision softmax;
-# the check is there to catch logits.
+# Allows the rounding of a low-precision softmax; the check is meant to catch logits.
 _ROW_SUM_TOLERANCE = 1e-2
 
 
@@ -14,14 +13,15 @@ def as_probs(probs: ArrayLike) -> np.ndarray:
     """Returns `probs` as float64 [N, K], or raises InputError."""
     probs = np.asarray(probs, np.float64)
     if probs.ndim != 2 or probs.size == 0:
-        raise InputError(f"probs must be [N, K] with N, K >= 1, got {probs.shape}")
+        raise InputError(
+            f"probs has shape {probs.shape}; accepted: [N, K] with N, K >= 1"
+        )
     # NaN fails both comparisons.
     row_errors = np.abs(probs.sum(axis=1) - 1.0)
     if not (probs.min() >= 0.0 and row_errors.max() <= _ROW_SUM_TOLERANCE):
         raise InputError(
-            "probs must be probabilities: found a row with a negative or NaN entry,"
-            f" or whose sum is not 1 (smallest entry {probs.min():.4g}, largest"
-            f" |sum - 1| {row_errors.max():.4g})"
+            f"probs has smallest entry {probs.min():.4g} and largest |row sum - 1| "
+            f"{row_errors.max():.4g}; accepted: rows of probabilities (not logits)"
         )
     return probs
 
@@ -35,22 +35,22 @@ def as_probs_and_labels(
     num_examples, num_classes = probs.shape
     if labels.shape != (num_examples,) or labels.dtype.kind not in "iu":
         raise InputError(
-            f"labels must be {num_examples} integers, one for each row of probs,"
-            f" got {labels.dtype} {labels.shape}"
+            f"labels has dtype {labels.dtype} and shape {labels.shape}; accepted: "
+            f"{num_examples} integers, one per row of probs"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
         raise InputError(
-            f"labels must lie in 0..{num_classes - 1} (probs has {num_classes}"
-            f" classes), got {labels.min()}..{labels.max()}"
+            f"labels has values from {labels.min()} to {labels.max()}; accepted: "
+            f"classes 0 to {num_classes - 1}"
         )
     return probs, labels
 
 
 def as_scores(name: str, scores: ArrayLike) -> np.ndarray:
-    """Returns `scores` as float64 [N], or raises InputError that tells `name`."""
+    """Returns `scores` as float64 [N], or raises InputError that names them `name`."""
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0:
-        raise InputError(f"{name} must be [N] with N >= 1, got {scores.shape}")
+        raise InputError(f"{name} has shape {scores.shape}; accepted: [N] with N >= 1")
     if not np.isfinite(scores).all():
-        raise InputError(f"{name} must be finite, got NaN or infinity")
+        raise InputError(f"{name} has NaN or infinity; accepted: finite numbers")
     return scores

@@ -1,8 +1,10 @@
 """Image classifiers in Flax Linen, each a plain network or a BatchEnsemble.
 
+```
 model = create_model(config.model, num_classes=10, mean=mean, std=std)
 variables = model.init(key, images[:1], train=False)
 logits = model.apply(variables, images, train=False)
+```
 """
 
 import dataclasses
@@ -46,7 +48,7 @@ MODELS: dict[str, type[Classifier]] = {
     "wide_resnet": WideResNet,
 }
 
-# float16 is not among them: its range would ask for loss scaling.
+# Not float16: its range would require loss scaling.
 DTYPES = ("float32", "bfloat16")
 
 
@@ -63,38 +65,38 @@ def create_model(
     num_heads: int | None = None,
     extra_channels: int = 0,
 ) -> Classifier:
-    """Builds the model that a config names.
+    """Builds the model named in a config.
 
     Args:
-        config: `name`, one of `MODELS`, `batchnorm_groups` (see `Classifier`) and
-            `dropout_rate` (None is 0) and settings of that model, such as depth,
-            width or widen_factor. One that is None is left at the model's default,
-            one that the model does not have is passed over.
-        num_classes: K.
-        mean: per channel, of images in [0, 1].
-        std: per channel, of images in [0, 1].
-        dtype: 'float32' or 'bfloat16', what the feature maps are computed in.
-        num_members: None for one network; M for a BatchEnsemble of M.
-        factor_init: how its rank-one factors start: 'normal', 'sign' or 'ones'.
-        shared_bias: whether its members share their biases too.
-        num_heads: None for one last layer; M for M on the same features.
-        extra_channels: how many follow the image's, to be taken as they are.
+      config: `name` (one of `MODELS`), `batchnorm_groups` (see `Classifier`),
+        `dropout_rate` (None is 0) and settings of that model, such as depth, width or
+        widen_factor. A setting that is None keeps the model's default; settings of
+        other models are ignored.
+      num_classes: K.
+      mean: per channel, of images in [0, 1].
+      std: per channel, of images in [0, 1].
+      dtype: 'float32' or 'bfloat16', the dtype of the feature maps.
+      num_members: None for one network; M for a BatchEnsemble of M.
+      factor_init: initialisation of its rank-one factors: 'normal', 'sign' or 'ones'.
+      shared_bias: whether its members also share their biases.
+      num_heads: None for one last layer; M for M on the same features.
+      extra_channels: number of channels after the image's that are not normalised.
 
     Returns:
-        The model, not yet initialised.
+      The model, not yet initialised.
 
     Raises:
-        InputError: the name is unknown or a setting is not accepted.
+      InputError: the name is unknown or a setting is not accepted.
     """
     name = config.get("name")
     if name not in MODELS:
         nearest = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.0)[0]
         raise InputError(
-            f"model.name={name!r}: did you mean {nearest!r}? "
-            f"Accepted are {', '.join(MODELS)}"
+            f"model.name={name!r} is not known (did you mean {nearest!r}?); accepted: "
+            f"{', '.join(MODELS)}"
         )
     if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r}: accepted are {', '.join(DTYPES)}")
+        raise InputError(f"dtype={dtype!r} is not known; accepted: {', '.join(DTYPES)}")
     model = MODELS[name]
     common = {field.name for field in dataclasses.fields(Classifier)}
     own = {field.name for field in dataclasses.fields(model)} - common
@@ -116,5 +118,5 @@ def create_model(
 
 
 def count_params(params: chex.ArrayTree) -> int:
-    """Counts the numbers in a pytree of parameters, arrays or only their shapes."""
+    """Counts the parameters in a pytree of arrays or of shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

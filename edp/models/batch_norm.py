@@ -1,8 +1,8 @@
-"""Batch normalisation, with a gradient that keeps and reads little.
+"""Batch normalisation with a memory-efficient gradient.
 
-Differentiated as it is written, it would keep its input less the mean, and what
-that was scaled to, beside the input itself. The gradient here keeps the input, which
-is there anyway as the output of the layer below, and two numbers per channel.
+Automatic differentiation would keep the centred and the normalised input as
+residuals, besides the input itself. This gradient keeps only the input, which is in
+memory anyway as the output of the layer below, and two numbers per channel.
 """
 
 import functools

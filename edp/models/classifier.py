@@ -1,4 +1,4 @@
-"""What all models have in common: everything before and after the feature maps."""
+"""Base class of all models: the layers before and after the feature maps."""
 
 import numbers
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from edp.models.layers import Conv, Dense, factor_initializer
 
 
 def fold(x: jax.Array, num_members: int) -> jax.Array:
-    """Gives every member its own copy of each image.
+    """Repeats each image once per member.
 
     Args:
-        x: [B, ...].
-        num_members: M.
+      x: [B, ...].
+      num_members: M.
 
     Returns:
-        [B*M, ...], where row b·M + m is x[b].
+      [B*M, ...], where row b·M + m is x[b].
     """
     return jnp.repeat(x, num_members, axis=0)
 
 
 def unfold(rows: jax.Array, num_members: int) -> jax.Array:
-    """Takes folded rows [B*M, ...] apart into [M, B, ...]."""
+    """Separates folded rows [B*M, ...] into [M, B, ...]."""
     chex.assert_is_divisible(rows.shape[0], num_members)
     rows = rows.reshape(-1, num_members, *rows.shape[1:])
     return jnp.swapaxes(rows, 0, 1)
@@ -39,11 +39,11 @@ def unfold(rows: jax.Array, num_members: int) -> jax.Array:
 def check_positive(name: str, value: Any) -> None:
     """Raises InputError unless the setting called `name` is a positive integer."""
     if not isinstance(value, numbers.Integral) or value < 1:
-        raise InputError(f"{name}={value!r}: accepted is an integer of at least 1")
+        raise InputError(f"{name}={value!r} is not accepted; accepted: integers from 1")
 
 
 def check_groups(groups: int | None, name: str, batch_size: int) -> None:
-    """Raises InputError unless a batch, of the size called `name`, has equal parts."""
+    """Raises InputError unless `groups` divides the batch size called `name`."""
     if groups is not None and batch_size % groups:
         raise InputError(
             f"model.batchnorm_groups={groups} does not divide {name}={batch_size}; "
@@ -52,7 +52,7 @@ def check_groups(groups: int | None, name: str, batch_size: int) -> None:
 
 
 def _several(layer: type[nn.Module], number: int) -> type[nn.Module]:
-    """Layers as one, [..., C] -> [number, ..., features], equal at the start."""
+    """Stacks equally initialised layers, [..., C] -> [number, ..., features]."""
     return nn.vmap(
         layer,
         variable_axes={"params": 0},
@@ -65,29 +65,29 @@ def _several(layer: type[nn.Module], number: int) -> type[nn.Module]:
 class Classifier(nn.Module):
     """An image classifier: normalise, feature maps, mean over positions, dense.
 
-    A model defines `feature_maps` and knows neither of members nor of precision:
-    it builds its layers with the `conv` and `norm` that it is given.
+    A model defines `feature_maps`. It builds its layers with the `conv`, `norm` and
+    `drop` that it receives, which handle members and precision.
 
     Attributes:
-        num_classes: K.
-        mean: per channel, of images in [0, 1].
-        std: per channel, of images in [0, 1].
-        dtype: what the feature maps are computed in. Normalisation, the last
-            layer, the parameters and the statistics are float32.
-        num_members: None for one network; M for a BatchEnsemble of M.
-        factor_init: how its rank-one factors start: 'normal', 'sign' or 'ones'.
-        shared_bias: whether its members share their biases too, as they do kernels.
-        num_heads: None for one last layer; M for M of them, equal at the start, on
-            the features of one network.
-        extra_channels: how many follow the image's, to be taken as they are.
-        batchnorm_groups: None, or G: in training, batch normalisation takes each of
-            G equal, consecutive parts of the images (with all members) by itself.
-        dropout_rate: the share of features dropped before the last layer, and in
-            residual blocks before their last 3x3 convolution as in Wide ResNets
-            (arXiv 1605.07146, §2.4). See `Dropout` for when.
+      num_classes: K.
+      mean: per channel, of images in [0, 1].
+      std: per channel, of images in [0, 1].
+      dtype: dtype of the feature maps. Normalisation, the last layer, the parameters
+        and the statistics are float32.
+      num_members: None for one network; M for a BatchEnsemble of M.
+      factor_init: initialisation of its rank-one factors: 'normal', 'sign' or 'ones'.
+      shared_bias: whether its members share their biases as well as their kernels.
+      num_heads: None for one last layer; M for M of them, initialised equally, on the
+        features of one network.
+      extra_channels: number of channels after the image's that are not normalised.
+      batchnorm_groups: None, or G: in training, batch normalisation normalises each
+        of G equal, consecutive parts of the images (with all members) separately.
+      dropout_rate: fraction of features dropped before the last layer and, in residual
+        blocks, before their last 3x3 convolution as in Wide ResNets (arXiv 1605.07146,
+        §2.4). See `Dropout` for when it is active.
 
     Raises:
-        InputError: on construction, if a setting is out of its range.
+      InputError: on construction, if a setting is out of range.
     """
 
     num_classes: int
@@ -110,24 +110,26 @@ class Classifier(nn.Module):
             check_positive("num_heads", self.num_heads)
             if self.num_members is not None:
                 raise InputError(
-                    f"num_heads={self.num_heads}: accepted is None where there are "
-                    "num_members, each with a head of its own"
+                    f"num_heads={self.num_heads} is set besides num_members="
+                    f"{self.num_members}; accepted: one of them, the other None"
                 )
         if self.batchnorm_groups is not None:
             check_positive("batchnorm_groups", self.batchnorm_groups)
         if not 0 <= self.dropout_rate < 1:
             raise InputError(
-                f"dropout_rate={self.dropout_rate!r}: accepted is a number from 0 to "
-                "below 1"
+                f"dropout_rate={self.dropout_rate!r} is out of range; accepted: "
+                "numbers from 0 to below 1"
             )
         factor_initializer(self.factor_init)
         if len(self.mean) != len(self.std):
             raise InputError(
-                f"mean={self.mean}, std={self.std}: accepted are two of one length, "
-                "the number of channels"
+                f"mean={self.mean} and std={self.std} differ in length; accepted: one "
+                "number per channel in each"
             )
         if not all(std > 0 for std in self.std):
-            raise InputError(f"std={self.std}: accepted are numbers above 0")
+            raise InputError(
+                f"std={self.std} is out of range; accepted: numbers above 0"
+            )
         super().__post_init__()
 
     def feature_maps(
@@ -137,16 +139,16 @@ class Classifier(nn.Module):
         norm: Callable[..., nn.Module],
         drop: Callable[..., nn.Module],
     ) -> jax.Array:
-        """Maps normalised images to the features that are averaged and classified.
+        """Computes the features of normalised images, before pooling and the head.
 
         Args:
-            x: [N, H, W, C].
-            conv: makes a `Conv`, from its features, kernel size, strides and name.
-            norm: makes a `BatchNorm`, from its name and whether a ReLU follows.
-            drop: makes a `Dropout`, from its name.
+          x: [N, H, W, C].
+          conv: creates a `Conv` from its features, kernel size, strides and name.
+          norm: creates a `BatchNorm` from its name and whether a ReLU follows.
+          drop: creates a `Dropout` from its name.
 
         Returns:
-            [N, H', W', features].
+          [N, H', W', features].
         """
         raise NotImplementedError
 
@@ -155,16 +157,17 @@ class Classifier(nn.Module):
         """Classifies images.
 
         Args:
-            x: [B, H, W, C] in [0, 1], and extra channels of any value. All members
-                see the same images.
-            train: whether batch normalisation uses, and updates, the statistics
-                of this batch (`mutable=['batch_stats']`) or those it has kept.
+          x: [B, H, W, C] in [0, 1], and extra channels of any value. All members
+            see the same images.
+          train: whether batch normalisation uses the statistics of this batch and
+            updates the running ones (`mutable=['batch_stats']`), or uses the running
+            statistics.
 
         Returns:
-            Logits, float32 [B, K]; [M, B, K] with members or heads.
+          Logits, float32 [B, K]; [M, B, K] with members or heads.
 
         Raises:
-            InputError: in training, if `batchnorm_groups` does not divide B.
+          InputError: in training, if `batchnorm_groups` does not divide B.
         """
         mean = (*self.mean, *[0.0] * self.extra_channels)
         std = (*self.std, *[1.0] * self.extra_channels)
@@ -187,7 +190,7 @@ class Classifier(nn.Module):
             norm=partial(BatchNorm, use_running_average=not train, groups=groups),
             drop=drop,
         )
-        # Logits rounded to bfloat16 would show in likelihood and calibration.
+        # In float32: rounding logits to bfloat16 changes likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))
         x = drop(name="head_dropout")(x)
         head = Dense if self.num_heads is None else _several(Dense, self.num_heads)

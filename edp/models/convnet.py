@@ -1,4 +1,4 @@
-"""A small convolutional network, for images of a few pixels."""
+"""Small convolutional network for images of a few pixels."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ class ConvNet(Classifier):
     The second halves the image and doubles the channels.
 
     Attributes:
-        width: channels of the first convolution.
+      width: channels of the first convolution.
     See `Classifier` for the others.
     """
 
@@ -31,7 +31,7 @@ class ConvNet(Classifier):
         norm: Callable[..., nn.Module],
         drop: Callable[..., nn.Module],
     ) -> jax.Array:
-        del drop  # only before the last layer
+        del drop  # dropout only before the last layer
         for i, (scale, strides) in enumerate(((1, 1), (2, 2), (2, 1)), start=1):
             x = conv(scale * self.width, strides=strides, name=f"conv{i}")(x)
             x = norm(relu=True, name=f"norm{i}")(x)

@@ -1,27 +1,26 @@
-"""2-D convolution, with gradients that do not leave a CPU's fast kernels.
+"""2-D convolution with gradients that use the fast kernels of a CPU.
 
 XLA's own gradients of convolutions are slow on CPU for these reasons, measured on
 2 cores (AVX-512 and AVX2 machines) with 256 images and 16 to 64 channels:
 
 * The weight gradient is a convolution whose kernel is as large as the image and
-  whose "channels" are the batch. It ran at a quarter to 40% of the forward's rate,
-  ever slower as the batch grew out of the cache. Taken over blocks of the batch
-  that fit the cache, and added up, it ran 1.6 to 3.6 times faster.
-* Only operands in one order of dimensions reach the fast kernels. XLA brings them
-  into that order at the top level of a program but not inside loops, where the
-  weight gradient then ran fifty times slower and worse. Here the operands are
-  transposed explicitly, so that loops over blocks, members or steps are as fast
-  as straight code.
+  whose "channels" are the batch. It ran at a quarter to 40% of the rate of the
+  forward pass, and slower once the batch exceeded the cache. Summed over blocks of
+  the batch that fit the cache, it ran 1.6 to 3.6 times faster.
+* Only operands in one order of dimensions reach the fast kernels. XLA transposes
+  them at the top level of a program but not inside loops, where the weight gradient
+  ran at least fifty times slower. Here the operands are transposed explicitly, so
+  loops over blocks, members or steps are as fast as unrolled code.
 * With few channels that transposition costs as much as the convolution. A matrix
-  product over positions, of rows shifted by the taps' height and cotangents shifted
-  by their width, needs none: 75 instead of 55 GFLOP/s with 16 channels (the same
-  with 32, and fewer with 64).
-* The input gradient of a convolution with a stride is one that spreads its input,
-  for which there is no fast kernel: it took 80 ms where its neighbours took 20.
+  product over positions, of rows shifted along the kernel's height and cotangents
+  shifted along its width, needs none: 75 instead of 55 GFLOP/s with 16 channels (the
+  same with 32, and fewer with 64).
+* The input gradient of a strided convolution dilates its input, for which there is
+  no fast kernel: it took 80 ms where neighbouring layers took 20.
 
-Where there are kernels of our own (`edp.models.native`), they compute all of it. Other
-backends take XLA's gradients as they are, and so do several CPU devices: a
-loop over blocks of a batch that is sharded would move it between them.
+Where the native kernels (`edp.models.native`) apply, they compute all passes instead.
+Other backends use XLA's gradients, and so do several CPU devices: a loop over blocks
+of a sharded batch would communicate between them.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Dropout, whose masks can be held fixed."""
+"""Dropout with masks that can be fixed by a key."""
 
 import jax
 from flax import linen as nn
@@ -7,13 +7,13 @@ from flax import linen as nn
 class Dropout(nn.Module):
     """Sets features to 0 at random and scales the others up (Srivastava et al., 2014).
 
-    In training, each input of a batch has a mask of its own. Elsewhere nothing is
-    dropped; unless the call is given a `dropout` stream, of which one mask is drawn
-    for all inputs, so that a key makes the network a function like any other.
+    In training, each input of a batch has its own mask. In evaluation nothing is
+    dropped, unless the call has a `dropout` stream: then one mask is sampled for all
+    inputs, so the key makes the network a deterministic function.
 
     Attributes:
-        rate: the share of features to drop, from 0 to below 1. At 0 nothing is drawn.
-        train: whether this is training.
+      rate: fraction of features to drop, from 0 to below 1. At 0 nothing is sampled.
+      train: training mode or evaluation mode.
     """
 
     rate: float

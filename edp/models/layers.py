@@ -1,12 +1,12 @@
-"""Convolution and dense layer, plain or BatchEnsemble.
+"""Convolution and dense layers, plain or BatchEnsemble.
 
 A BatchEnsemble layer (Wen, Tran, Ba, *BatchEnsemble*, ICLR 2020, eq. 1) shares
 one kernel W between M members; member m uses W_m = W ∘ (r_m s_mᵀ). The factors are
 per channel, so conv(x, W_m) = conv(x ∘ r_m, W) ∘ s_m, and one convolution serves
 the rows of all members.
 
-Those rows are folded batch-major: row b·M + m is image b as member m sees it. A
-batch that is sharded over devices then stays where it is when it is folded.
+Rows are folded batch-major: row b·M + m is image b of member m. Folding a batch that
+is sharded over devices then needs no communication.
 """
 
 import functools
@@ -39,29 +39,30 @@ FACTOR_INITS: dict[str, nn.initializers.Initializer] = {
 
 
 def factor_initializer(factor_init: str) -> nn.initializers.Initializer:
-    """Returns how the rank-one factors r and s start.
+    """Returns the initializer of the rank-one factors r and s.
 
     Args:
-        factor_init: 'normal' (mean 1, standard deviation 0.5), 'sign' (+1 or -1
-            with equal chance) or 'ones' (every member is the plain network).
+      factor_init: 'normal' (mean 1, standard deviation 0.5), 'sign' (+1 or -1
+        with equal probability) or 'ones' (every member is the plain network).
 
     Returns:
-        `initializer(key, shape, dtype)`.
+      `initializer(key, shape, dtype)`.
 
     Raises:
-        InputError: `factor_init` is none of these.
+      InputError: `factor_init` is none of these.
     """
     if factor_init not in FACTOR_INITS:
         raise InputError(
-            f"factor_init={factor_init!r}: accepted are {', '.join(FACTOR_INITS)}"
+            f"factor_init={factor_init!r} is not known; accepted: "
+            f"{', '.join(FACTOR_INITS)}"
         )
     return FACTOR_INITS[factor_init]
 
 
 def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
-    """Lays [M, C] out for the folded rows x [B*M, ..., C], to broadcast with them.
+    """Tiles [M, C] to broadcast with the folded rows x [B*M, ..., C].
 
-    Repeating the few values is cheaper than viewing x as [B, M, ..., C]: the large
+    Tiling the few values is cheaper than reshaping x to [B, M, ..., C]: the large
     array keeps its shape, and the gradient is reduced over H and W first.
     """
     num_members = member_values.shape[0]
@@ -71,17 +72,17 @@ def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class _Layer(nn.Module):
-    """The parameters of `Conv` and `Dense`, and the factors around the kernel.
+    """Base of `Conv` and `Dense`: their parameters, with the rank-one factors.
 
     Attributes:
-        features: the number of output channels.
-        use_bias: whether a bias is added.
-        num_members: None for the plain layer, with parameters `kernel` and `bias`
-            [features]; M for the BatchEnsemble layer, which has `r` [M, C] and
-            `s` [M, features] besides and a `bias` [M, features].
-        factor_init: see `factor_initializer`; nothing to a plain layer.
-        shared_bias: whether the members share one `bias` [features].
-        dtype: what is computed in. Parameters are float32.
+      features: number of output channels.
+      use_bias: whether a bias is added.
+      num_members: None for the plain layer, with parameters `kernel` and `bias`
+        [features]; M for the BatchEnsemble layer, which also has `r` [M, C] and
+        `s` [M, features], and a `bias` [M, features].
+      factor_init: see `factor_initializer`; ignored by a plain layer.
+      shared_bias: whether the members share one `bias` [features].
+      dtype: dtype of the computation. Parameters are float32.
     """
 
     features: int
@@ -98,9 +99,9 @@ class _Layer(nn.Module):
         product: Callable[[jax.Array, jax.Array], jax.Array],
         member_product: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     ) -> jax.Array:
-        """Returns product(x, W) + bias, or product(x ∘ r, W) ∘ s + bias.
+        """Computes product(x, W) + bias, or product(x ∘ r, W) ∘ s + bias.
 
-        The latter as member_product(x, [W_1, ..., W_M]), if that is given.
+        If `member_product` is given, the latter is member_product(x, [W_1, ..., W_M]).
         """
 
         def parameter(name, init, shape):
@@ -122,21 +123,21 @@ class _Layer(nn.Module):
         else:
             y = product(x, kernel)
         if self.use_bias:
-            owners = () if self.shared_bias else members
-            bias = parameter("bias", nn.initializers.zeros, (*owners, self.features))
-            y = y + (_per_row(bias, y) if owners else bias)
+            axes = () if self.shared_bias else members
+            bias = parameter("bias", nn.initializers.zeros, (*axes, self.features))
+            y = y + (_per_row(bias, y) if axes else bias)
         return y
 
 
 class Conv(_Layer):
-    """2-D convolution with a square kernel, padded as `convolve` says.
+    """2-D convolution with a square kernel and the padding of `convolve`.
 
     Called on [N, H, W, C]; returns [N, H', W', features].
 
     Attributes:
-        kernel_size: height and width of the kernel, whose shape is
-            [kernel_size, kernel_size, C, features].
-        strides: along both H and W.
+      kernel_size: height and width of the kernel, of shape
+        [kernel_size, kernel_size, C, features].
+      strides: stride along both H and W.
     See `_Layer` for the others.
     """
 
@@ -161,10 +162,9 @@ class Conv(_Layer):
 
 
 class Dense(_Layer):
-    """Dense layer, with a bias.
+    """Dense layer with a bias and a kernel of shape [C, features].
 
-    Called on [N, C]; returns [N, features]. The kernel's shape is [C, features].
-    See `_Layer` for the attributes.
+    Called on [N, C]; returns [N, features]. See `_Layer` for the attributes.
     """
 
     use_bias: bool = True
@@ -176,14 +176,14 @@ class Dense(_Layer):
 
 
 def rank_one_mask(params: chex.ArrayTree) -> chex.ArrayTree:
-    """Tells the rank-one factors from the other parameters.
+    """Marks the rank-one factors among the parameters.
 
     Args:
-        params: the parameters of a model, any pytree of nested mappings.
+      params: the parameters of a model, any pytree of nested mappings.
 
     Returns:
-        The same structure with True at the leaves named `r` and `s`, else False.
-        A plain network's is False throughout.
+      The same structure with True at the leaves named `r` and `s`, False elsewhere.
+      In a plain network all are False.
     """
 
     def is_factor(path, _):
@@ -193,13 +193,13 @@ def rank_one_mask(params: chex.ArrayTree) -> chex.ArrayTree:
 
 
 def average_factors(params: chex.ArrayTree) -> chex.ArrayTree:
-    """The plain network with W ∘ (r̄ s̄ᵀ), r̄ and s̄ the members' mean factors.
+    """Computes the plain network W ∘ (r̄ s̄ᵀ), with r̄ and s̄ the mean factors.
 
     Args:
-        params: the parameters of a BatchEnsemble whose members share their biases.
+      params: the parameters of a BatchEnsemble whose members share their biases.
 
     Returns:
-        The parameters of the plain network, of the same structure as its own.
+      The parameters of the plain network.
     """
     if not isinstance(params, Mapping):
         return params

@@ -1,4 +1,4 @@
-"""The residual network for CIFAR-sized images."""
+"""Residual network for CIFAR-sized images."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,15 @@ from edp.models.classifier import Classifier, check_positive
 
 
 def identity_shortcut(x: jax.Array, features: int, strides: int) -> jax.Array:
-    """The shortcut without parameters: option A of He et al. 2016, §4.1.
+    """Computes the shortcut without parameters: option A of He et al. 2016, §4.1.
 
     Args:
-        x: [N, H, W, C].
-        features: channels of the result, at least C.
-        strides: one position in so many is kept, along H and along W.
+      x: [N, H, W, C].
+      features: channels of the result, at least C.
+      strides: subsampling factor along H and W.
 
     Returns:
-        [N, ⌈H / strides⌉, ⌈W / strides⌉, features]: the kept positions, followed
-        by channels of zeros.
+      [N, ⌈H / strides⌉, ⌈W / strides⌉, features], with zeros in the added channels.
     """
     x = x[:, ::strides, ::strides]
     return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, features - x.shape[-1])))
@@ -30,11 +29,11 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions around an identity shortcut, ReLU after the sum.
 
     Attributes:
-        conv: makes a `Conv`.
-        norm: makes a `BatchNorm`.
-        drop: makes a `Dropout`.
-        features: output channels.
-        strides: of the first convolution and the shortcut.
+      conv: creates a `Conv`.
+      norm: creates a `BatchNorm`.
+      drop: creates a `Dropout`.
+      features: output channels.
+      strides: stride of the first convolution and the shortcut.
     """
 
     conv: Callable[..., nn.Module]
@@ -57,11 +56,11 @@ class ResNet(Classifier):
     """ResNet-n of He et al., *Deep Residual Learning*, CVPR 2016, §4.2.
 
     Attributes:
-        depth: 6n+2, n blocks in each of three stages.
-        width: channels of the first stage; the others have two and four times as
-            many.
-        remat: whether gradients compute the inside of each block again instead of
-            keeping it: less memory, about a third more time.
+      depth: 6n+2, with n blocks in each of three stages.
+      width: channels of the first stage; the other stages have two and four times as
+        many.
+      remat: whether gradients recompute the activations of each block: less memory,
+        about a third more time.
     See `Classifier` for the others.
     """
 
@@ -73,8 +72,8 @@ class ResNet(Classifier):
         check_positive("depth", self.depth)
         if self.depth < 8 or self.depth % 6 != 2:
             raise InputError(
-                f"depth={self.depth}: accepted for a resnet are 6n+2 with n at least "
-                "1: 8, 14, 20, 32, 44, 56, 110, ..."
+                f"depth={self.depth} is no depth of a resnet; accepted: 6n+2 with n at "
+                "least 1: 8, 14, 20, 32, 44, 56, 110, ..."
             )
         check_positive("width", self.width)
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""The 50-layer residual network for ImageNet-sized images."""
+"""50-layer residual network for ImageNet-sized images."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,17 +11,17 @@ from edp.models.classifier import Classifier
 class BottleneckBlock(nn.Module):
     """1x1, 3x3 and 1x1 convolutions around a shortcut, ReLU after the sum.
 
-    The stride is in the 3x3 convolution, where the paper has it in the first 1x1
-    and so leaves three positions in four unseen. Where the shapes differ, the
-    shortcut is a 1x1 convolution with its own normalisation (option B).
+    The stride is in the 3x3 convolution. In the paper it is in the first 1x1, which
+    ignores three positions in four. Where the shapes differ, the shortcut is a 1x1
+    convolution with its own normalisation (option B).
 
     Attributes:
-        conv: makes a `Conv`.
-        norm: makes a `BatchNorm`.
-        drop: makes a `Dropout`.
-        features: channels inside the block; it puts out four times as many.
-        strides: of the 3x3 convolution and the shortcut.
-        zero_init_residual: whether the last scale starts at 0 instead of 1.
+      conv: creates a `Conv`.
+      norm: creates a `BatchNorm`.
+      drop: creates a `Dropout`.
+      features: channels inside the block; the output has four times as many.
+      strides: stride of the 3x3 convolution and the shortcut.
+      zero_init_residual: whether the last scale is initialised to 0 instead of 1.
     """
 
     conv: Callable[..., nn.Module]
@@ -58,11 +58,11 @@ class ResNet50(Classifier):
     """ResNet-50 of He et al., *Deep Residual Learning*, CVPR 2016, table 1.
 
     Attributes:
-        blocks: how many, in each stage; (3, 4, 6, 3) are those of ResNet-50.
-        zero_init_residual: whether every block starts as its shortcut alone (Goyal
-            et al., *Accurate, Large Minibatch SGD*, 2017, §5.1).
-        remat: whether gradients compute the inside of each block again instead of
-            keeping it: less memory, about a third more time.
+      blocks: number of blocks in each stage; (3, 4, 6, 3) for ResNet-50.
+      zero_init_residual: whether every block is initialised to its shortcut (Goyal
+        et al., *Accurate, Large Minibatch SGD*, 2017, §5.1).
+      remat: whether gradients recompute the activations of each block: less memory,
+        about a third more time.
     See `Classifier` for the others.
     """
 

@@ -1,4 +1,4 @@
-"""The wide residual network."""
+"""Wide residual network."""
 
 from collections.abc import Callable
 
@@ -12,15 +12,15 @@ from edp.models.classifier import Classifier, check_positive
 class PreActivationBlock(nn.Module):
     """Normalisation and ReLU before each of two 3x3 convolutions, then the sum.
 
-    Where the shapes differ, the shortcut is a 1x1 convolution of the block's input
-    as it came in, before normalisation and ReLU.
+    Where the shapes differ, the shortcut is a 1x1 convolution of the raw input of the
+    block, before normalisation and ReLU.
 
     Attributes:
-        conv: makes a `Conv`.
-        norm: makes a `BatchNorm`.
-        drop: makes a `Dropout`.
-        features: output channels.
-        strides: of the first convolution and the shortcut.
+      conv: creates a `Conv`.
+      norm: creates a `BatchNorm`.
+      drop: creates a `Dropout`.
+      features: output channels.
+      strides: stride of the first convolution and the shortcut.
     """
 
     conv: Callable[..., nn.Module]
@@ -46,13 +46,13 @@ class PreActivationBlock(nn.Module):
 class WideResNet(Classifier):
     """WRN-d-k of Zagoruyko and Komodakis, *Wide Residual Networks*, BMVC 2016.
 
-    Without biases in the convolutions.
+    The convolutions have no biases.
 
     Attributes:
-        depth: d = 6n+4, n blocks in each of three stages.
-        widen_factor: k; the stages have 16k, 32k and 64k channels.
-        remat: whether gradients compute the inside of each block again instead of
-            keeping it: less memory, about a third more time.
+      depth: d = 6n+4, with n blocks in each of three stages.
+      widen_factor: k; the stages have 16k, 32k and 64k channels.
+      remat: whether gradients recompute the activations of each block: less memory,
+        about a third more time.
     See `Classifier` for the others.
     """
 
@@ -64,8 +64,8 @@ class WideResNet(Classifier):
         check_positive("depth", self.depth)
         if self.depth < 10 or self.depth % 6 != 4:
             raise InputError(
-                f"depth={self.depth}: accepted for a wide_resnet are 6n+4 with n at "
-                "least 1: 10, 16, 22, 28, 40, ..."
+                f"depth={self.depth} is no depth of a wide_resnet; accepted: 6n+4 with "
+                "n at least 1: 10, 16, 22, 28, 40, ..."
             )
         check_positive("widen_factor", self.widen_factor)
         super().__post_init__()

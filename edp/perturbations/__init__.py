@@ -1,14 +1,15 @@
-"""Input perturbations that reveal, or fail to reveal, what members disagree on.
+"""Input perturbations, with or without the gradient of the members' disagreement.
 
-Each is a pure, jittable function `fn(key, logits_fn, x, *, step_size,
-temperature=1.0, clip=(0.0, 1.0), ...) -> x̃`, usable with anybody's model.
-`create_perturbation` binds one to the record of teachers that distillation
-passes around. A new one is a function in a file of its own and a line in
-`PERTURBATIONS`. Several are applied one after the other by the name 'mixup+ods'.
+Each perturbation is a pure, jittable function `fn(key, logits_fn, x, *, step_size,
+temperature=1.0, clip=(0.0, 1.0), ...) -> x̃` and works with any model.
+`create_perturbation` binds one to the `Teachers` record that distillation passes
+around. To add one, write a function in its own file and add a line to
+`PERTURBATIONS`. A name such as 'mixup+ods' applies several in sequence.
 """
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -42,17 +43,17 @@ __all__ = [
     "tdiv_sdiv",
 ]
 
-# (key, x, teachers, student) -> x̃; a `Perturbation`, or any function
+# (key, x, teachers, student) -> x̃: a `Perturbation` or any function
 Perturb = Callable[..., jax.Array]
 
 
 def no_members(key: jax.Array, teachers, student):
-    """For what looks at no model."""
+    """Returns None, for perturbations that call no model."""
     del key, teachers, student
 
 
 def random_member(key: jax.Array, teachers, student):
-    """One member, drawn anew per batch: x -> [B, K]."""
+    """Returns one member, sampled per batch: x -> [B, K]."""
     del student
     member = jax.random.randint(key, (), 0, teachers.num_members)
     return lambda x: teachers.member_logits(member, x)
@@ -66,81 +67,107 @@ def members(
     members_at_once: int | None = None,
     random_members: int | None = None,
 ):
-    """Every member, or some drawn anew per batch: x -> [M, B, K].
+    """Returns all members, or a sample of them per batch: x -> [M, B, K].
 
-    All are differentiable in the memory of `members_at_once`; a few drawn, without
-    replacement, cost that few passes.
+    Args:
+      key: PRNG key.
+      teachers: a record like `edp.ensemble.Teachers`.
+      student: ignored.
+      members_at_once: with all members, the gradient takes the memory of this many.
+      random_members: the number of members sampled without replacement; each costs
+        one forward pass. None: all.
+
+    Raises:
+      InputError: see `check_random_members`.
     """
     del student
     check_random_members("random_members", random_members, teachers.num_members)
     if random_members not in (None, teachers.num_members):
-        drawn = jax.random.permutation(key, teachers.num_members)[:random_members]
-        return lambda x: jnp.stack([teachers.member_logits(m, x) for m in drawn])
+        sample = jax.random.permutation(key, teachers.num_members)[:random_members]
+        return lambda x: jnp.stack([teachers.member_logits(m, x) for m in sample])
     if members_at_once is None:
         return teachers.all_logits
     return functools.partial(teachers.all_logits, members_at_once=members_at_once)
 
 
 def member_pair(key: jax.Array, teachers, student):
-    """Two members drawn anew per batch: x -> [2, B, K], and the student's same two."""
-    drawn = jax.random.permutation(key, teachers.num_members)
-    pair = drawn[jnp.array([0, -1])]  # of one member, that one twice
+    """Returns two members, sampled per batch: x -> ([2, B, K], the student's or None).
+
+    The student's logits are those of its members with the same two indices.
+    """
+    order = jax.random.permutation(key, teachers.num_members)
+    pair = order[jnp.array([0, -1])]  # with one member: that member twice
 
     def logits_fn(x):
-        of_teachers = jnp.stack([teachers.member_logits(m, x) for m in pair])
-        return of_teachers, None if student is None else student(x)[pair]
+        teacher_logits = jnp.stack([teachers.member_logits(m, x) for m in pair])
+        return teacher_logits, None if student is None else student(x)[pair]
 
     return logits_fn
 
 
 def check_random_members(name: str, value: int | None, num_members: int) -> None:
-    """Raises InputError for a number of members that cannot be drawn, or disagree."""
+    """Raises InputError unless `value` is None or from 2 to `num_members`."""
     if value is not None and not 2 <= value <= num_members:
         raise InputError(
-            f"{name}={value} must be from 2 to the number of teachers, {num_members}, "
-            "or None for all of them"
+            f"{name}={value} is out of range; accepted: 2 to {num_members} (the number "
+            "of teachers), or None for all of them"
         )
 
 
+def check_differentiable(name: str, teachers) -> None:
+    """Raises InputError for teachers whose logits JAX cannot differentiate."""
+    if getattr(teachers, "differentiable", True):
+        return
+    without = [name for name, m in PERTURBATIONS.items() if not m.uses_gradients]
+    raise InputError(
+        f"perturbation={name!r} needs gradients of the teachers' logits with respect "
+        "to the inputs, and these teachers give none (differentiable=False); "
+        f"accepted: {', '.join(without)}"
+    )
+
+
 class Method(NamedTuple):
-    """A perturbation, and what `distill_step` must know of it.
+    """A perturbation and the properties that `distill_step` reads.
 
     Attributes:
       fn: (key, logits_fn, x, *, settings) -> x̃.
-      view: (key, teachers, student, *, settings) -> the `logits_fn` of `fn`.
-      uses_student: whether `view` reads the student, where it has a member for each
-        teacher: then x̃ depends on the student's variables.
+      select_members: (key, teachers, student, *, settings) -> the `logits_fn` of
+        `fn`.
+      uses_student: whether `select_members` calls the student, where the student has
+        one member per teacher. If so, x̃ depends on the student's variables.
+      uses_gradients: whether `fn` differentiates `logits_fn` with respect to x.
       identity: `fn` returns x itself.
-      mix_labels: (key, label distributions [B, K], *, settings) -> those of x̃, from
-        the key and settings of `fn`, of which it may take some. None where an input
-        keeps its label, as under noise and moves that are short.
+      mix_labels: (key, label distributions [B, K], *, settings) -> the label
+        distributions of x̃, from the key of `fn` and a subset of its settings. None
+        where each input keeps its label, as under noise and small perturbations.
     """
 
     fn: Callable[..., jax.Array]
-    view: Callable[..., Callable[[jax.Array], jax.Array]]
+    select_members: Callable[..., Callable[[jax.Array], jax.Array]]
     uses_student: bool = False
+    uses_gradients: bool = False
     identity: bool = False
     mix_labels: Callable[..., jax.Array] | None = None
 
     @property
     def functions(self) -> tuple[Callable, Callable]:
-        """Those whose keyword-only arguments are the settings."""
-        return self.fn, self.view
+        """The functions whose keyword-only arguments are the settings."""
+        return self.fn, self.select_members
 
 
 PERTURBATIONS: dict[str, Method] = {
     "none": Method(none, no_members, identity=True),
     "gaussian": Method(gaussian, no_members),
     "mixup": Method(mixup, no_members, mix_labels=mix_labels),
-    "ods": Method(ods, random_member),
-    "conf_ods": Method(conf_ods, random_member),
-    "disagreement": Method(disagreement, members),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True),
+    "ods": Method(ods, random_member, uses_gradients=True),
+    "conf_ods": Method(conf_ods, random_member, uses_gradients=True),
+    "disagreement": Method(disagreement, members, uses_gradients=True),
+    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True, uses_gradients=True),
 }
 
 
 def methods(name: str) -> list[Method]:
-    """The methods that a name like 'ods' or 'mixup+disagreement' stands for.
+    """Returns the methods of a name such as 'ods' or 'mixup+disagreement'.
 
     Raises:
       InputError: for an unknown name.
@@ -156,23 +183,23 @@ def methods(name: str) -> list[Method]:
 
 
 def create_perturbation(config: Mapping[str, Any]) -> Perturbation:
-    """Binds the perturbation that `config` names to records of teachers.
+    """Binds the perturbation named in `config` to its settings.
 
     Args:
       config: a mapping with `perturbation` (a name in `PERTURBATIONS`, or several
-        joined by '+', of which each moves what the one before it made) and the
-        settings of those functions (`step_size`, `temperature`, ...) and of their
-        views of the teachers (`members_at_once`: the gradient of all members takes
-        the memory of that many, and computes each forward pass twice;
-        `random_members`: so many of them, drawn anew per batch). Keys that
-        none takes are left alone, so that one section of a configuration
-        serves every method.
+        joined by '+', applied in sequence) and the settings of those functions
+        (`step_size`, `temperature`, `clip`, ...) and of their choice of members.
+        `members_at_once`: the gradient over all members takes the memory of this many
+        and computes each forward pass twice. `random_members`: the number of members
+        sampled per batch. Other keys are ignored, so one section of a configuration
+        serves every method. None is passed on to a setting that accepts it
+        (`clip=None`: no clipping); elsewhere None means the default.
 
     Returns:
-      `perturb(key, x, teachers, student=None) -> x̃`, where `teachers` is a
-      record like `edp.ensemble.Teachers` and `student`, if it has a member for each
-      of them, gives these's logits, x -> [M, B, K]. `none` returns x itself. A chain
-      is the identity if all its parts are, and mixes labels part by part.
+      `perturb(key, x, teachers, student=None) -> x̃`. `teachers` is a record like
+      `edp.ensemble.Teachers`; `student` is x -> logits [M, B, K] where the student
+      has one member per teacher. `none` returns x itself. A sequence is the identity
+      if all its parts are, and mixes labels part by part.
 
     Raises:
       InputError: for an unknown name.
@@ -185,45 +212,56 @@ def create_perturbation(config: Mapping[str, Any]) -> Perturbation:
         return zip(bound, jax.random.split(key, len(bound)), strict=True)
 
     def perturb(key, x, teachers, student=None):
-        for one, own_key in parts(key):
-            x = one(own_key, x, teachers, student)
+        for part, part_key in parts(key):
+            x = part(part_key, x, teachers, student)
         return x
 
     def mix(key, probs):
-        for one, own_key in parts(key):
-            probs = one.mix_labels(own_key, probs) if one.mix_labels else probs
+        for part, part_key in parts(key):
+            probs = part.mix_labels(part_key, probs) if part.mix_labels else probs
         return probs
 
     return Perturbation(
         perturb,
-        identity=all(one.identity for one in bound),
-        mix_labels=mix if any(one.mix_labels for one in bound) else None,
+        identity=all(part.identity for part in bound),
+        mix_labels=mix if any(part.mix_labels for part in bound) else None,
     )
 
 
 def _bind(method: Method, config: Mapping[str, Any]) -> Perturbation:
-    settings = _accepted(method.fn, config)
-    view_settings = _accepted(method.view, config)
+    settings = _settings(method.fn, config)
+    member_settings = _settings(method.select_members, config)
     mix_labels = method.mix_labels
 
     def perturb(key, x, teachers, student=None):
-        view_key, draw_key = jax.random.split(key)
-        logits_fn = method.view(view_key, teachers, student, **view_settings)
-        return method.fn(draw_key, logits_fn, x, **settings)
+        if method.uses_gradients:
+            check_differentiable(config["perturbation"], teachers)
+        member_key, fn_key = jax.random.split(key)
+        logits_fn = method.select_members(
+            member_key, teachers, student, **member_settings
+        )
+        return method.fn(fn_key, logits_fn, x, **settings)
 
     if mix_labels is None:
         return Perturbation(perturb, identity=method.identity)
-    label_settings = _accepted(mix_labels, config)
+    label_settings = _settings(mix_labels, config)
 
     def mix(key, probs):
-        _, draw_key = jax.random.split(key)
-        return mix_labels(draw_key, probs, **label_settings)
+        _, fn_key = jax.random.split(key)
+        return mix_labels(fn_key, probs, **label_settings)
 
     return Perturbation(perturb, identity=method.identity, mix_labels=mix)
 
 
-def _accepted(fn: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that `fn` takes, without those that are None."""
+def _settings(fn: Callable, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keyword-only arguments of `fn` that `config` sets.
+
+    None counts as set only where the annotation of the argument allows it.
+    """
     parameters = inspect.signature(fn).parameters.values()
-    names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    return {name: config[name] for name in names if config.get(name) is not None}
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in config]
+    return {
+        p.name: config[p.name]
+        for p in keywords
+        if config[p.name] is not None or type(None) in typing.get_args(p.annotation)
+    }

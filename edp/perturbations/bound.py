@@ -1,4 +1,4 @@
-"""A perturbation bound to its settings, and what the loss must know of it."""
+"""A perturbation bound to its settings, with the properties that the loss reads."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,15 +11,14 @@ class Perturbation:
     """A function of a batch, with the properties that decide the student's loss.
 
     `jax.jit` and `functools.wraps` copy the properties to the function that they
-    return, `functools.partial` does not. Where a function has none of them, the
-    defaults hold.
+    return; `functools.partial` does not. A function without them gets the defaults.
 
     Attributes:
       fn: (key, x [B, ...], teachers, student=None) -> x̃.
-      identity: x̃ is x for every input, so that one forward pass of the student
-        serves both terms of its loss.
-      mix_labels: (key, label distributions [B, K]) -> those of the x̃ made with the
-        same key; None where an input keeps its label.
+      identity: x̃ is x for every input, so one forward pass of the student serves
+        both terms of its loss.
+      mix_labels: (key, label distributions [B, K]) -> the label distributions of the
+        x̃ computed with the same key; None where each input keeps its label.
     """
 
     fn: Callable[..., jax.Array]

@@ -1,11 +1,12 @@
-"""The adversarial-disagreement step: ascend what the members disagree about."""
+"""Adversarial-disagreement perturbation: gradient ascent on a disagreement measure."""
 
 from collections.abc import Callable
 
 import jax
+from jax.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.perturbations import geometry
+from edp.perturbations import checks, geometry
 from edp.perturbations.objectives import QUANTITIES
 
 
@@ -16,61 +17,68 @@ def disagreement(
     *,
     step_size: float,
     temperature: float = 1.0,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    clip: checks.Clip = (0.0, 1.0),
     quantity: str = "variance",
     num_steps: int = 1,
     step_length: float | None = None,
+    scale: ArrayLike | None = None,
 ) -> jax.Array:
-    """Moves x in the direction in which the members' outputs come apart.
+    """Perturbs x in the direction in which the members' outputs diverge.
 
-    Each of `num_steps` steps goes `step_length` along the normalised gradient
-    of the chosen quantity of the tempered probabilities p_m = softmax(f_m(x)/τ),
-    then back onto the L2 ball of radius η√D round x and into `clip`. The default
-    quantity is the design's: Σ_k Var_m[p_mk], the variance over the members.
+    Each of `num_steps` steps has length `step_length` along the normalised gradient
+    of the chosen quantity of the tempered probabilities p_m = softmax(f_m(x)/τ). It
+    is then projected onto the L2 ball of radius η√D around x and clipped. The default
+    quantity is Σ_k Var_m[p_mk], the variance over the members.
 
-    Works on members of any confidence, in float32: the gradient's direction is
-    exact at logit margins where the quantity itself underflows, and members
-    that are the same function leave x exactly as it is.
+    Works in float32 for members of any confidence: the direction of the gradient is
+    exact at logit margins where the quantity itself underflows. Members that are the
+    same function leave x exactly unchanged.
 
     Args:
-      key: PRNG key (used by quantities that draw at random).
+      key: PRNG key (read by quantities that sample).
       logits_fn: x [B, ...] -> logits [M, B, K] of all M members. Its gradient
-        decides the memory: for that of a few members at once, loop over groups
-        of them under `jax.checkpoint`, as `edp.ensemble.logits` does.
+        determines the memory: for the memory of a few members at once, loop over
+        groups of them under `jax.checkpoint`, as `edp.ensemble.logits` does.
       x: inputs [B, ...].
-      step_size: η, in pixel units of [0, 1]; the ball's radius is η√D, where D
-        is the number of elements of one input.
+      step_size: η, in pixel units of [0, 1]; the ball has radius η√D, where D is the
+        number of elements of one input.
       temperature: τ of the softmax.
-      clip: range of valid inputs, or None.
+      clip: range of valid inputs in the units of x, or None.
       quantity: 'variance', 'mutual_information', 'pairwise_kl' or 'projection';
         see `edp.perturbations.objectives`.
       num_steps: gradient steps, at least 1; each costs a forward and a backward
         pass of all members.
-      step_length: L2 length of one step; η√D / num_steps if None.
+      step_length: L2 length of one step, in pixel units; η√D / num_steps if None.
+      scale: units of x per unit of pixels, a number or [C]; None is 1. See `ods`.
 
     Returns:
-      x̃ with the shape and dtype of x; no gradient flows into it. An input with
-      no usable direction stays as it is.
+      x̃ with the shape and dtype of x; no gradient flows into it. An input whose
+      gradient is zero or not finite stays unchanged.
 
     Raises:
-      InputError: for an unknown quantity or a `num_steps` below 1.
+      InputError: for an unknown quantity or a `num_steps` below 1; see also
+        `checks.check_input` and `checks.as_scale`.
     """
     if quantity not in QUANTITIES:
         raise InputError(
             f"quantity={quantity!r} is not known; accepted: {', '.join(QUANTITIES)}"
         )
     if num_steps < 1:
-        raise InputError(f"num_steps={num_steps} must be at least 1")
+        raise InputError(
+            f"num_steps={num_steps} is too small; accepted: integers of at least 1"
+        )
+    checks.check_input(x, clip)
+    scale = checks.as_scale(scale, x)
     radius = geometry.radius(x, step_size)
     length = radius / num_steps if step_length is None else step_length
-    moved = x
+    perturbed = x
     # Unrolled: on CPU, convolutions inside a loop primitive run many times slower.
     for step_key in jax.random.split(key, num_steps):
-        logits, pull_back = jax.vjp(logits_fn, moved)
+        logits, pull_back = jax.vjp(logits_fn, perturbed)
         cotangent = QUANTITIES[quantity](step_key, logits, temperature)
         (gradient,) = pull_back(cotangent.astype(logits.dtype))
-        moved = moved + length * geometry.unit(gradient)
+        perturbed = perturbed + geometry.ascent_step(gradient, length, scale)
         if num_steps > 1 or step_length is not None:
-            moved = geometry.within_ball(moved, x, radius)
-        moved = geometry.settle(moved, x, clip)
-    return moved
+            perturbed = geometry.within_ball(perturbed, x, radius, scale)
+        perturbed = geometry.clip_and_detach(perturbed, x, clip)
+    return perturbed

@@ -1,17 +1,24 @@
-"""Moves of a given length in input space."""
+"""Steps of a given length in input space.
+
+Lengths are in pixel units of [0, 1]. Inputs in other units, x = scale · pixels +
+offset per channel, pass `scale` (1 / std where x is normalised by a mean and a std):
+gradients, lengths and distances are then those of the pixels.
+"""
 
 import math
 
 import jax
 import jax.numpy as jnp
 
+from edp.perturbations.checks import Clip
+
 
 def radius(x: jax.Array, step_size: float) -> float:
-    """The L2 length of a step of `step_size` in every element: η√D.
+    """Returns the L2 length of a step of `step_size` in every element: η√D.
 
     Args:
-      x: inputs [B, ...]; D is the number of elements of one of them.
-      step_size: η, in the units of x (pixels in [0, 1]; the paper uses 1/255).
+      x: inputs [B, ...]; D is the number of elements of one input.
+      step_size: η, in pixel units of [0, 1]; the paper uses 1/255.
     """
     return step_size * math.sqrt(math.prod(x.shape[1:]))
 
@@ -25,8 +32,8 @@ def unit(direction: jax.Array) -> jax.Array:
     """Scales each example of `direction` [B, ...] to L2 length 1.
 
     A direction that is zero or not finite gives zero. The largest magnitude is
-    divided out first, so that tiny and huge gradients neither underflow nor
-    overflow when squared.
+    divided out first, so tiny and huge gradients neither underflow nor overflow when
+    squared.
     """
     direction = direction.astype(jnp.promote_types(direction.dtype, jnp.float32))
     axes = tuple(range(1, direction.ndim))
@@ -37,25 +44,49 @@ def unit(direction: jax.Array) -> jax.Array:
     return scaled / jnp.where(usable, length, 1)
 
 
-def within_ball(moved: jax.Array, x: jax.Array, length: float) -> jax.Array:
-    """Projects each `moved` [B, ...] onto the L2 ball of radius `length` round x."""
-    offset = moved - x
+def ascent_step(
+    gradient: jax.Array, length: float | jax.Array, scale: jax.Array | None
+) -> jax.Array:
+    """Computes the step of an L2 `length` in pixels along a gradient.
+
+    Args:
+      gradient: gradient with respect to the inputs [B, ...].
+      length: a number, or one per example [B, 1, ...].
+      scale: [] or [C], from `checks.as_scale`; None is 1.
+
+    Returns:
+      The step [B, ...] in the units of the inputs; zero where the gradient is zero
+      or not finite.
+    """
+    if scale is None:
+        return length * unit(gradient)
+    # d/d pixels = scale · d/dx, and a step in pixels is scale times as long in x.
+    return scale * (length * unit(gradient * scale))
+
+
+def within_ball(
+    perturbed: jax.Array, x: jax.Array, length: float, scale: jax.Array | None = None
+) -> jax.Array:
+    """Projects `perturbed` [B, ...] onto the L2 ball of radius `length` around x.
+
+    The radius is in pixels; see `ascent_step` for `scale`.
+    """
+    offset = perturbed - x
     axes = tuple(range(1, x.ndim))
-    size = jnp.sqrt(jnp.square(offset).sum(axis=axes, keepdims=True))
-    outside = size > length
+    pixels = offset if scale is None else offset / scale
+    distance = jnp.sqrt(jnp.square(pixels).sum(axis=axes, keepdims=True))
+    outside = distance > length
     return jnp.where(
-        outside, x + offset * (length / jnp.where(outside, size, 1)), moved
+        outside, x + offset * (length / jnp.where(outside, distance, 1)), perturbed
     )
 
 
-def settle(
-    moved: jax.Array, x: jax.Array, clip: tuple[float, float] | None
-) -> jax.Array:
-    """Ends a move: inside `clip`, in x's dtype, and a constant to gradients.
+def clip_and_detach(perturbed: jax.Array, x: jax.Array, clip: Clip) -> jax.Array:
+    """Returns `perturbed` clipped, in the dtype of x, with its gradient stopped.
 
-    Clipping only brings an element nearer to x (which lies inside `clip`), so it
-    never leaves the ball.
+    Clipping only brings an element nearer to x (which lies inside `clip`), so the
+    result stays in the ball.
     """
     if clip is not None:
-        moved = jnp.clip(moved, *clip)
-    return jax.lax.stop_gradient(moved.astype(x.dtype))
+        perturbed = jnp.clip(perturbed, *clip)
+    return jax.lax.stop_gradient(perturbed.astype(x.dtype))

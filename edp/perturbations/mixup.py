@@ -1,11 +1,11 @@
-"""Mixtures of inputs and of their labels; they look at no model."""
+"""Mixup of inputs and of their labels; uses no model."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from edp.errors import InputError
-from edp.perturbations import geometry
+from edp.perturbations import checks, geometry
 
 
 def mixup(
@@ -14,29 +14,31 @@ def mixup(
     x: jax.Array,
     *,
     mixup_alpha: float = 1.0,
-    clip: tuple[float, float] | None = (0.0, 1.0),
+    clip: checks.Clip = (0.0, 1.0),
 ) -> jax.Array:
     """Mixes each input with another of the batch: x̃_i = λ_i x_i + (1 − λ_i) x_π(i).
 
     λ ~ Beta(a, a) per example and π a random permutation (Zhang, Cissé, Dauphin and
     Lopez-Paz, *mixup*, ICLR 2018, arXiv 1710.09412, eq. 1). `mix_labels` mixes the
-    labels alike; the teachers' predictions on a mixture need none.
+    labels in the same way; the teachers' predictions on a mixture need no labels.
 
     Args:
       key: PRNG key.
       logits_fn: ignored.
-      x: inputs [B, ...]; of one example alone the mixture is that example.
-      mixup_alpha: a > 0; 1 draws λ uniformly, smaller ones nearer to 0 or 1.
-      clip: range of valid inputs, or None.
+      x: inputs [B, ...]; a batch of one example is returned as it is.
+      mixup_alpha: a > 0; 1 samples λ uniformly, smaller values nearer to 0 or 1.
+      clip: range of valid inputs in the units of x, or None.
 
     Returns:
       x̃ with the shape and dtype of x; no gradient flows into it.
 
     Raises:
-      InputError: for a `mixup_alpha` that is not above 0.
+      InputError: for a `mixup_alpha` that is not above 0; see also
+        `checks.check_input`.
     """
     del logits_fn
-    return geometry.settle(_mix(key, x, mixup_alpha), x, clip)
+    checks.check_input(x, clip)
+    return geometry.clip_and_detach(_mix(key, x, mixup_alpha), x, clip)
 
 
 def mix_labels(
@@ -63,15 +65,17 @@ def mix_labels(
 
 
 def _mix(key: jax.Array, values: jax.Array, mixup_alpha: float) -> jax.Array:
-    """λ_i v_i + (1 − λ_i) v_π(i) for values [B, ...]; λ and π follow from key and B."""
+    """Computes λ_i v_i + (1 − λ_i) v_π(i) for v [B, ...]; key and B fix λ and π."""
     if not mixup_alpha > 0:
-        raise InputError(f"mixup_alpha={mixup_alpha} must be above 0")
+        raise InputError(
+            f"mixup_alpha={mixup_alpha} is out of range; accepted: numbers above 0"
+        )
     share_key, order_key = jax.random.split(key)
-    number = values.shape[0]
-    # In float32 for all dtypes: in float64 another λ would be drawn.
+    batch_size = values.shape[0]
+    # Sampled in float32 for every dtype: float64 would sample another λ.
     share = jax.random.beta(
-        share_key, mixup_alpha, mixup_alpha, (number,), jnp.float32
+        share_key, mixup_alpha, mixup_alpha, (batch_size,), jnp.float32
     ).astype(jnp.promote_types(values.dtype, jnp.float32))
     share = geometry.per_example(share, values)
-    other = values[jax.random.permutation(order_key, number)]
+    other = values[jax.random.permutation(order_key, batch_size)]
     return share * values + (1 - share) * other

@@ -1,18 +1,17 @@
-"""What disagreement is: its gradient with respect to the members' logits.
+"""Measures of disagreement, as gradients with respect to the members' logits.
 
 Each quantity maps `(key, logits [M, B, K], temperature)` to a cotangent
 `[M, B, K]`: the gradient of the quantity with respect to the logits, up to one
-positive factor per example, scaled so that its largest entry is 1 (or all are
-exactly 0 where the members agree). `disagreement` pulls it back to the input.
+positive factor per example. It is scaled so that its largest entry is 1 (or all
+are exactly 0 where the members agree). `disagreement` pulls it back to the input.
 
-Why not `jax.grad` of the quantity? On converged members, the very case this
-project is for, that fails twice in float32. Equal members leave a rounding
-error instead of zero, which normalising blows up to a full step. And confident
-members (logit margins of 30 and more) underflow: p is 1 on the top class, every
-difference from it is lost. So the cotangents are written out here, with
-deviations between members taken as `expm1` of log-probability differences (zero
-when those are zero), the top class's entries as minus the sum of the others
-(the rows sum to zero), and probabilities relative to the largest one that is
+`jax.grad` of the quantity fails in float32 on converged members, in two ways.
+Equal members leave a rounding error instead of zero, which normalisation amplifies
+to a full step. Confident members (logit margins of 30 and more) underflow: p is 1
+on the top class and every difference from it is lost. The cotangents are therefore
+written out: deviations between members are `expm1` of log-probability differences
+(zero where those are zero), the top class's entries are minus the sum of the others
+(the rows sum to zero), and probabilities are relative to the largest one that is
 not on the top class.
 """
 
@@ -23,13 +22,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Log-probabilities this many ulps apart (of the largest in the example) are the
-# same number computed in a different order.
+# Log-probabilities within this many ulps (of the largest in the example) count as
+# equal: they differ only in the order of the operations.
 _ROUNDING_ULPS = 8
 
 
 class _Members(NamedTuple):
-    """Members' tempered predictions, in the terms the cotangents need."""
+    """Members' tempered predictions in the terms that the cotangents use."""
 
     log_probs: jax.Array  # [M, B, K]
     deviation: jax.Array  # [M, B, K]: log p_m - max_m log p_m, 0 within rounding
@@ -41,7 +40,7 @@ class _Members(NamedTuple):
 def _members(logits: jax.Array, temperature: float) -> _Members:
     chex.assert_rank(logits, 3)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    # First, so that what rounding τ leaves is no more than log-probabilities leave.
+    # First, so that dividing by τ rounds no more than the log-probabilities do.
     logits = logits - logits.max(axis=-1, keepdims=True)
     log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
     highest = log_probs.max(axis=0, keepdims=True)
@@ -57,7 +56,7 @@ def _members(logits: jax.Array, temperature: float) -> _Members:
 
 
 def _through_softmax(members: _Members, weights: jax.Array) -> jax.Array:
-    """p_j (g_j - sum_k p_k g_k) for weights g [M, B, K], times exp(-shift)."""
+    """Computes p_j (g_j - sum_k p_k g_k) exp(-shift) for weights g [M, B, K]."""
     log_probs = members.log_probs
     top = log_probs.argmax(axis=-1, keepdims=True)
     is_top = jnp.arange(log_probs.shape[-1]) == top
@@ -68,7 +67,7 @@ def _through_softmax(members: _Members, weights: jax.Array) -> jax.Array:
 
 
 def _from_mean(members: _Members) -> jax.Array:
-    """p_m - mean_m p_m [M, B, K], times exp(-shift)."""
+    """Computes (p_m - mean_m p_m) exp(-shift), [M, B, K]."""
     highest = jnp.where(members.off_top, members.highest - members.shift, -jnp.inf)
     below = jnp.exp(highest) * jnp.expm1(members.deviation)
     others = below - below.mean(axis=0, keepdims=True)
@@ -83,7 +82,7 @@ def _scaled(cotangent: jax.Array) -> jax.Array:
 
 
 def variance(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """Sum over classes of the (population) variance of the probabilities.
+    """Computes the cotangent of the (population) variance, summed over classes.
 
     V = sum_k Var_m[p_mk], with dV/dp_mk = 2 (p_mk - mean_m p_mk) / M.
     """
@@ -95,16 +94,19 @@ def variance(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array
 def mutual_information(
     key: jax.Array, logits: jax.Array, temperature: float
 ) -> jax.Array:
-    """H(mean_m p_m) - mean_m H(p_m), the mean KL from each member to the mean."""
+    """Computes the cotangent of H(mean_m p_m) - mean_m H(p_m).
+
+    It is the mean KL divergence from each member to the mean.
+    """
     del key
     members = _members(logits, temperature)
-    # Not the logarithm of a mean of ones, which need not be 1 to rounding.
+    # log1p, because the mean of M ones may round to a value other than 1.
     mean = jnp.log1p(jnp.expm1(members.deviation).mean(axis=0, keepdims=True))
     return _scaled(_through_softmax(members, members.deviation - mean))
 
 
 def pairwise_kl(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """KL(p_i || p_j), averaged over the ordered pairs of members i != j."""
+    """Computes the cotangent of the mean KL(p_i || p_j) over ordered pairs i != j."""
     del key
     members = _members(logits, temperature)
     weights = members.deviation - members.deviation.mean(axis=0, keepdims=True)
@@ -112,12 +114,13 @@ def pairwise_kl(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Ar
 
 
 def projection(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """sum_m w_m . (p_m - mean_m p_m), w_m ~ U(-1, 1)^K drawn anew per example.
+    """Computes the cotangent of sum_m w_m . (p_m - mean_m p_m).
 
-    A random direction in the space in which the members differ: its expected
-    square is proportional to the variance, and unlike the variance's its
-    gradient does not vanish where the members happen to predict the same.
-    Examples on which the members are the same function, to rounding, get zero.
+    w_m ~ U(-1, 1)^K is sampled per example: a random direction in the space in which
+    the members differ. Its expected square is proportional to the variance. Its
+    gradient, unlike the variance's, does not vanish where the members predict the
+    same by chance. Examples on which the members are the same function, to rounding,
+    get zero.
     """
     members = _members(logits, temperature)
     weights = jax.random.uniform(key, logits.shape, members.log_probs.dtype, -1, 1)
@@ -127,9 +130,10 @@ def projection(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Arr
 
 
 def random_output(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:
-    """sum_k w_k p_k, w ~ U(-1, 1)^K per example: what `ods` ascends.
+    """Computes the cotangent of sum_k w_k p_k, w ~ U(-1, 1)^K per example, for `ods`.
 
-    Not a disagreement, so it is not in `QUANTITIES`; it shares their arithmetic.
+    It measures no disagreement, so it is not in `QUANTITIES`; it shares their
+    arithmetic.
     """
     members = _members(logits, temperature)
     weights = jax.random.uniform(key, logits.shape, members.log_probs.dtype, -1, 1)
@@ -137,14 +141,14 @@ def random_output(key: jax.Array, logits: jax.Array, temperature: float) -> jax.
 
 
 def difference_of_two(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """p_0 − p_1 of two members' probabilities, which may be far below float32's least.
+    """Computes p_0 − p_1 of two members without underflow.
 
     Args:
       logits: [2, B, K].
 
     Returns:
       d [B, K], of magnitude up to 2 (K − 1), and c [B, 1] with p_0 − p_1 = d exp(c).
-      Log-probabilities that are the same to rounding (of the largest in the example)
+      Log-probabilities that are equal to rounding (of the largest in the example)
       count as equal.
     """
     members = _members(logits, 1.0)

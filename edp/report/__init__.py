@@ -1,34 +1,30 @@
-"""The report of a run, from the files in its work directory alone.
+"""Report of a run, made from the files in its work directory.
 
-`write_report` may be called on a run that is only partly done, and again when
-more of it is: whatever is missing is left out with a plain sentence.
+`write_report` also works on an unfinished run and may be called again later: it leaves
+out what is missing and says so in a sentence.
 """
 
-import html
-import importlib.resources
 import os
 import pathlib
-import re
-import string
 
-from edp.report.files import read_mapping, read_rows
-from edp.report.page.facts import run_facts
-from edp.report.page.markup import escape_markdown, paragraph
-from edp.report.page.table import LEGEND, format_table, table_section
-from edp.report.page.verdicts import cautions, compare_with_plain
+from edp.report.inputs import read_inputs
+from edp.report.page.facts import describe_run
+from edp.report.page.table import format_table
+from edp.report.page.verdicts import compare_with_plain
+from edp.report.results_markdown import format_results
 from edp.runtime import storage
 from edp.runtime.storage import write_text
 
-__all__ = ["compare_with_plain", "format_table", "run_facts", "write_report"]
+__all__ = ["compare_with_plain", "describe_run", "format_table", "write_report"]
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes `results.md`, the self-contained `report.html` and `figures/*.svg`.
+    """Writes `results.md`, `figures/*.svg` and the self-contained `report.html`.
 
-    Reads `results.json` and, where they are there, `config.json`, `run.json`,
+    Reads `results.json` and, if they exist, `config.json`, `run.json`,
     `analysis.json`, `gallery.npz`, `ood.json`, `corruptions.json` and
-    `predictions/*.npz`. Each file is written whole or not at all. The figures are
-    the page's, in its light colours on white.
+    `predictions/*.npz`. Each file is written atomically. The figures are those of the
+    page, in its light colours on white.
 
     Args:
       workdir: the run's work directory.
@@ -39,64 +35,14 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       InputError: if `results.json` is missing or is not a list of rows.
     """
-    # Matplotlib and Pillow are for the page only; a table needs neither.
-    from edp.report.figures import svg
-    from edp.report.page import (
-        corruptions,
-        diversity,
-        gallery,
-        ood,
-        pareto,
-        ranking,
-        risk,
-        sections,
-    )
+    # Imports Matplotlib and Pillow, which the tables do not need.
+    from edp.report.page.compose import compose_page
 
-    workdir = storage.as_path(workdir)
-    rows = read_rows(workdir / "results.json")
-    config, no_config = read_mapping(workdir / "config.json")
-    run, no_run = read_mapping(workdir / "run.json")
-    facts = run_facts(rows, config, run)
-    findings = [*compare_with_plain(rows), *cautions(rows)]
-    name = facts.get("Dataset") or workdir.resolve().name
-    title = f"Ensemble distillation on {name}"
-
-    lines = [f"# {escape_markdown(title)}", ""]
-    lines += [f"- {escape_markdown(f'{k}: {v}')}" for k, v in facts.items()]
-    lines += ["", format_table(rows, "markdown"), "", LEGEND, ""]
-    lines += [line for said in findings for line in (escape_markdown(said), "")]
-    ood_rows = ranking.read_ood(workdir / "ood.json")
-    lines += ranking.format_ranking(rows, ood_rows)
-    write_text(workdir / "results.md", "\n".join(lines))
-
-    drawn = {
-        "cnll": sections.cnll_section(rows),
-        "pareto": pareto.pareto_section(rows),
-        "diversity": diversity.diversity_section(workdir / "analysis.json", rows),
-        "reliability": sections.reliability_section(workdir / "predictions", rows),
-        "risk": risk.risk_section(workdir / "predictions", rows),
-        "corruptions": corruptions.corruptions_section(
-            workdir / "corruptions.json", rows
-        ),
-    }
-    for section in drawn.values():
-        for name, figure in section.figures.items():
-            file = re.sub(r"[^\w.-]", "_", name) + ".svg"
-            write_text(workdir / "figures" / file, svg.standalone(figure))
-
-    template = importlib.resources.files("edp.report.page") / "template.html"
-    page = string.Template(template.read_text(encoding="utf-8")).substitute(
-        light=" ".join(f"--{name}: {value};" for name, value in svg.LIGHT.items()),
-        title=html.escape(title),
-        findings="".join(paragraph(said, "finding") for said in findings),
-        facts=sections.facts_section(facts, no_run),
-        table=table_section(rows),
-        ranking=ranking.ranking_section(rows, ood_rows),
-        **{name: section.html for name, section in drawn.items()},
-        ood=ood.ood_section(workdir / "ood.json", rows),
-        gallery=gallery.gallery_section(workdir / "gallery.npz"),
-        configuration=sections.configuration_section(config, no_config),
-    )
-    path = workdir / "report.html"
-    write_text(path, page)
-    return path
+    directory = storage.as_path(workdir)
+    inputs = read_inputs(directory)
+    write_text(directory / "results.md", format_results(inputs))
+    page = compose_page(inputs)
+    for name, svg in page.figures.items():
+        write_text(directory / "figures" / name, svg)
+    write_text(directory / "report.html", page.html)
+    return directory / "report.html"

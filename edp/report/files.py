@@ -1,4 +1,4 @@
-"""Reading a run's files, any of which may be missing or damaged."""
+"""Readers of a run's files, any of which may be missing or damaged."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ import numpy as np
 from edp.errors import InputError
 from edp.report.rows import Row
 
-# What reading JSON or an .npz raises where bytes of it are missing or flipped.
+# Raised by reading JSON or an .npz with missing or flipped bytes.
 _DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
@@ -23,7 +23,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     """Reads `results.json`.
 
     Raises:
-      InputError: it is missing or is not a list of rows.
+      InputError: if the file is missing or is not a list of rows.
     """
     rows, why = read(path, load_json)
     if why:
@@ -35,8 +35,8 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     return rows
 
 
-def read_mapping(path: pathlib.Path) -> tuple[Mapping, str]:
-    """What is in a JSON file, or {} and a few words on why not."""
+def read_optional_mapping(path: pathlib.Path) -> tuple[Mapping, str]:
+    """Reads a JSON object; returns it and "", or {} and the reason."""
     value, why = read(path, load_json)
     if isinstance(value, dict):
         return value, ""
@@ -44,9 +44,11 @@ def read_mapping(path: pathlib.Path) -> tuple[Mapping, str]:
 
 
 def read_evaluated(path: pathlib.Path) -> tuple[list[Row], str, str]:
-    """The `rows` and the `protocol` of a JSON file, and a few words on what is wrong.
+    """Reads the `rows` and the `protocol` of a JSON file.
 
-    Without a file there are no rows, and nothing is wrong: none was asked for.
+    Returns:
+      The rows, the protocol and the reason why there are none. A missing file is no
+      error, as the evaluation is optional: no rows and no reason.
     """
     value, why = read(path, load_json)
     if why:
@@ -59,7 +61,7 @@ def read_evaluated(path: pathlib.Path) -> tuple[list[Row], str, str]:
 
 
 def read(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> tuple[Any, str]:
-    """What is in a file, or None and a few words on why not."""
+    """Calls `load`; returns its value and "", or None and the reason."""
     try:
         return load(path), ""
     except FileNotFoundError:
@@ -69,26 +71,26 @@ def read(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> tuple[Any, 
 
 
 def load_json(path: pathlib.Path) -> Any:
-    """For `read`: a JSON file."""
+    """Loads a JSON file; for `read`."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_test_predictions(
     folder: pathlib.Path, name: str
 ) -> tuple[list[np.ndarray] | None, str]:
-    """The test split's probabilities and labels of 'teachers' or a student.
+    """Reads test probabilities and labels of 'teachers' or of a student.
 
-    A name with a slash in it would lead out of the folder: its last part is taken.
+    Only the last part of `name` is used, so that a slash cannot leave the folder.
 
     Returns:
-      [probs [S, N, K], labels [N]], or None and a few words on why not.
+      [probs [S, N, K], labels [N]] and "", or None and the reason.
     """
     path = folder / f"{pathlib.PurePath(name).name}.npz"
     return read(path, load_arrays("test_probs", "test_labels"))
 
 
 def load_arrays(*keys: str) -> Callable[[pathlib.Path], list[np.ndarray]]:
-    """For `read`: the arrays of these names in an `.npz` file."""
+    """Returns a loader of these arrays of an `.npz` file; for `read`."""
 
     def load(path: pathlib.Path) -> list[np.ndarray]:
         with path.open("rb") as file, np.load(file) as arrays:

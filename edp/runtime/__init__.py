@@ -1,1 +1,1 @@
-"""Runs a jitted step on any mesh, saves it and resumes it; knows no ensembles."""
+"""Runs jitted training steps on any mesh, with checkpoints; knows no ensembles."""

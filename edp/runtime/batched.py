@@ -1,4 +1,4 @@
-"""Predictions: member probabilities of an ensemble or a student, and their files."""
+"""Batched prediction of member probabilities."""
 
 import collections
 from collections.abc import Callable
@@ -10,13 +10,13 @@ import numpy as np
 from edp.errors import InputError
 from edp.runtime import sharding
 
-# Batches dispatched ahead of the one being copied back: enough that the device
-# never waits for the host, few enough that images do not pile up on the device.
+# Batches dispatched ahead of the one being copied back: enough that the device never
+# waits for the host, few enough to bound the images on the device.
 _BATCHES_AHEAD = 8
 
 
 class Images(Protocol):
-    """An array [N, H, W, C], or what reads one a slice at a time."""
+    """An array [N, H, W, C], or an object that reads slices of one."""
 
     def __len__(self) -> int: ...
 
@@ -28,24 +28,23 @@ def predict_in_batches(
 ) -> np.ndarray:
     """Applies `predict` to all images, in batches of one size.
 
-    The last batch is filled up with copies of its last image, so that a jitted
-    `predict` compiles once whatever the number of images. Batches are dispatched
-    ahead of the results, so that the host's slicing and copying and the device's
-    work overlap.
+    Pads the last batch with copies of its last image, so that a jitted `predict`
+    compiles once. Dispatches batches ahead of the results, so that work on the host
+    and on the device overlaps.
 
     Args:
       predict: jitted function from images [batch_size, H, W, C] to member
         probabilities [S, batch_size, K].
-      images: uint8 or float [N, H, W, C]; sliced a batch at a time, so that they may
-        be read from disk only then.
-      batch_size: examples per call; also the call's size where N is smaller.
+      images: uint8 or float [N, H, W, C]; sliced a batch at a time, which may read
+        from disk.
+      batch_size: examples per call, also if N is smaller.
 
     Returns:
       Member probabilities, float32 [S, N, K].
 
     Raises:
-      InputError: no images, a batch size below 1, or a `predict` whose result is
-        not [S, batch_size, K].
+      InputError: if there are no images, the batch size is below 1, or `predict` does
+        not return [S, batch_size, K].
     """
     num_images = len(images)
     if num_images == 0:

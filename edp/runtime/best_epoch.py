@@ -1,4 +1,4 @@
-"""Which epoch's variables training keeps, where that need not be the last one's."""
+"""Best-epoch selection: the variables kept need not be those of the last epoch."""
 
 import functools
 from collections.abc import Callable
@@ -10,28 +10,28 @@ import numpy as np
 
 
 class Selection(NamedTuple):
-    """Which variables are kept.
+    """Selection of the variables to keep.
 
     Attributes:
       begin: the initial variables -> `Best`.
       update: (`Best`, the variables after an epoch, that epoch from 1) -> the new
-        `Best`, which reuses the memory of the old one, and what the log is to tell of
-        the epoch, by name.
-      told: `Best` -> what the record is to tell of what was kept, by name.
+        `Best`, which reuses the memory of the old one, and values for the epoch's row
+        of the log.
+      summary: `Best` -> values for the record of the training.
     """
 
     begin: Callable[[Any], "Best"]
     update: Callable[["Best", Any, int], tuple["Best", dict[str, float]]]
-    told: Callable[["Best"], dict[str, Any]]
+    summary: Callable[["Best"], dict[str, Any]]
 
 
 class Best(NamedTuple):
-    """The variables of the highest scores so far; of equal ones, the earliest.
+    """Variables with the highest score so far; the earliest of equal scores.
 
     Attributes:
-      variables: on the devices, beside those that are trained.
-      scores: theirs, float64 [] or [M]; below all others where there are none yet.
-      epochs: after which, from 1; as `scores`.
+      variables: on the devices, beside the trained ones.
+      scores: their scores, float64 [] or [M]; -inf before the first epoch.
+      epochs: their epochs, from 1, of the shape of `scores`; 0 before the first.
     """
 
     variables: Any
@@ -40,48 +40,48 @@ class Best(NamedTuple):
 
     @property
     def record(self) -> dict[str, Any]:
-        """The scores and epochs, as JSON holds them exactly."""
+        """The scores and epochs as JSON values, exactly."""
         return {"scores": self.scores.tolist(), "epochs": self.epochs.tolist()}
 
 
 def restore(variables: Any, record: dict[str, Any]) -> Best:
-    """`Best` of its saved variables and its `record`."""
+    """Returns `Best` from its saved variables and its `record`."""
     return Best(variables, np.asarray(record["scores"]), np.asarray(record["epochs"]))
 
 
 def by_score(name: str, score: Callable[[Any], np.ndarray]) -> Selection:
-    """Selection of the epoch of the highest score.
+    """Selects the epoch with the highest score.
 
     Args:
-      name: of the score, in the log and in the record.
-      score: variables -> a float array, of which higher is better: one number; or
-        [M], where each place on the variables' leading axis is chosen by itself.
+      name: name of the score in the log and in the record.
+      score: variables -> a float array, higher is better: one number; or [M], to
+        select each member on the variables' leading axis by its own score.
     """
 
     def begin(variables):
-        # A copy, as training reuses memory; any score is better than its.
+        # A copy, as training donates its buffers.
         return Best(_copy(variables), np.asarray(-np.inf), np.asarray(0))
 
     def update(best, variables, epoch):
         scores = score(variables)
         return _better(best, variables, scores, epoch), {name: float(np.mean(scores))}
 
-    def told(best):
+    def summary(best):
         return {"selected_epoch": best.epochs.tolist(), name: best.scores.tolist()}
 
-    return Selection(begin, update, told)
+    return Selection(begin, update, summary)
 
 
 def by_accuracy(
     predict: Callable[[Any], np.ndarray], labels: np.ndarray, *, of_each: bool
 ) -> Selection:
-    """Selection by the accuracy on held-out images.
+    """Selects by the accuracy on held-out images.
 
     Args:
       predict: variables -> the members' probabilities [S, N, K] of these images.
       labels: integers [N].
-      of_each: each member by its own accuracy, its variables on a leading axis; or
-        all together by the mean of their accuracies.
+      of_each: whether to select each member on the variables' leading axis by its own
+        accuracy; if not, all members by their mean accuracy.
     """
 
     def score(variables):
@@ -92,13 +92,14 @@ def by_accuracy(
 
 
 def snapshots(num_members: int, num_epochs: int) -> Selection:
-    """Keeps one network as it is at the end of each of M equal cycles of epochs.
+    """Keeps a network's variables at the end of each of M equal cycles of epochs.
 
-    Its variables have a leading axis of 1, what is kept one of M (arXiv 1704.00109).
+    Snapshot ensembles (arXiv 1704.00109). The network's variables have a leading axis
+    of 1, those kept one of M.
 
     Args:
-      num_members: M, of which `num_epochs` is a multiple.
-      num_epochs: of all cycles.
+      num_members: M; divides `num_epochs`.
+      num_epochs: epochs of all cycles.
     """
     length = num_epochs // num_members
 
@@ -121,14 +122,14 @@ def snapshots(num_members: int, num_epochs: int) -> Selection:
 
 @jax.jit
 def _copy(variables, places=None):
-    """A copy; with `places` [M], of those on the leading axis."""
+    """Copies variables; with `places` [M], those places on the leading axis."""
     if places is None:
         return jax.tree.map(jnp.copy, variables)
     return jax.tree.map(lambda leaf: leaf[places], variables)
 
 
 def _better(best: Best, variables: Any, scores: np.ndarray, epoch: int) -> Best:
-    """`best`, or `variables` where their scores are higher; reuses best's memory."""
+    """Replaces `best` where `scores` are higher; donates its buffers."""
     better = scores > best.scores
     if not better.any():
         return best

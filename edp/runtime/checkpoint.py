@@ -1,4 +1,4 @@
-"""Saving and restoring trees of arrays; the one place that knows Orbax."""
+"""Checkpoint manager with checksums; the only module that uses Orbax."""
 
 import contextlib
 import functools
@@ -18,32 +18,31 @@ import orbax.checkpoint as ocp
 from edp.errors import InputError
 from edp.runtime import checksums, multihost, storage
 
-# Where TensorStore's messages tell the system's error.
+# The system's error code in messages of TensorStore.
 _SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")
 
 
 class SaveFailed(OSError):
-    """A checkpoint could not be written; the message is a line that says why."""
+    """A checkpoint could not be written; the message gives the reason in a line."""
 
 
 class Checkpoints:
-    """The checkpoints of a training run: the last `keep`, newest first to restore.
+    """Checkpoints of a training run; keeps the last `keep`, restores the newest.
 
-    Each holds a tree of arrays and a small JSON record beside it. A checkpoint
-    is written under another name and renamed, so that one cut off in the middle
-    is never taken for a whole one; then the sums of its files are put into it.
-    Older ones are removed only after that rename.
+    Each holds a tree of arrays and a small JSON record. A checkpoint is written
+    atomically, under a temporary name and renamed; then the checksums of its files are
+    added. Older checkpoints are removed only after that rename.
 
     Attributes:
-      blocked_seconds: for how long callers have waited here.
+      blocked_seconds: time that callers have waited in methods.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int = 2):
-        """Opens the directory; a newest checkpoint that is damaged is set aside."""
+        """Opens the directory, and moves damaged newest checkpoints aside."""
         self._directory = storage.absolute(directory)
-        self._unsigned: int | None = None  # the step being written
-        self._signing: threading.Thread | None = None
-        self._signing_error: Exception | None = None
+        self._pending: int | None = None  # a step without checksums yet
+        self._hashing: threading.Thread | None = None
+        self._hashing_error: Exception | None = None
         self.blocked_seconds = 0.0
         while (step := self.newest()) is not None:
             what = checksums.damage(self._directory / str(step))
@@ -67,16 +66,16 @@ class Checkpoints:
                 raise
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
-        """Copies what is to be written, which happens while the caller goes on.
+        """Copies the tree and the record, and writes them asynchronously.
 
         Raises:
-          SaveFailed: if this or the checkpoint before it cannot be written.
+          SaveFailed: if this or the previous checkpoint cannot be written.
         """
         self.finish()
         with self._blocking(), self._one_error():
             if step in self._manager.all_steps():
                 return
-            # A store of objects has no directories.
+            # An object store has no directories.
             remote = storage.is_remote(self._directory)
             if not remote and not self._directory.is_dir():
                 raise SaveFailed(f"{self._directory} is gone; nothing can be saved")
@@ -84,48 +83,48 @@ class Checkpoints:
                 tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record)
             )
             self._manager.save(step, args=args)
-            self._unsigned = step
+            self._pending = step
 
     def poll(self) -> None:
-        """Has the sums taken of a checkpoint once it is written; costs nothing.
+        """Starts the checksums of a checkpoint once it is written; never waits.
 
         Raises:
           SaveFailed: if it could not be written.
         """
-        if self._unsigned is None or self._signing is not None:
+        if self._pending is None or self._hashing is not None:
             return
         if not self._manager.is_saving_in_progress():
-            self._sign()
+            self._start_checksums()
 
     def finish(self) -> None:
-        """Waits until all that was saved is on disk, with its sums.
+        """Waits until the last checkpoint is on disk, with its checksums.
 
         Raises:
           SaveFailed: if it could not be written.
         """
-        if self._unsigned is None:
+        if self._pending is None:
             return
         with self._blocking():
-            if self._signing is None:
-                self._sign()
-            self._signing.join()
-            error, self._signing_error = self._signing_error, None
-            self._signing = self._unsigned = None
+            if self._hashing is None:
+                self._start_checksums()
+            self._hashing.join()
+            error, self._hashing_error = self._hashing_error, None
+            self._hashing = self._pending = None
             if error is not None:
                 with self._one_error():
                     raise error
 
     def restore_latest(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint's tree and record, or None where there is none.
+        """Restores the newest checkpoint's tree and record; None without a checkpoint.
 
-        One that cannot be read is set aside, and the one before it is taken.
+        Moves aside a checkpoint that cannot be read, and restores the one before.
 
         Args:
-          like: a tree of arrays (or of their shapes, dtypes and shardings) of
-            the structure that was saved; the result is placed as it is.
+          like: a tree of arrays (or of their shapes, dtypes and shardings) of the
+            structure that was saved; the result has its shardings.
 
         Raises:
-          InputError: if it is whole, but not of that structure.
+          InputError: if the checkpoint is intact, but has another structure.
         """
         self.finish()
         args = ocp.args.Composite(
@@ -137,7 +136,7 @@ class Checkpoints:
             try:
                 with _interrupts():
                     restored = self._manager.restore(step, args=args)
-            except Exception as error:  # Damage can show in any layer under it.
+            except Exception as error:  # damage can raise in any layer
                 why = _reason(error)
             if not multihost.any_of(why is not None):
                 return restored.tree, restored.record
@@ -149,60 +148,60 @@ class Checkpoints:
         return None
 
     def newest(self) -> int | None:
-        """The step of the newest checkpoint on disk, as process 0 finds it, or None."""
+        """Returns the newest checkpoint's step, as process 0 sees it, or None."""
         steps = []
         if multihost.is_first() and self._directory.is_dir():
             written = [p for p in self._directory.iterdir() if p.name.isdigit()]
-            if storage.is_remote(self._directory):  # nothing is renamed to be whole
+            if storage.is_remote(self._directory):  # a marker instead of a rename
                 written = [p for p in written if (p / "commit_success.txt").exists()]
             steps = [int(path.name) for path in written]
         return multihost.from_first(max(steps, default=None))
 
     def _set_aside(self, step: int, what: str) -> None:
-        """Moves a damaged checkpoint to where none is looked for."""
+        """Moves a damaged checkpoint to the directory `damaged`."""
         path = self._directory / str(step)
         aside = self._directory.with_name("damaged") / path.name
         if multihost.is_first() and storage.is_remote(path):
-            path.rmtree()  # what it holds cannot be moved, and is lost already
+            path.rmtree()  # objects cannot be moved, and the checkpoint is unusable
         elif multihost.is_first():
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
         before = self.newest()
-        goes_on = "the start" if before is None else f"step {before}"
-        multihost.warn(f"{path} is damaged: {what}; going on from {goes_on}")
+        start = "the start" if before is None else f"step {before}"
+        multihost.warn(f"{path} is damaged: {what}; resuming from {start}")
 
     def _refuse_other_structure(self, step: int, like: Any) -> None:
-        """Raises an InputError if a checkpoint says itself to be of another tree."""
+        """Raises an InputError if a checkpoint's metadata has another structure."""
         try:
             with _interrupts():
                 found = shapes(self._manager.item_metadata(step).tree.tree)
-        except Exception:  # As above.
+        except Exception:  # as above
             return
         wanted = shapes(like)
         differ = [k for k in found.keys() | wanted if found.get(k) != wanted.get(k)]
         if differ:
             key = min(differ)
             raise InputError(
-                f"{self._directory / str(step)} is of another structure, perhaps of "
+                f"{self._directory / str(step)} has another structure, perhaps that of "
                 f"another version of this code: {key} is {found.get(key)} in it and "
                 f"{wanted.get(key)} here; use that version, or remove {self._directory}"
             )
 
-    def _sign(self) -> None:
-        """Begins to take the sums; the last step's writing is over, or is awaited."""
+    def _start_checksums(self) -> None:
+        """Waits until the last checkpoint is written, and starts its checksums."""
         with self._one_error():
             self._manager.wait_until_finished()
-        directory = self._directory / str(self._unsigned)
+        directory = self._directory / str(self._pending)
 
-        def sign():
+        def write_checksums():
             try:
                 checksums.write(directory)
             except Exception as error:
-                self._signing_error = error
+                self._hashing_error = error
 
-        self._signing = threading.Thread(target=sign)
-        self._signing.start()
+        self._hashing = threading.Thread(target=write_checksums)
+        self._hashing.start()
 
     @contextlib.contextmanager
     def _blocking(self) -> Iterator[None]:
@@ -212,14 +211,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _one_error(self) -> Iterator[None]:
-        """Whatever fails in writing is a `SaveFailed`, after which none is awaited."""
+        """Turns any error into a `SaveFailed`; drops the pending checkpoint."""
         try:
             with _interrupts():
                 yield
         except SaveFailed:
             raise
         except Exception as error:
-            self._unsigned = self._signing = None
+            self._pending = self._hashing = None
             raise SaveFailed(
                 f"cannot write to {self._directory}: {_reason(error)}; the checkpoints "
                 "in it are kept"
@@ -227,7 +226,7 @@ class Checkpoints:
 
 
 def save_variables(directory: pathlib.Path, variables: Any) -> None:
-    """Writes the finished variables of a stage, replacing unfinished ones.
+    """Writes a stage's finished variables, with checksums; replaces unfinished ones.
 
     Raises:
       SaveFailed: if they cannot be written.
@@ -241,10 +240,10 @@ def save_variables(directory: pathlib.Path, variables: Any) -> None:
 
 
 def load_variables(directory: pathlib.Path, like: Any) -> Any:
-    """Reads what `save_variables` wrote; `like` is as in `restore_latest`.
+    """Reads variables of `save_variables`; `like` is as in `restore_latest`.
 
     Raises:
-      InputError: if a file is not as it was written; names it.
+      InputError: if a file is damaged; names it.
     """
     check_variables(directory)
     with _interrupts(), ocp.StandardCheckpointer() as checkpointer:
@@ -252,10 +251,10 @@ def load_variables(directory: pathlib.Path, like: Any) -> Any:
 
 
 def check_variables(directory: pathlib.Path) -> None:
-    """Compares the files that `save_variables` wrote with their sums.
+    """Verifies the checksums of variables of `save_variables`.
 
     Raises:
-      InputError: if one is not as it was written; names it.
+      InputError: if a file is damaged; names it.
     """
     what = checksums.damage(directory)
     if what is not None:
@@ -264,7 +263,7 @@ def check_variables(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[None]:
-    """Lets a KeyboardInterrupt through of which the library made another error."""
+    """Raises a KeyboardInterrupt that the library wrapped in another error."""
     try:
         yield
     except Exception as error:
@@ -277,7 +276,7 @@ def _interrupts() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said of an error, or else its own first line."""
+    """Returns the system's message of an error, or else the error's first line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     found = _SYSTEM_ERROR.search(str(error))
@@ -291,20 +290,20 @@ def _reason(error: BaseException) -> str:
 
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each leaf by its path, such as `params.head.bias`."""
+    """Returns the shape of each leaf by its path, such as `params.head.bias`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     separated = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
     return {separated(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def read_shapes(directory: pathlib.Path) -> dict[str, tuple[int, ...]] | None:
-    """The `shapes` of what `save_variables` wrote; None where there is no such."""
+    """Returns the `shapes` of variables of `save_variables`; None without a file."""
     tree = _metadata(directory)
     return None if tree is None else shapes(tree)
 
 
 def load_arrays(directory: pathlib.Path) -> Any:
-    """Reads what `save_variables` wrote as NumPy arrays, with no use of a device."""
+    """Reads variables of `save_variables` as NumPy arrays, without a device."""
     to_numpy = ocp.RestoreArgs(restore_type=np.ndarray)
     with _interrupts(), ocp.PyTreeCheckpointer() as checkpointer:
         args = jax.tree.map(lambda _: to_numpy, _metadata(directory))

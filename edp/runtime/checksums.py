@@ -1,4 +1,4 @@
-"""SHA-256 sums of a directory's files, kept among them, by which damage is found."""
+"""SHA-256 checksums of a directory's files, which detect corruption."""
 
 import hashlib
 import pathlib
@@ -10,30 +10,29 @@ NAME = "sha256.json"
 
 
 def write(directory: pathlib.Path) -> None:
-    """Writes the sizes and sums of all files below `directory` into it.
+    """Writes the sizes and checksums of all files below `directory` into it.
 
-    Not in a store of objects, which keeps sums of its own.
+    Writes nothing in an object store, which verifies checksums of its own.
     """
     if multihost.is_first() and not storage.is_remote(directory):
         files = sorted(path for path in directory.rglob("*") if path.is_file())
-        sums = {
-            path.relative_to(directory).as_posix(): [path.stat().st_size, _sum(path)]
+        entries = {
+            path.relative_to(directory).as_posix(): [path.stat().st_size, _digest(path)]
             for path in files
             if path.name != NAME
         }
-        storage.write_json(directory / NAME, {"files": sums})
+        storage.write_json(directory / NAME, {"files": entries})
 
 
 def exists(directory: pathlib.Path) -> bool:
-    """Whether there are sums; older versions of this code wrote none."""
+    """Returns whether there are checksums; older versions of this code wrote none."""
     return (directory / NAME).exists()
 
 
 def damage(directory: pathlib.Path) -> str | None:
-    """What is wrong with the files, in a few words that name the first at fault.
+    """Returns what is wrong with the first damaged file, naming it, or None.
 
-    As process 0 finds it, for all. None where they are as they were written, or where
-    there are no sums of them.
+    Process 0 verifies the files on behalf of all. None also without checksums.
     """
     found = None
     if multihost.is_first() and exists(directory):
@@ -46,14 +45,14 @@ def _damage(directory: pathlib.Path) -> str | None:
         files = storage.read_mapping(directory / NAME)["files"].items()
         files = [(name, int(size), str(digest)) for name, (size, digest) in files]
     except (InputError, AttributeError, KeyError, TypeError, ValueError):
-        return f"{NAME} is not a list of sums"
+        return f"{NAME} is not a list of checksums"
     for name, size, digest in files:
         path = directory / name
         try:
             found = path.stat().st_size
             if found != size:
                 return f"{name} has {found:,} bytes and should have {size:,}"
-            if _sum(path) != digest:
+            if _digest(path) != digest:
                 return f"{name} has changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
@@ -62,6 +61,6 @@ def _damage(directory: pathlib.Path) -> str | None:
     return None
 
 
-def _sum(path: pathlib.Path) -> str:
+def _digest(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,4 @@
-"""The training loop of every stage: steps, checkpoints, log and progress.
-
-The loop knows nothing of teachers or students; it runs a jitted step on what a
-feed gives.
-"""
+"""Schedule of training steps, and feeds of their inputs."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -12,18 +8,18 @@ import numpy as np
 
 
 class Schedule(NamedTuple):
-    """How long to train and how often to save.
+    """Number of training steps, and when to save.
 
     Attributes:
       num_epochs: passes over the data.
-      steps_per_epoch: optimizer steps in one.
-      images_per_step: training images that one step reads, for the speed shown.
-      checkpoint_minutes: at most this long between two checkpoints, but for the
-        dispatch under way; 0 for one at the end of every epoch.
-      steps_per_dispatch: steps that the device does as one program, where a step
-        is shorter than what it takes to start one. Changes no result.
-      checkpoint_steps: a checkpoint whenever so many more steps are done, after the
-        dispatch in which they are; None for none besides.
+      steps_per_epoch: optimizer steps in an epoch.
+      images_per_step: training images per step, for the throughput shown.
+      checkpoint_minutes: longest time between two checkpoints, apart from the
+        dispatch in progress; 0 for a checkpoint at the end of every epoch.
+      steps_per_dispatch: steps that the device runs as one program, for steps that
+        are shorter than the overhead of a dispatch. Does not change results.
+      checkpoint_steps: steps between two checkpoints, each saved after the dispatch
+        in which they are completed; None for `checkpoint_minutes` alone.
     """
 
     num_epochs: int
@@ -35,11 +31,11 @@ class Schedule(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """All of them."""
+        """The steps of all epochs."""
         return self.num_epochs * self.steps_per_epoch
 
     def dispatches(self, step: int) -> Iterator[tuple[int, int]]:
-        """(first step, number of steps) of each from `step` on, within an epoch."""
+        """Yields (first step, number of steps) from `step` on, each in one epoch."""
         while step < self.num_steps:
             left = self.steps_per_epoch - step % self.steps_per_epoch
             size = min(self.steps_per_dispatch, left)
@@ -48,30 +44,30 @@ class Schedule(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """What successive steps read, on the devices.
+    """Inputs of successive steps, on the devices.
 
     Attributes:
       first: the first of these steps, int32.
-      steps: a tree of arrays whose leading axis is the steps from `first` on; more
-        of them than a dispatch has, where the next dispatches read on.
+      steps: a tree of arrays whose leading axis is the steps from `first` on; longer
+        than a dispatch if the next dispatches read the same inputs.
     """
 
     first: jax.Array
     steps: Any
 
 
-# (schedule, step) -> for each of `schedule.dispatches(step)`, what its steps read.
-# It holds no position of its own: from any step on, a feed gives what it would have
-# given there had it begun at the first. Closed when training ends or stops.
+# (schedule, step) -> the inputs of each of `schedule.dispatches(step)`. Stateless: from
+# any step on, a feed yields what it would yield there if begun at step 0. The loop
+# closes it when training ends or stops.
 Feed = Callable[[Schedule, int], Generator[StepInputs, None, None]]
 
 
 def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
-    """The feed of data that are on the devices already, among the resources.
+    """Returns the feed of data that the resources hold on the devices.
 
     Args:
-      epoch_order: epoch (from 0) -> for each of its steps, which examples to read
-        [steps, ...]; jittable. Run once an epoch.
+      epoch_order: epoch (from 0) -> the examples that each of its steps reads
+        [steps, ...]; jittable. Called once an epoch.
     """
 
     def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:

@@ -1,6 +1,6 @@
-"""How many floating-point operations a function takes, from its program alone.
+"""Floating-point operations of a function, counted in its jaxpr.
 
-XLA's own count takes the body of a loop once, however often it runs, so it is not
+XLA's cost analysis counts the body of a loop once, however often it runs, so it is not
 used here.
 """
 
@@ -14,27 +14,27 @@ from jax.interpreters import partial_eval
 
 
 class Uncountable(ValueError):
-    """The program does not tell how many operations there are in it."""
+    """The number of operations cannot be counted before the program runs."""
 
 
 def flops(fn: Callable, *args: Any) -> int:
     """Counts the operations of convolutions and matrix products.
 
-    A multiplication with its addition is two. What else there is (normalisation,
-    activations, the optimizer) is left out: it grows with the layers' sizes and not
-    with their products. Zeros that pad an image are counted as any input, as is usual;
-    those that the gradient of a strided convolution puts between its inputs are not,
-    so that the gradients of a convolution take as much each as the convolution.
+    A multiply-add is two operations. All else (normalisation, activations, the
+    optimizer) is excluded: it grows with the layers' sizes, not with their products.
+    Zeros that pad an image count like any input, as is usual. Zeros between the inputs
+    of the gradient of a strided convolution do not, so that each gradient of a
+    convolution costs as much as the convolution.
 
-    Loops are counted as often as they run, of branches the one that takes most. Work
-    of which nothing comes is left out, as it is where the program is compiled.
+    A loop's body counts once per iteration; of branches, the most expensive counts.
+    Unused results do not count, as the compiler eliminates them.
 
     Args:
       fn: a jittable function; it is traced, not run.
       *args: trees of arrays or of `jax.ShapeDtypeStruct`.
 
     Raises:
-      Uncountable: for such operations in a loop that runs until a condition holds,
+      Uncountable: if such operations are in a `while` loop,
         and for compiled kernels, which `edp.models.native.disabled` keeps out.
     """
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
@@ -58,12 +58,12 @@ def _of_equation(eqn: core.JaxprEqn) -> int:
     if name == "cond":
         return max(inner)
     if name == "while" and any(inner):
-        raise Uncountable("a loop that runs until a condition holds has products in it")
+        raise Uncountable("a while loop of unknown length has products in it")
     return sum(inner)
 
 
 def _programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
-    """Those that an equation is made of, such as the branches of a condition."""
+    """Yields the jaxprs in an equation, such as the branches of a `cond`."""
     for value in jax.tree.leaves(
         list(eqn.params.values()),
         is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr),
@@ -73,21 +73,21 @@ def _programs(eqn: core.JaxprEqn) -> Iterator[core.Jaxpr]:
 
 
 def _of_matrix_product(eqn: core.JaxprEqn) -> int:
-    """Multiplications: of each output as many as dimensions are contracted over."""
+    """Counts multiplications: per output, the size of the contracted dimensions."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     lhs = eqn.invars[0].aval.shape
     return eqn.outvars[0].aval.size * math.prod(lhs[d] for d in contracted)
 
 
 def _of_convolution(eqn: core.JaxprEqn) -> int:
-    """Multiplications: at every position, of each tap with all of its features."""
+    """Counts multiplications: at every position, each tap times its features."""
     lhs, rhs = (var.aval.shape for var in eqn.invars)
     out = eqn.outvars[0].aval.shape
     dimensions = eqn.params["dimension_numbers"]
-    # Of a spread-out image, every element meets every tap, and the zeros none.
-    is_spread = math.prod(eqn.params["lhs_dilation"]) > 1
+    # In a dilated image, every element meets every tap; zeros do not count.
+    is_dilated = math.prod(eqn.params["lhs_dilation"]) > 1
     image, spec = (
-        (lhs, dimensions.lhs_spec) if is_spread else (out, dimensions.out_spec)
+        (lhs, dimensions.lhs_spec) if is_dilated else (out, dimensions.out_spec)
     )
     positions = math.prod(image[d] for d in spec[2:])
     batch, features = (out[d] for d in dimensions.out_spec[:2])

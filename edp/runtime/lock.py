@@ -1,8 +1,7 @@
-"""One process at a time at what it writes, by a lock that dies with the process."""
+"""Advisory lock of a directory: one run at a time writes to it."""
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -10,92 +9,77 @@ import socket
 import time
 from collections.abc import Iterator
 
+import filelock
+
 from edp.errors import InputError
 from edp.runtime import multihost, storage
 
 NAME = ".lock"
 
-# What file systems answer that have no locks, and what a lock that is held does.
+# Errors of file systems without locks.
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-_HELD = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
 
 
 @contextlib.contextmanager
 def held(directory: pathlib.Path) -> Iterator[None]:
-    """Holds the lock of a directory, of which process 0 keeps all others out.
+    """Holds the lock of a directory, in process 0 on behalf of all.
 
-    The system lets go of it when the process ends, however it does. The file tells
-    who holds it, and is gone when nobody does but for one that was killed. Where the
-    file system knows no locks, a warning is given and nothing is held; nor is it in a
-    store of objects.
+    The system releases the lock when the process ends, however it ends. The lock file
+    names the holder; it is removed on release, so that only a killed process leaves
+    one. On a file system without locks, warns and holds nothing; in an object store,
+    holds nothing.
 
     Raises:
-      InputError: if another run holds it; in all processes of this one.
+      InputError: if another run holds the lock; in all processes of this run.
     """
-    file, refusal = None, None
+    path, lock, refusal = directory / NAME, None, None
     if multihost.is_first() and not storage.is_remote(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        file, refusal = _acquire(directory / NAME)
+        # Soft locks would outlive a killed process.
+        lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
+        refusal = _acquire(lock, path)
     try:
         refusal = multihost.from_first(refusal)
         if refusal:
             raise InputError(refusal)
         yield
     finally:
-        if file is not None:
+        if lock is not None and lock.is_locked:
             with contextlib.suppress(OSError):
-                (directory / NAME).unlink()  # before another can get the lock
-            os.close(file)
+                path.unlink()  # before another run can acquire the lock
+            lock.release()
 
 
-def _acquire(path: pathlib.Path) -> tuple[int | None, str | None]:
-    """The open, locked file; or None, and why not if it is another's."""
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):  # or its last holder has just removed it
-                _tell_holder(file)
-                return file, None
-        except OSError as error:
-            try:
-                return None, _refusal(file, path, error)
-            finally:
-                os.close(file)
-        os.close(file)
+def _acquire(lock: filelock.BaseFileLock, path: pathlib.Path) -> str | None:
+    """Acquires the lock and records the holder; returns why not if another holds it.
 
-
-def _is_at(file: int, path: pathlib.Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _tell_holder(file: int) -> None:
+    Warns, and returns None, where the file system has no locks.
+    """
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-    os.ftruncate(file, 0)
-    os.pwrite(file, json.dumps(holder).encode(), 0)
-
-
-def _refusal(file: int, path: pathlib.Path, error: OSError) -> str | None:
-    """Why the lock was not had; None, with a warning, where there are no locks."""
-    if error.errno in _HELD:
-        try:
-            holder = json.loads(os.pread(file, 4096, 0))
-            who = "process {pid} on {host}, since {since}".format(**holder)
-        except (KeyError, TypeError, ValueError):  # not written yet
-            who = "another process"
+    try:
+        lock.acquire()
+        path.write_text(json.dumps(holder), encoding="utf-8")
+    except filelock.Timeout:
         return (
-            f"{path.parent} is being written by {who}; wait until that ends, or end "
-            "it, and run the command again"
+            f"{path.parent} is being written by {_read_holder(path)}; wait until that "
+            "ends, or end it, and run the command again"
         )
-    if error.errno not in _UNSUPPORTED:
-        error.filename = error.filename or str(path)  # as where the disk is full
-        raise error
-    multihost.warn(
-        f"{path.parent} cannot be locked ({error.strerror}): take care that no other "
-        "run writes to it"
-    )
+    except OSError as error:
+        lock.release()
+        if error.errno not in _UNSUPPORTED:
+            error.filename = error.filename or str(path)  # missing if the disk is full
+            raise
+        multihost.warn(
+            f"{path.parent} cannot be locked ({error.strerror}): make sure that no "
+            "other run writes to it"
+        )
     return None
+
+
+def _read_holder(path: pathlib.Path) -> str:
+    try:
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return "process {pid} on {host}, since {since}".format(**holder)
+    except (OSError, KeyError, TypeError, ValueError):  # not written yet
+        return "another process"

@@ -1,4 +1,4 @@
-"""The metrics of training steps: read from the device, averaged, logged by epoch."""
+"""Metrics of training steps: read from the device, averaged, logged by epoch."""
 
 import json
 import pathlib
@@ -12,15 +12,15 @@ import tqdm
 
 from edp.runtime import multihost, storage
 
-# By metric; one step's.
+# Metric -> value, of one step.
 Row = dict[str, float]
 
 
 def read(dispatches: list[dict[str, Any]]) -> list[Row]:
-    """The metrics of each step, of members their mean; one transfer for all of them.
+    """Reads the metrics of each step, averaged over members, in one transfer.
 
     Args:
-      dispatches: by metric, of the steps of each [n] or [n, M].
+      dispatches: of each dispatch of n steps, its metrics, each [n] or [n, M].
     """
     return [
         {name: float(np.mean(values[i])) for name, values in metrics.items()}
@@ -30,7 +30,7 @@ def read(dispatches: list[dict[str, Any]]) -> list[Row]:
 
 
 def taken(rows: list[Row]) -> list[Row]:
-    """The rows of steps that were not skipped, without what says so."""
+    """Returns the rows of the steps that were not skipped, without `skipped`."""
     return [
         {name: value for name, value in row.items() if name != "skipped"}
         for row in rows
@@ -39,7 +39,7 @@ def taken(rows: list[Row]) -> list[Row]:
 
 
 def means(rows: list[Row]) -> Row:
-    """Over the steps taken; and the number of the others, if there were any."""
+    """Averages the steps taken; adds `skipped_steps`, if there were any."""
     kept = taken(rows)
     result = {name: float(np.mean([row[name] for row in kept])) for name in kept[0]}
     skipped = len(rows) - len(kept)
@@ -47,29 +47,29 @@ def means(rows: list[Row]) -> Row:
 
 
 def truncate(path: pathlib.Path, step: int) -> None:
-    """Drops what was logged after `step`, from which training goes on.
+    """Drops rows logged after `step`, from which training resumes.
 
-    And lines that are damaged, as one cut off when the process was killed.
+    Also drops damaged lines, such as one cut off when the process was killed.
     """
     if not path.exists():
         return
     lines = path.read_bytes().decode(errors="replace").splitlines(True)
-    storage.write_text(path, "".join(line for line in lines if _is_by(line, step)))
+    storage.write_text(path, "".join(line for line in lines if _is_until(line, step)))
 
 
-def _is_by(line: str, step: int) -> bool:
+def _is_until(line: str, step: int) -> bool:
     try:
         return json.loads(line)["step"] <= step
     except (KeyError, TypeError, ValueError):
         return False
 
 
-# How often a terminal's bar shows a new loss; reading it waits for the device.
+# Least time between two losses in a terminal's bar; reading one waits for the device.
 _REFRESH_SECONDS = 1.0
 
 
 class Progress:
-    """A bar on a terminal, a line per epoch elsewhere; of several processes one's."""
+    """Progress on stderr of process 0: a bar on a terminal, else a line per epoch."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Progress:
         images_per_step: int,
         step: int,
     ):
-        """Of `num_steps` in all, from `step` on."""
+        """Begins at `step` of `num_steps`."""
         self._label, self._num_epochs = label, num_epochs
         self._images_per_step = images_per_step
         self._shown = multihost.is_first()
@@ -111,7 +111,8 @@ class Progress:
             self._bar.set_postfix(loss=f"{np.mean(metrics['loss']):.4f}")
             self._refreshed = now
 
-    def epoch(self, epoch: int, means: dict[str, float]) -> None:
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Ends an epoch with its row of the log."""
         now = time.monotonic()
         images = self._epoch_steps * self._images_per_step
         speed = images / max(now - self._epoch_started, 1e-9)
@@ -119,10 +120,11 @@ class Progress:
         if self._shown and not self._interactive:
             values = "  ".join(
                 f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-                for name, value in means.items()
+                for name, value in row.items()
+                if name not in ("epoch", "step")
             )
             print(
-                f"{self._label}  epoch {epoch}/{self._num_epochs}  {values}"
+                f"{self._label}  epoch {row['epoch']}/{self._num_epochs}  {values}"
                 f"  {speed:,.0f} images/s",
                 file=sys.stderr,
                 flush=True,

@@ -1,7 +1,7 @@
-"""Several processes that do the same work on one mesh, and how they agree.
+"""Agreement of several processes that run the same program on one mesh.
 
-All of them call all that is here, in the same order. Where there is one process,
-nothing is sent.
+Every process calls these functions in the same order. A single process communicates
+nothing.
 """
 
 import contextlib
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-# An exchange waits until the steps before it are done: rarely enough that this
-# does not show, often enough for a scheduler that soon kills what it asks to end.
+# An exchange waits for the steps before it: rare enough to cost little, often enough
+# for a scheduler that kills soon after its signal.
 _SECONDS_BETWEEN_EXCHANGES = 1.0
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which alone writes and prints."""
+    """Returns whether this is process 0, the only one that writes and prints."""
     return _is_alone() or sys.modules["jax"].process_index() == 0
 
 
 def _is_alone() -> bool:
-    # Where JAX was not needed, as to draw a report, it is not imported for this.
+    # Does not import JAX for commands that do not need it, such as a report.
     return "jax" not in sys.modules or sys.modules["jax"].process_count() == 1
 
 
@@ -41,7 +41,7 @@ def _multihost():
 
 
 def from_first(value: Any) -> Any:
-    """Process 0's value on all of them; made of what JSON holds."""
+    """Returns process 0's value, of JSON types, in every process."""
     if _is_alone():
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -51,7 +51,7 @@ def from_first(value: Any) -> Any:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether any process has the flag."""
+    """Returns whether any process has the flag."""
     if _is_alone():
         return flag
     return bool(_multihost().process_allgather(np.bool_(flag)).any())
@@ -59,32 +59,32 @@ def any_of(flag: bool) -> bool:
 
 @contextlib.contextmanager
 def first_then_others() -> Iterator[None]:
-    """Process 0 runs the block, then the others do and find what it wrote."""
+    """Runs the block in process 0, then in the others, which see what it wrote."""
     if not is_first():
         _multihost().sync_global_devices("first_then_others")
     try:
         yield
     finally:
-        # Also after an error, which the others then come upon themselves.
+        # Also after an error, which the others then run into themselves.
         if is_first() and not _is_alone():
             _multihost().sync_global_devices("first_then_others")
 
 
 def stop_together(should_stop: Callable[[], bool]) -> Callable[[], bool]:
-    """A `should_stop` that says the same in all processes at the same step.
+    """Returns a `should_stop` that agrees in all processes at the same step.
 
-    They exchange what they were asked about once a second, in a collective; in
-    between the answer is no. A signal that reaches one process so stops all.
+    Processes exchange their flags about once a second, in a collective; in between it
+    returns False. So a signal to one process stops all.
 
     Args:
-      should_stop: whether this process was asked to stop.
+      should_stop: returns whether this process was asked to stop.
 
     Returns:
-      A function that every process calls equally often.
+      A function that every process must call equally often.
     """
     if _is_alone():
         return should_stop
-    # Calls until the next exchange, and from the last one to that.
+    # Calls until the next exchange, and between the last exchange and the next.
     left, interval, exchanged = 1, 1, time.monotonic()
 
     def together() -> bool:
@@ -97,7 +97,7 @@ def stop_together(should_stop: Callable[[], bool]) -> Callable[[], bool]:
         exchanged = now
         mine = np.array([should_stop(), max(1, min(2 * interval, int(fitting)))])
         every = _multihost().process_allgather(mine)
-        left = interval = int(every[0, 1])  # process 0's: clocks differ
+        left = interval = int(every[0, 1])  # process 0's, as clocks differ
         return bool(every[:, 0].any())
 
     return together

@@ -10,8 +10,8 @@ import optax
 from edp.errors import InputError
 
 Schedule = Callable[[jax.Array], jax.Array]
-# (the mapping of `create_optimizer`, SGD) -> SGD with what goes before and after it,
-# such as the decay of weights.
+# (config of `create_optimizer`, SGD) -> SGD chained with transformations such as weight
+# decay.
 Rule = Callable[
     [Mapping[str, Any], optax.GradientTransformation], optax.GradientTransformation
 ]
@@ -20,7 +20,7 @@ Rule = Callable[
 def step_linear(
     peak: float, num_epochs: int, steps_per_epoch: int, milestones: tuple[int, int]
 ) -> Schedule:
-    """The paper's schedule, constant within an epoch (arXiv 2110.14149, app. B).
+    """Returns the paper's schedule, constant in an epoch (arXiv 2110.14149, app. B).
 
     With e the 1-based epoch, as a factor of the peak: 0.01 + 0.99 (e − 1)/4 for
     e < 5; 1 for e < E1; 1 − 0.99 (e − E1)/(E2 − E1) for e < E2; then 0.01.
@@ -41,7 +41,7 @@ def step_linear(
 def cosine(
     peak: float, num_epochs: int, steps_per_epoch: int, warmup_epochs: float
 ) -> Schedule:
-    """Linear warm-up from 0, then a half cosine to 0 at the last step."""
+    """Returns a linear warm-up from 0, then a half cosine to 0 at the last step."""
     steps = num_epochs * steps_per_epoch
     warmup = min(round(warmup_epochs * steps_per_epoch), steps - 1)
     return optax.warmup_cosine_decay_schedule(
@@ -50,22 +50,19 @@ def cosine(
 
 
 def cyclic(peak: float, num_epochs: int, steps_per_epoch: int, cycles: int) -> Schedule:
-    """Equal cycles of a half cosine from the peak to 0 (arXiv 1704.00109, eq. 2)."""
+    """Returns equal cycles of a half cosine to 0 (arXiv 1704.00109, eq. 2)."""
     steps = num_epochs * steps_per_epoch // cycles
-
-    def schedule(count):
-        return peak / 2 * (1 + jnp.cos(jnp.pi * (count % steps) / steps))
-
-    return schedule
+    cycle = optax.cosine_decay_schedule(peak, steps)
+    return lambda count: cycle(count % steps)
 
 
 def constant(peak: float, num_epochs: int, steps_per_epoch: int) -> Schedule:
-    """The peak throughout."""
+    """Returns the peak for every step."""
     del num_epochs, steps_per_epoch
     return optax.constant_schedule(peak)
 
 
-# Each: the schedule and the settings that it takes.
+# Name -> (schedule, names of its own settings).
 SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
     "step_linear": (step_linear, ("milestones",)),
     "cosine": (cosine, ("warmup_epochs",)),
@@ -75,7 +72,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
 
 
 def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule:
-    """The schedule that `config` names: step count -> learning rate.
+    """Returns the schedule that `config` names: step count -> learning rate.
 
     Args:
       config: a mapping with `schedule` (a name in `SCHEDULES`), `learning_rate`,
@@ -88,7 +85,7 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
     name = config["schedule"]
     if name not in SCHEDULES:
         raise InputError(
-            f"schedule={name!r} is not known; accepted: {', '.join(SCHEDULES)}"
+            f"schedule={name!r} is unknown; accepted: {', '.join(SCHEDULES)}"
         )
     schedule, settings = SCHEDULES[name]
     return schedule(
@@ -102,16 +99,16 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
 def decay_all(
     config: Mapping[str, Any], sgd: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """The rule of L2 decay, `weight_decay`, on every parameter."""
+    """Adds L2 decay, `weight_decay`, of every parameter."""
     return optax.chain(optax.add_decayed_weights(config["weight_decay"]), sgd)
 
 
 def decay_all_but(factors: Callable[[Any], Any]) -> Rule:
-    """The rule of L2 decay that spares factors, which learn at a rate of their own.
+    """Returns the rule of L2 decay of all parameters but the factors.
 
     Args:
-      factors: params -> the same tree of bools, True where neither decay applies
-        nor the learning rate, but the rate times `rank_one_lr_factor`.
+      factors: params -> the same tree of bools, True for factors, which are not
+        decayed and whose learning rate is multiplied by `rank_one_lr_factor`.
     """
 
     def decayed(params):
@@ -130,18 +127,17 @@ def decay_all_but(factors: Callable[[Any], Any]) -> Rule:
 def create_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, rule: Rule = decay_all
 ) -> optax.GradientTransformation:
-    """SGD with momentum, and decay coupled into the gradient.
+    """Returns SGD with momentum and L2 decay coupled into the gradient.
 
-    With `accumulate_steps` n, parameters move once in n steps, by the mean of
-    their gradients, and the learning rate is that of the first of these steps.
-    Each step still normalises by the statistics of its own batch.
+    With `accumulate_steps` n, parameters are updated once in n steps, with the mean of
+    the gradients and the learning rate of the first of these steps. Each step still
+    normalises by the statistics of its own batch.
 
     Args:
       config: the mapping of `create_schedule`, with `momentum`, `nesterov`,
-        `weight_decay`, `accumulate_steps` (1 if absent) and what else `rule` reads.
-      steps_per_epoch: training steps in one epoch, whether parameters move in
-        them or not.
-      rule: what decays, and which parameters have a learning rate of their own.
+        `weight_decay`, `accumulate_steps` (1 if absent) and what `rule` reads.
+      steps_per_epoch: training steps in one epoch, with or without an update.
+      rule: adds weight decay and learning rates of single parameters.
 
     Returns:
       The gradient transformation.

@@ -1,8 +1,7 @@
 """Independent random streams from one seed, by name.
 
-Every key of a run derives from the seed, the names of what it is for and the
-step, so nothing random needs saving: a resumed run draws what the uninterrupted
-one would have drawn.
+Every key of a run derives from the seed, the names of its purpose and the step. So no
+random state is saved, and a resumed run draws what an uninterrupted one would draw.
 """
 
 import zlib
@@ -11,7 +10,7 @@ import jax
 
 
 def stream(key: jax.Array, *names: str) -> jax.Array:
-    """The key of the stream `names`, independent of every other's."""
+    """Returns the key of the stream `names`, independent of all other streams."""
     for name in names:
         key = jax.random.fold_in(key, zlib.crc32(name.encode()))
     return key

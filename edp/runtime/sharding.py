@@ -1,6 +1,6 @@
-"""The mesh and where arrays live on it: the one place that names its axes.
+"""Device mesh and shardings; the only module that names the mesh axes.
 
-`member` splits the stacked ensemble, `data` splits batches.
+Axis `member` shards the stacked ensemble, axis `data` shards batches.
 """
 
 import math
@@ -15,21 +15,20 @@ from edp.errors import InputError
 
 MEMBER, DATA = "member", "data"
 
-# What the leading dimensions of an array are split over, as in a PartitionSpec:
-# per dimension the name of an axis, several names, or None for no split.
+# The sharding of an array's leading dimensions, as in a PartitionSpec: per dimension
+# the name of a mesh axis, several names, or None.
 Axes = Sequence[str | tuple[str, ...] | None]
 
 
 def create_mesh(member: int, data: int) -> Mesh | None:
-    """A mesh of `member` x `data` devices; None for one device.
+    """Returns a mesh of `member` x `data` devices; None for one device.
 
-    Those along `data` are near each other. Where a network lies between devices,
-    it is members that lie on both sides of it as far as they divide: they
-    communicate least.
+    Neighbours along `data` share a fast interconnect. Between slices, the mesh splits
+    members as far as they divide, because they communicate least.
 
     Raises:
-      InputError: where there are fewer devices than the mesh asks for, or, with
-        several processes, more.
+      InputError: if there are fewer devices than the mesh needs or, with several
+        processes, more.
     """
     available = jax.device_count()
     if min(member, data) < 1 or member * data > available:
@@ -46,9 +45,9 @@ def create_mesh(member: int, data: int) -> Mesh | None:
         return None
     devices = jax.devices()[: member * data]
     shape, axes = (member, data), (MEMBER, DATA)
-    # Auto, not make_mesh's default: Linen's modules fail under Explicit axes.
+    # Not Explicit, the default of make_mesh, under which Linen modules fail.
     types = (AxisType.Auto,) * 2
-    # The devices of a slice have a fast connection: a host's GPUs, a TPU's chips.
+    # A slice has a fast interconnect: the GPUs of a host, the chips of a TPU slice.
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if slices == 1:
         return jax.make_mesh(shape, axes, axis_types=types, devices=devices)
@@ -59,12 +58,12 @@ def create_mesh(member: int, data: int) -> Mesh | None:
 
 
 def axis_size(mesh: Mesh | None, axis: str) -> int:
-    """How many devices `axis` has; 1 without a mesh."""
+    """Returns the number of devices on `axis`; 1 without a mesh."""
     return 1 if mesh is None else mesh.shape[axis]
 
 
 def check_divides(mesh: Mesh | None, axis: str, name: str, size: int) -> None:
-    """Raises an InputError unless `size` of the setting `name` splits over `axis`."""
+    """Raises an InputError unless `axis` divides `size`, the setting `name`."""
     if size % axis_size(mesh, axis):
         raise InputError(
             f"{name}={size} does not divide over mesh.{axis}={mesh.shape[axis]}; "
@@ -73,9 +72,9 @@ def check_divides(mesh: Mesh | None, axis: str, name: str, size: int) -> None:
 
 
 def put(tree, mesh: Mesh | None, *axes: str | None):
-    """Places every array of `tree`, its leading dimensions split over `axes`.
+    """Places every array of `tree`, its leading dimensions sharded over `axes`.
 
-    Of several processes each gives the same whole arrays.
+    Every process passes the same global arrays.
     """
     if mesh is None:
         return jax.device_put(tree)
@@ -84,7 +83,7 @@ def put(tree, mesh: Mesh | None, *axes: str | None):
 
 
 def _place(x, sharding: NamedSharding) -> jax.Array:
-    """`jax.device_put`, which would send a process's array to all, to compare."""
+    """Places an array as `jax.device_put`, without sending it between processes."""
     if sharding.is_fully_addressable or not getattr(x, "is_fully_addressable", True):
         return jax.device_put(x, sharding)
     x = np.asarray(x)
@@ -92,7 +91,7 @@ def _place(x, sharding: NamedSharding) -> jax.Array:
 
 
 def fetch(x: jax.Array) -> np.ndarray:
-    """The whole array in every process, wherever its parts are."""
+    """Returns the global array in every process, however it is sharded."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
@@ -101,9 +100,9 @@ def fetch(x: jax.Array) -> np.ndarray:
 def local_part(
     shape: Sequence[int], mesh: Mesh | None, *axes: str | None
 ) -> tuple[slice, ...]:
-    """The part of an array [*shape], split over `axes`, that this process holds.
+    """Returns this process's part of an array [*shape] sharded over `axes`.
 
-    The smallest block in which the parts of all its devices lie.
+    The part is the smallest block that contains the shards of all its devices.
     """
     if mesh is None:
         return tuple(slice(0, size) for size in shape)
@@ -117,13 +116,13 @@ def local_part(
 
 
 def put_parts(tree, mesh: Mesh | None, shape: Sequence[int], *axes: str | None):
-    """Places arrays split over `axes`, of which each process gives its `local_part`.
+    """Places arrays sharded over `axes` from the `local_part` of each process.
 
     Args:
-      tree: of host arrays [*part, ...].
+      tree: a tree of host arrays [*part, ...].
       mesh: from `create_mesh`.
-      shape: the leading dimensions of the whole arrays.
-      *axes: what these are split over.
+      shape: the leading dimensions of the global arrays.
+      *axes: the mesh axes of these dimensions.
     """
     if mesh is None:
         return jax.device_put(tree)
@@ -137,7 +136,7 @@ def put_parts(tree, mesh: Mesh | None, shape: Sequence[int], *axes: str | None):
 
 
 def constrain(tree, mesh: Mesh | None, *axes: str | tuple[str, ...] | None):
-    """Inside jit: asks for the leading dimensions to be split over `axes`."""
+    """Constrains, inside jit, the leading dimensions to be sharded over `axes`."""
     if mesh is None:
         return tree
     sharding = NamedSharding(mesh, PartitionSpec(*axes))
@@ -145,23 +144,22 @@ def constrain(tree, mesh: Mesh | None, *axes: str | tuple[str, ...] | None):
 
 
 def batch_axes(mesh: Mesh | None, batch_size: int) -> tuple[str, ...]:
-    """The axes that one network's batch splits over: all of them, if it divides.
+    """Returns the axes that shard one network's batch: both, if they divide it.
 
-    A student has no members to put on `member`; those devices would otherwise all
-    compute the same. With `data` first, a device's part is a part of what it
-    holds under a split over `data` alone, and nothing has to be sent.
+    A student has no members to shard; without this, the devices along `member` would
+    repeat each other's work. With `data` first, a device's shard is part of its shard
+    over `data` alone, so that nothing is communicated.
     """
     divides = mesh is not None and batch_size % mesh.size == 0
     return (DATA, MEMBER) if divides else (DATA,)
 
 
 def put_spread(tree, mesh: Mesh | None, min_size: int = 2**14):
-    """Places each large array split over all devices, along one dimension.
+    """Shards each large array over all devices, along its largest divisible dimension.
 
-    The largest that divides; an array without one, or of fewer than `min_size`
-    elements, is put on every device. So a device keeps its share of an optimizer's
-    momentum (as in ZeRO-1, arXiv 1910.02054) and computes its share of the update,
-    which every step then gathers.
+    Replicates arrays without such a dimension, or with fewer than `min_size` elements.
+    So a device keeps its share of the optimizer's momentum (ZeRO-1, arXiv 1910.02054)
+    and computes its share of the update, which every step then gathers.
     """
     if mesh is None:
         return jax.device_put(tree)
@@ -180,18 +178,17 @@ def put_spread(tree, mesh: Mesh | None, min_size: int = 2**14):
 def per_device(
     fn: Callable, mesh: Mesh | None, in_axes: Sequence[Axes], out_axes: Axes
 ) -> Callable:
-    """Runs `fn` on each device's own part of its arguments.
+    """Maps `fn` over the devices' shards of its arguments.
 
-    Over the axes that are named, `fn` does not communicate; under plain `jit`,
-    convolutions over sharded members would be gathered on every device. Over an
-    axis that is not named, arrays are split as under `jit`, and sums over a batch
-    are sums over all of it.
+    `fn` does not communicate over the axes named; under plain `jit`, convolutions over
+    sharded members would be gathered on every device. Over other axes, arrays are
+    sharded as under `jit`, and a sum over a batch is a sum over the global batch.
 
     Args:
       fn: takes and returns trees of arrays.
       mesh: from `create_mesh`.
-      in_axes: per argument, what its leading dimensions are split over.
-      out_axes: the same for the result.
+      in_axes: per argument, the mesh axes of its leading dimensions.
+      out_axes: those of the result.
 
     Returns:
       A function of the same arguments.

@@ -1,4 +1,4 @@
-"""Members of an ensemble: trees with a leading member axis, and maps over it."""
+"""Trees with a leading member axis, and maps over it."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 from edp.errors import InputError
 from edp.runtime import sharding
 
-# On GPU and TPU vmap batches the members' kernels into one; on CPU the gradients
-# of the grouped convolutions that it makes run 8 to 30 times slower than a loop.
+# On GPU and TPU, vmap batches the members' kernels. On CPU, the gradients of the
+# resulting grouped convolutions run 8 to 30 times slower than a loop.
 _DEFAULT_STRATEGY = {"cpu": "unroll"}
 STRATEGIES = ("vmap", "unroll")
 
 
 def default_strategy() -> str:
-    """The faster strategy on the default backend."""
+    """Returns the faster strategy on the default backend."""
     return _DEFAULT_STRATEGY.get(jax.default_backend(), "vmap")
 
 
@@ -33,24 +33,22 @@ def member_map(
 
     Args:
       fn: a function of one member's trees and of shared arguments.
-      in_axes: per argument, 0 where it is stacked, None where shared.
-      strategy: 'vmap', 'unroll' (a Python loop, stacked again) or None for the
-        backend's default.
-      members_at_once: n, to compute groups of n members one after another, in
-        the memory of one group. Gradients of the result too: their pass computes
-        each group again. None: all at once.
+      in_axes: per argument, 0 if it is stacked, None if shared.
+      strategy: 'vmap', 'unroll' (a Python loop) or None for the backend's default.
+      members_at_once: n, to compute groups of n members in sequence, in the memory of
+        one group; gradients rematerialise each group. None: all at once.
 
     Returns:
       The function of stacked arguments, returning stacked results. It raises an
-      InputError where n does not divide M.
+      InputError if n does not divide M.
 
     Raises:
-      InputError: for an unknown strategy.
+      InputError: if the strategy is unknown.
     """
     strategy = strategy or default_strategy()
     if strategy not in STRATEGIES:
         raise InputError(
-            f"member_strategy={strategy!r} is not known; accepted: "
+            f"member_strategy={strategy!r} is unknown; accepted: "
             f"{', '.join(STRATEGIES)}"
         )
 
@@ -76,7 +74,7 @@ def member_map(
             return of_group(stacked)
         check_members_at_once("members_at_once", members_at_once, num_members)
 
-        # Sliced inside, or the loop would keep a copy of each group's slices.
+        # Slices inside, or the loop would keep a copy of each group's slices.
         @functools.partial(jax.checkpoint, prevent_cse=False)
         def from_member(first):
             size = members_at_once
@@ -109,30 +107,30 @@ def check_members_at_once(
 
 
 def stack(members: Sequence[Any]) -> Any:
-    """A list of M equal trees -> one tree with a leading member axis.
+    """Stacks M trees into one with a leading member axis.
 
     Raises:
-      InputError: if the list is empty or the trees differ in structure or shape.
+      InputError: if there are none, or they differ in structure or shape.
     """
     if not members:
         raise InputError("cannot stack an empty list of members")
-    # Not jnp.shape, for which converters of programs put one that gives an array.
+    # Not jnp.shape, which program converters replace by one that returns an array.
     shapes = [jax.tree.map(np.shape, member) for member in members]
     for m, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise InputError(
-                f"member {m} has other parameters than member 0; all must be of one "
-                "architecture (use teachers_from_functions for any others)"
+                f"member {m} has other parameters than member 0; all must have one "
+                "architecture (use teachers_from_functions for others)"
             )
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def unstack(stacked: Any) -> list[Any]:
-    """The inverse of `stack`."""
+    """Splits a stacked tree into its members; the inverse of `stack`."""
     num_members = jax.tree.leaves(stacked)[0].shape[0]
     return [select(stacked, m) for m in range(num_members)]
 
 
 def select(stacked: Any, member) -> Any:
-    """The tree of one member, whose index may be traced."""
+    """Returns the tree of one member; its index may be traced."""
     return jax.tree.map(lambda leaf: leaf[member], stacked)

@@ -1,7 +1,6 @@
-"""The files of a run: stages that are complete, and what they were made with.
+"""Stages of a run: their directories, settings and completion.
 
-Of several processes the first one writes, and the others write nothing; all of
-them must see the same directory.
+Process 0 writes; the others write nothing, but must see the same directory.
 """
 
 import contextlib
@@ -15,51 +14,54 @@ from typing import Any
 from edp.errors import InputError
 from edp.runtime import lock, multihost, storage
 
-# What the record of every completed stage has.
-_RECORDED = {"id", "num_params", "train_seconds"}
+# Keys in the record of every complete stage.
+_REQUIRED = {"id", "num_params", "train_seconds"}
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
-    """What `Stage.complete` stored in a stage's directory, or None before that.
+    """Reads the record of `Stage.complete` in a stage's directory; None before that.
 
-    As process 0 finds it, lest processes go different ways.
+    Returns process 0's record in all processes, so that they agree.
+
+    Raises:
+      InputError: if the record is damaged.
     """
     path = stage / "complete.json"
     record = storage.read_mapping(path) if path.exists() else None
     if record is not None:
-        what = ", ".join(sorted(_RECORDED - record.keys()))
+        what = ", ".join(sorted(_REQUIRED - record.keys()))
         what = what and f"{what} is missing"
-        # One of an older version of this code has no sum.
-        if "sum" in record and record["sum"] != _sum(record):
+        # Older versions of this code wrote no checksum.
+        if "sum" in record and record["sum"] != _checksum(record):
             what = "it has changed since it was written"
         if what:
             raise InputError(
-                f"{path} is damaged: {what}; remove it to have the stage completed "
-                "again from its last checkpoint"
+                f"{path} is damaged: {what}; remove it to complete the stage again "
+                "from its last checkpoint"
             )
     return multihost.from_first(record)
 
 
-def _sum(record: Mapping[str, Any]) -> str:
+def _checksum(record: Mapping[str, Any]) -> str:
     own = {key: value for key, value in record.items() if key != "sum"}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 class Stage:
-    """One stage's directory: what it was made with, and whether it is complete.
+    """Directory of one stage: its settings, and whether it is complete.
 
-    `settings.json` holds exactly the settings that the stage depends on; a stage
-    begun with some is never continued with others.
+    `settings.json` holds exactly the settings that the stage depends on; a stage is
+    never resumed with other settings.
     """
 
     def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]):
-        """Opens the stage and writes nothing.
+        """Opens the stage; writes nothing.
 
         Raises:
-          InputError: if it was begun with other settings; names them.
+          InputError: if the stage was begun with other settings; names them.
         """
         self.path = path
-        # Through JSON, so that tuples compare equal to what is read back.
+        # Through JSON, so that tuples compare equal to the lists read back.
         self.settings = json.loads(json.dumps(settings))
         self._refuse_others()
 
@@ -69,7 +71,7 @@ class Stage:
             refuse_other_settings(self.path, stored, self.settings)
 
     def begin(self) -> None:
-        """Records the settings; from now on no others are accepted."""
+        """Writes the settings; from then on no others are accepted."""
         if not self._settings_path.exists():
             storage.write_json(self._settings_path, self.settings)
 
@@ -83,7 +85,7 @@ class Stage:
 
     @property
     def variables(self) -> pathlib.Path:
-        """The finished variables, which later stages read."""
+        """Directory of the finished variables, which later stages read."""
         return self.path / "variables"
 
     @property
@@ -92,30 +94,30 @@ class Stage:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What `complete` stored, or None while the stage is not complete."""
+        """The record of `complete`; None while the stage is incomplete."""
         return read_record(self.path)
 
     @contextlib.contextmanager
     def making(self) -> Iterator[bool]:
-        """While open, no other run makes this stage; whether it is still to be made.
+        """Locks the stage against other runs; yields whether it is incomplete.
 
         Raises:
-          InputError: if another run is making it, or has begun it just now with other
-            settings.
+          InputError: if another run holds the lock, or has begun the stage meanwhile
+            with other settings.
         """
         with contextlib.nullcontext() if self.record else lock.held(self.path):
-            # Another run may have begun, or made, it just now.
+            # Another run may have begun or completed it meanwhile.
             self._refuse_others()
             yield self.record is None
 
     def complete(self, record: Mapping[str, Any]) -> None:
-        """Marks the stage complete; nothing of it is run again.
+        """Marks the stage complete; it is not run again.
 
-        The record gets an `id` of its own, by which what is derived from the
-        stage can tell that it was trained anew, and a `sum` that shows damage.
+        Adds to the record a unique `id`, by which dependent results detect that the
+        stage was retrained, and `sum`, a checksum.
         """
         record = {**record, "id": uuid.uuid4().hex}
-        record = {**record, "sum": _sum(record)}
+        record = {**record, "sum": _checksum(record)}
         storage.write_json(self.path / "complete.json", record)
 
 
@@ -131,7 +133,7 @@ def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def different_settings(
     stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """By dotted name, the two values of settings that differ; None if absent."""
+    """Returns both values of each differing setting, by dotted name; None: absent."""
     stored, wanted = _flatten(stored), _flatten(wanted)
     missing = object()
     return {
@@ -144,7 +146,7 @@ def different_settings(
 def refuse_other_settings(
     path: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> None:
-    """Raises an InputError that names the settings in which the two differ."""
+    """Raises an InputError that names the settings that differ, if any."""
     differences = [
         f"{key} was {old!r} and is now {new!r}"
         for key, (old, new) in different_settings(stored, wanted).items()

@@ -1,4 +1,4 @@
-"""What a training step reads and returns, for teachers and students alike."""
+"""Training state of teachers and students."""
 
 from typing import Any, NamedTuple
 
@@ -6,9 +6,9 @@ import jax
 
 
 class TrainState(NamedTuple):
-    """All that training goes on from.
+    """State that training resumes from.
 
-    Of an ensemble every leaf but `step` has a leading member axis.
+    In an ensemble every leaf but `step` has a leading member axis.
     """
 
     step: jax.Array  # int32, training steps done
@@ -18,11 +18,11 @@ class TrainState(NamedTuple):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
+        """The variables of `model.apply`."""
         return {"params": self.params, **self.model_state}
 
 
 def split_variables(variables) -> tuple[Any, dict[str, Any]]:
-    """Variables -> (params, the other collections)."""
+    """Splits variables into (params, the other collections)."""
     rest = {name: tree for name, tree in variables.items() if name != "params"}
     return variables["params"], rest

@@ -1,30 +1,33 @@
-"""Where files are: on this machine, or in a store of objects such as gs://.
+"""Files on this machine or in an object store such as gs://, written atomically.
 
-In a store, a file is written whole or not at all, has no directory that must be made
-first, and cannot be appended to or renamed; `etils.epath` does the rest.
+Object stores write whole objects atomically, need no directories, and cannot append or
+rename; `etils.epath` hides the other differences.
 """
 
 import contextlib
+import io
 import json
 import os
 import pathlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from edp.errors import InputError
 from edp.runtime import multihost
 
-# A `pathlib.Path`, or one of `etils.epath`, which has its methods.
+# A `pathlib.Path`, or a path of `etils.epath`, which has the same methods.
 Path = Any
 _SCHEMES = ("gs://", "s3://")
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """A path of this machine (`~` is the home), or of a store for `gs://...`.
+    """Returns a local path, with `~` expanded, or for `gs://...` one in a store.
 
     Raises:
-      InputError: another scheme.
+      InputError: if the scheme is another one.
     """
     text = os.fspath(path)
     if "://" not in text:
@@ -37,17 +40,17 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 
 def is_remote(path: Path) -> bool:
-    """Whether it is in a store of objects."""
+    """Returns whether the path is in an object store."""
     return not isinstance(path, pathlib.Path)
 
 
 def absolute(path: Path) -> Path:
-    """From the root of this machine; one in a store is as it is."""
+    """Returns the absolute path; a path in a store is returned as it is."""
     return path if is_remote(path) else path.absolute()
 
 
 def append(path: Path, text: str) -> None:
-    """Adds to a small file, which may not be there yet."""
+    """Appends to a small file, which need not exist."""
     if is_remote(path):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         path.write_text(before + text)
@@ -57,27 +60,27 @@ def append(path: Path, text: str) -> None:
 
 
 def check_reachable(path: Path, setting: str) -> None:
-    """Raises an InputError where a store cannot be read."""
+    """Raises an InputError if a store cannot be read."""
     try:
         path.exists()
     except ImportError as error:
         raise InputError(
             f"{setting}={str(path)!r} needs gcsfs: pip install gcsfs (s3://: s3fs)"
         ) from error
-    except Exception as error:  # Of credentials, of the network, of its own kind.
+    except Exception as error:  # credentials, network; classes of its own
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"{setting}={str(path)!r} cannot be used: {why}") from error
 
 
 def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
-    """Writes a whole file or nothing: to a temporary one, then renamed."""
+    """Writes a file atomically: a temporary file, renamed. Process 0 alone writes."""
     if not multihost.is_first():
         return
     if is_remote(path):
         path.write_bytes(bytes(data))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Opened by name: `tempfile` makes files that no other user may read.
+    # Not `tempfile`, whose files no other user can read.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with _naming(path), temporary.open("xb") as file:
@@ -91,7 +94,7 @@ def write_bytes(path: pathlib.Path, data: bytes | memoryview) -> None:
 
 @contextlib.contextmanager
 def _naming(path: pathlib.Path) -> Iterator[None]:
-    """Has errors tell the file where, as of a full disk, the system does not."""
+    """Adds the file name to errors that lack it, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -100,17 +103,22 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """`write_bytes` of UTF-8."""
+    """Writes a UTF-8 file atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """`write_text` of indented JSON; NaN is an error, as JSON has none."""
+    """Writes indented JSON atomically; raises a ValueError for NaN."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file; InputError with its path where it is damaged."""
+    """Reads a JSON file.
+
+    Raises:
+      FileNotFoundError: if it does not exist.
+      InputError: if it is damaged; names it.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -118,29 +126,68 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def read_mapping(path: pathlib.Path) -> dict[str, Any]:
-    """`read_json` of an object; InputError where it is something else."""
+    """Reads a JSON object; as `read_json`, and an InputError for anything else."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise InputError(f"{path} is damaged: a mapping is expected in it")
+        raise InputError(f"{path} is damaged; accepted: a JSON object")
     return value
 
 
+def write_npz(
+    path: pathlib.Path, arrays: Mapping[str, Any], *, compress: bool = False
+) -> None:
+    """Writes arrays as an .npz file atomically."""
+    buffer = io.BytesIO()
+    (np.savez_compressed if compress else np.savez)(buffer, **arrays)
+    write_bytes(path, buffer.getbuffer())
+
+
+def read_npz(
+    path: str | os.PathLike[str], names: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Reads arrays of an .npz file; never unpickles.
+
+    Args:
+      path: of the file.
+      names: the arrays to read; None: all.
+
+    Raises:
+      InputError: if the file does not exist, is damaged, is not an .npz of plain
+        arrays, or lacks one of the names; names the file.
+    """
+    try:
+        with (
+            as_path(path).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return {name: arrays[name] for name in (arrays if names is None else names)}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except Exception as error:  # damage can raise in any layer: zip, deflate, header
+        why = str(error) or type(error).__name__
+        if "pickle" in why:  # NumPy explains how to unpickle
+            why = "it holds Python objects, or is another kind of file"
+        raise InputError(
+            f"{path} cannot be read as an .npz of plain arrays: {why}"
+        ) from error
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
-    """Adds a line to a file that may not be there yet."""
+    """Appends a line to a file, which need not exist. Process 0 alone writes."""
     if multihost.is_first():
         with _naming(path):
             append(path, line + "\n")
 
 
 def check_writable(path: pathlib.Path, setting: str = "workdir") -> None:
-    """Checks, without writing, that `path` is or can become a directory to write to.
+    """Checks, without writing, that `path` is or can become a writable directory.
 
     Args:
       path: the directory.
-      setting: what it was given as.
+      setting: name of the setting that holds it.
 
     Raises:
-      InputError: if not.
+      InputError: if it cannot.
     """
     if is_remote(path):
         check_reachable(path, setting)

@@ -1,7 +1,7 @@
-"""What is logged of training, where others show it: TensorBoard, Weights & Biases.
+"""Trackers of training: TensorBoard and Weights & Biases.
 
-Of each stage, the rows of its `metrics.jsonl`, as they come. Neither package is needed
-for anything else; each is imported when it is asked for.
+Each tracker logs the rows of a stage's `metrics.jsonl` as they are written. Both
+packages are optional; each is imported only if its setting asks for it.
 """
 
 import contextlib
@@ -18,13 +18,13 @@ Row = Mapping[str, Any]
 
 
 class Stage(NamedTuple):
-    """Whose training it is.
+    """Stage whose training is logged.
 
     Attributes:
-      directory: of the run.
-      path: of the stage's own files, in that directory.
-      label: of the stage: `teachers` or a student's name.
-      settings: that the stage depends on.
+      directory: the run's directory.
+      path: the stage's directory in it.
+      label: the stage's name: `teachers` or a student's name.
+      settings: the settings that the stage depends on.
     """
 
     directory: pathlib.Path
@@ -34,10 +34,10 @@ class Stage(NamedTuple):
 
 
 class _TensorBoard:
-    """Event files in `tensorboard/<label>`; steps are those of the optimizer."""
+    """Event files in `tensorboard/<label>`, by optimizer step."""
 
     def __init__(self, package: Any, chosen: bool, stage: Stage, first: Row):
-        # What was logged after the checkpoint that training went on from is not shown.
+        # Hides rows logged after the checkpoint that training resumed from.
         self._writer = package.SummaryWriter(
             str(stage.directory / "tensorboard" / stage.label),
             purge_step=first["step"],
@@ -53,7 +53,7 @@ class _TensorBoard:
 
 
 class _WandB:
-    """A run of the project for each stage, the stages of one workdir in a group."""
+    """A run of the project for each stage; the stages of a workdir form a group."""
 
     def __init__(self, package: Any, chosen: str, stage: Stage, first: Row):
         group = stage.directory.name
@@ -75,13 +75,13 @@ class _WandB:
 
 
 def _wandb_id(stage: Stage) -> str:
-    """Returns the id of the stage's run there, which it draws and keeps if need be.
+    """Returns the id of the stage's run; draws and stores it the first time.
 
-    So a stage that goes on is the same run, though the workdir be moved; one that is
-    trained anew is another, also in the same place.
+    So a resumed stage continues its run, also in a workdir that was moved; a retrained
+    stage is a new run, also in the same place.
 
     Raises:
-      InputError: for a file that is damaged.
+      InputError: if the file is damaged.
     """
     path = stage.path / "wandb.json"
     if not path.exists():
@@ -89,13 +89,12 @@ def _wandb_id(stage: Stage) -> str:
     found = storage.read_mapping(path).get("id")
     if not isinstance(found, str) or not found:
         raise InputError(
-            f"{path} is damaged: an id is expected in it; remove it to have the stage "
-            "logged as a new run"
+            f"{path} is damaged: it has no id; remove it to log the stage as a new run"
         )
     return found
 
 
-# By setting: the package, and what writes to it.
+# Setting -> (package, tracker).
 _TRACKERS = {
     "tensorboard": ("tensorboardX", _TensorBoard),
     "wandb_project": ("wandb", _WandB),
@@ -106,16 +105,16 @@ _TRACKERS = {
 def open_trackers(
     config: Mapping[str, Any], stage: Stage
 ) -> Iterator[Callable[[Row], None]]:
-    """While open, the function logs a row of a stage wherever the settings ask for.
+    """Yields a function that logs a row of a stage to the trackers in the settings.
 
-    Of several processes the first does. Nothing is written before the first row.
+    Process 0 logs. Nothing is written before the first row.
 
     Args:
-      config: of the run; reads `tensorboard` and `wandb_project`.
-      stage: whose rows they are.
+      config: the run's config; reads `tensorboard` and `wandb_project`.
+      stage: the stage that the rows belong to.
 
     Raises:
-      InputError: a package that is not installed.
+      InputError: if a package is not installed.
     """
     chosen = {name: config.get(name) for name in _TRACKERS if config.get(name)}
     packages = {name: _import(name, value) for name, value in chosen.items()}

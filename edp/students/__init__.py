@@ -1,4 +1,4 @@
-"""Kinds of student. A new one is a file here and a line in `STUDENTS`."""
+"""Kinds of student. To add one, write a file here and add a line to `STUDENTS`."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,18 +32,18 @@ def create_student(
     num_members: int,
     training_steps: int,
 ) -> Student:
-    """The student that `config` names.
+    """Creates the student named in `config`.
 
     Args:
       config: a mapping with `student` (a name in `STUDENTS`) and the settings of
-        that kind (`alpha`, `temperature`, ...); others are left alone.
-      build_model: makes the network, a plain one without arguments; takes those
-        of `models.create_model` that are not the run's, such as `num_members`.
+        that kind (`alpha`, `temperature`, ...); other keys are ignored.
+      build_model: builds the network: a plain one without arguments, otherwise with
+        those keywords of `models.create_model` that a student sets (`num_members`...).
       num_members: M of the teachers.
-      training_steps: how many steps it is trained for.
+      training_steps: number of training steps.
 
     Raises:
-      InputError: for an unknown kind.
+      InputError: for an unknown kind, or a network without `init` and `apply`.
     """
     name = config["student"]
     if name not in STUDENTS:
@@ -54,4 +54,16 @@ def create_student(
     accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     given = {**config, "num_members": num_members, "training_steps": training_steps}
     settings = {k: given[k] for k in accepted if k in given}
-    return STUDENTS[name](build_model, **settings)
+
+    def build_checked(*args, **kwargs):
+        model = build_model(*args, **kwargs)
+        for method in ("init", "apply"):
+            if not callable(getattr(model, method, None)):
+                raise InputError(
+                    f"build_model returns a {type(model).__name__} without {method}; "
+                    "accepted: a flax.linen.Module, or an NNX module as "
+                    "edp.models.from_nnx.NNXModel(create)"
+                )
+        return model
+
+    return STUDENTS[name](build_checked, **settings)

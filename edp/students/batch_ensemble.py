@@ -1,4 +1,4 @@
-"""A BatchEnsemble, each of whose subnetworks learns from a teacher of its own."""
+"""BatchEnsemble student: each subnetwork matches one teacher."""
 
 from collections.abc import Callable
 
@@ -16,10 +16,11 @@ def batch_ensemble(
     alpha: float,
     temperature: float,
 ) -> Student:
-    """Subnetwork m matches member m, one-to-one (arXiv 2110.14149, section 3.1).
+    """Creates a student whose subnetwork m matches member m (one-to-one).
 
-    The rank-one factors do not decay and have a learning rate of their own (Wen et
-    al., 2020; half of the others' in arXiv 2110.14149).
+    (arXiv 2110.14149, section 3.1.) The rank-one factors have no weight decay and a
+    separate learning rate (Wen et al., 2020; half of that of the other parameters in
+    arXiv 2110.14149).
     """
     model = build_model(num_members=num_members, factor_init=factor_init)
     student = matching_student(

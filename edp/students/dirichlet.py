@@ -1,4 +1,4 @@
-"""A network whose logits are the concentrations of a Dirichlet distribution."""
+"""Dirichlet student: its logits parametrise a Dirichlet distribution."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from edp.students.student import Student
 
 
 class _Loss(NamedTuple):
-    """(z [B, K], teacher logits [M, B, K], T) -> [B]; and z -> ln α at T = 1."""
+    """A loss (z [B, K], teacher logits [M, B, K], T) -> [B], and z -> ln α at T = 1."""
 
     fn: Callable[..., jax.Array]
     log_alpha: Callable[[jax.Array], jax.Array]
@@ -38,24 +38,29 @@ def dirichlet(
     dirichlet_start_temperature: float,
     dirichlet_annealing: tuple[float, float],
 ) -> Student:
-    """A plain network that tells a distribution of the members' probabilities.
+    """Creates a plain network that predicts a Dirichlet over the members' predictions.
 
     (EnD²; Malinin, Mlodozeniec, Gales, *Ensemble Distribution Distillation*, ICLR
-    2020, arXiv 1905.00076.) With `dirichlet_loss` 'mle' it maximises the likelihood
-    of the members' probabilities; its temperature T goes linearly from
-    `dirichlet_start_temperature` to 1 between the two shares of the training that
-    `dirichlet_annealing` gives. With 'proxy' it approaches the proxy target (Ryabinin
-    et al., NeurIPS 2021, arXiv 2105.06987), and there is no temperature.
+    2020, arXiv 1905.00076.) There is no label term and only the perturbed input is
+    used. The prediction is the mean of the Dirichlet.
 
-    There is no label term: of two inputs it sees the perturbed one alone. It predicts
-    the mean of its distribution.
+    Args:
+      build_model: builds a plain network.
+      training_steps: number of training steps.
+      dirichlet_loss: 'mle' maximises the likelihood of the members' probabilities.
+        'proxy' minimises the divergence from the proxy target (Ryabinin et al.,
+        NeurIPS 2021, arXiv 2105.06987) and uses no temperature.
+      dirichlet_start_temperature: T at the start, for 'mle'.
+      dirichlet_annealing: the two fractions of the training between which T falls
+        linearly to 1.
 
     Raises:
       InputError: for an unknown loss.
     """
     if dirichlet_loss not in LOSSES:
         raise InputError(
-            f"dirichlet_loss={dirichlet_loss!r} must be one of {', '.join(LOSSES)}"
+            f"dirichlet_loss={dirichlet_loss!r} is not known; accepted: "
+            f"{', '.join(LOSSES)}"
         )
     model = build_model()
     chosen = LOSSES[dirichlet_loss]
@@ -87,7 +92,14 @@ def dirichlet(
 def annealed(
     step: jax.Array, training_steps: int, start: float, shares: tuple[float, float]
 ) -> jax.Array:
-    """`start` up to the first share of the steps, 1 from the second, between linear."""
+    """Computes the temperature: `start`, then linear between the two shares, then 1.
+
+    Args:
+      step: training step.
+      training_steps: number of training steps.
+      start: value before the first share.
+      shares: fractions of the training where the linear part begins and ends.
+    """
     first, last = (share * training_steps for share in shares)
     done = jnp.clip((step - first) / max(last - first, 1), 0, 1)
     return start + (1 - start) * done

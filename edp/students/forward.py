@@ -1,4 +1,4 @@
-"""What students make of a Flax module with logits [B, K] or [S, B, K]."""
+"""Parts of a `Student` from a Flax module with logits [B, K] or [S, B, K]."""
 
 import functools
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from edp.metrics import uncertainty as uncertainty_scores
 
 
 def create_init(model) -> Callable:
-    """`init` of a `Student`."""
+    """Creates `init` of a `Student`."""
     return functools.partial(model.init, train=False)
 
 
 def forward(model, variables, *inputs, key: jax.Array):
-    """A pass in training mode.
+    """Runs a forward pass in training mode.
 
     Args:
       model: called as `model(*inputs, train=True)`.
       variables: of the model.
       *inputs: [B, ...].
-      key: for what the model draws.
+      key: PRNG key of the stochastic layers.
 
     Returns:
-      Logits [S, B, K], and the variables with the collections that the pass updates.
+      Logits [S, B, K], and the variables with updated collections.
     """
     logits, model_state = model.apply(
         variables,
@@ -38,14 +38,15 @@ def forward(model, variables, *inputs, key: jax.Array):
 
 
 def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the largest logit is the label's.
+    """Computes whether the largest logit is that of the label.
 
     Args:
       logits: [..., B, K].
       labels: integers [B] or distributions [B, K].
 
     Returns:
-      Booleans [..., B]; of distributions, the probability of the predicted class.
+      Booleans [..., B]; for distributions, the label probability of the predicted
+      class.
     """
     predicted = logits.argmax(-1)
     if labels.ndim == 1:
@@ -54,12 +55,12 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def model_state(variables) -> dict:
-    """The collections other than `params`."""
+    """Returns the collections other than `params`."""
     return {name: tree for name, tree in variables.items() if name != "params"}
 
 
 def predictors(probs: Callable) -> tuple[Callable, Callable]:
-    """`predict` and `uncertainty` of a `Student` of members' probabilities alone."""
+    """Returns `predict` and `uncertainty` of a `Student`, from its probabilities."""
 
     def uncertainty(variables, x):
         return uncertainty_scores.scores(probs(variables, x))
@@ -68,7 +69,7 @@ def predictors(probs: Callable) -> tuple[Callable, Callable]:
 
 
 def predictors_of_logits(model) -> tuple[Callable, Callable]:
-    """`predictors` of the probabilities that the module's logits are."""
+    """Returns `predictors` from the softmax of the module's logits."""
 
     def probs(variables, x):
         logits = with_members(model.apply(variables, x, train=False))
@@ -78,5 +79,5 @@ def predictors_of_logits(model) -> tuple[Callable, Callable]:
 
 
 def with_members(logits: jax.Array) -> jax.Array:
-    """[B, K] or [S, B, K] -> [S, B, K]."""
+    """Adds the member axis where it is missing: [B, K] or [S, B, K] -> [S, B, K]."""
     return logits if logits.ndim == 3 else logits[None]

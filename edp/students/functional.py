@@ -1,4 +1,4 @@
-"""A network with a random input, each value of which makes it another function."""
+"""Functional student: each value of a random input selects another function."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ from edp.students.student import Student
 
 
 class _Functions(nn.Module):
-    """Logits [S, B, K] of inputs x [B, H, W, C] and draws z [S, H, W, 1].
+    """Logits [S, B, K] of inputs x [B, H, W, C] and samples z [S, H, W, 1].
 
-    z, times a scale that is learned, is a channel of the input.
+    z times a learned scale is an extra channel of the input.
     """
 
     network: nn.Module
@@ -39,42 +39,47 @@ def functional(
     functional_teachers: int | None,
     functional_inference_samples: int,
 ) -> Student:
-    """Draws functions g(·, z) as alike the members as the batch can tell.
+    """Creates a student whose functions g(·, z) match the distribution of the members.
 
     (FED; Penso, Achituve, Fetaya, *Functional Ensemble Distillation*, NeurIPS 2022,
-    arXiv 2206.02183.) A function is its probabilities on the whole batch, a vector of
-    B K; the loss is the maximum mean discrepancy between those of
-    `functional_teachers` members, drawn anew for each step (None: all), and of
-    `functional_samples` draws of z ~ N(0, σ²), each one image for the whole batch.
-    In training, batch normalisation takes the rows of all the draws together.
+    arXiv 2206.02183.) A function is represented by its probabilities on the whole
+    batch, a vector of B K numbers. The loss is the maximum mean discrepancy between
+    those of the members and those of samples z ~ N(0, σ²), each one image for the
+    whole batch. In training, batch normalisation pools the rows of all samples. There
+    is no label term and only the perturbed input is used.
 
-    `functional_inference_samples` draws, always the same, make the prediction; each
-    costs a forward pass. There is no label term: of two inputs it sees the perturbed
-    one alone.
+    Args:
+      build_model: builds a network with one extra input channel.
+      num_members: M of the teachers.
+      functional_sigma: σ.
+      functional_samples: samples of z per step.
+      functional_teachers: members sampled per step; None: all.
+      functional_inference_samples: fixed samples of z that make the prediction; each
+        costs a forward pass.
 
     Raises:
-      InputError: for more teachers than there are.
+      InputError: for a `functional_teachers` outside 1..M.
     """
-    drawn = num_members if functional_teachers is None else functional_teachers
-    if not 1 <= drawn <= num_members:
+    teachers = num_members if functional_teachers is None else functional_teachers
+    if not 1 <= teachers <= num_members:
         raise InputError(
-            f"functional_teachers={drawn} must be from 1 to the number of teachers, "
-            f"{num_members}, or None for all of them"
+            f"functional_teachers={teachers} is out of range; accepted: 1 to "
+            f"{num_members} (the number of teachers), or None for all of them"
         )
     model = _Functions(build_model(extra_channels=1))
 
-    def draw(key, number, x):
+    def sample(key, number, x):
         return functional_sigma * jax.random.normal(key, (number, *x.shape[1:3], 1))
 
     def init(key, x):
-        return model.init(key, x, draw(key, 1, x), train=False)
+        return model.init(key, x, sample(key, 1, x), train=False)
 
     def loss(variables, batch, key):
         image = batch.image if batch.perturbed is None else batch.perturbed
-        draw_key, teachers_key, key = jax.random.split(key, 3)
-        z = draw(draw_key, functional_samples, image)
+        sample_key, teachers_key, key = jax.random.split(key, 3)
+        z = sample(sample_key, functional_samples, image)
         logits, variables = forward.forward(model, variables, image, z, key=key)
-        members = jax.random.permutation(teachers_key, num_members)[:drawn]
+        members = jax.random.permutation(teachers_key, num_members)[:teachers]
         functions = [
             jnp.exp(losses.log_probs(x)).reshape(len(x), -1)
             for x in (batch.teacher_logits[members], logits)
@@ -85,7 +90,7 @@ def functional(
         return jnp.full(len(image), total), aux
 
     def probs(variables, x):
-        z = draw(jax.random.key(0), functional_inference_samples, x)
+        z = sample(jax.random.key(0), functional_inference_samples, x)
         return jnp.exp(losses.log_probs(model.apply(variables, x, z, train=False)))
 
     predict, uncertainty = forward.predictors(probs)

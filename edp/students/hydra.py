@@ -1,4 +1,4 @@
-"""One body with a light head for each teacher."""
+"""Hydra student: a shared body with one light head per teacher."""
 
 from collections.abc import Callable
 
@@ -19,16 +19,16 @@ def hydra(
     temperature: float,
     hydra_single_share: float,
 ) -> Student:
-    """Head m, a dense layer on the features of all, matches member m.
+    """Creates a student whose head m, dense on shared features, matches member m.
 
     (Tran et al., *Hydra: Preserving Ensemble Diversity for Model Distillation*, 2020,
-    arXiv 2001.04694.) For the first `hydra_single_share` of its steps, rounded to a
-    whole number, it is a network of one head that matches the members' mean: the M
-    heads, which start equal, stay so, each moved by the gradient of that one. From
-    then on the loss is the mean over the heads, each with its own teacher. Weights
-    and the optimizer's memory go on as they are, in the same program.
+    arXiv 2001.04694.) For the first `hydra_single_share` of the steps, rounded to a
+    whole number, it trains as a network with one head that matches the members' mean:
+    the M heads start equal and all receive the gradient of that one head. After that
+    the loss is the mean over the heads, each with its own teacher. Weights and
+    optimizer state continue, in the same compiled program.
 
-    The cost of the heads beside the body is left out of `inference_cost`.
+    `inference_cost` excludes the heads, whose cost is small beside that of the body.
     """
     single_steps = round(hydra_single_share * training_steps)
     model = build_model(num_heads=num_members)
@@ -40,7 +40,7 @@ def hydra(
         single = batch.step < single_steps
         head = jax.tree.map(_tie, variables["params"]["head"])
         head = _choose(single, head, variables["params"]["head"])
-        # Logits of which the probabilities tempered with τ are the members' mean.
+        # Logits whose softmax at temperature τ is the members' mean.
         mean = temperature * losses.mean_log_probs(batch.teacher_logits, temperature)
         targets = jnp.where(single, mean, batch.teacher_logits)
         variables = {**variables, "params": {**variables["params"], "head": head}}
@@ -54,7 +54,7 @@ def _choose(condition, chosen, other):
 
 
 def _tie(heads: jax.Array) -> jax.Array:
-    """Equal heads [M, ...] as they are; each gets the sum of all their gradients."""
+    """Returns equal heads [M, ...] unchanged; each gets the sum of their gradients."""
     total = heads.sum(axis=0)
     first = jax.lax.stop_gradient(heads[0]) + (total - jax.lax.stop_gradient(total))
     return jnp.broadcast_to(first, heads.shape)

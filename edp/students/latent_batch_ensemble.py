@@ -1,4 +1,4 @@
-"""A BatchEnsemble in training that becomes one plain network of its average weights."""
+"""Latent BatchEnsemble: averaged into one plain network after training."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,13 +15,14 @@ from edp.students.student import Student
 def latent_batch_ensemble(
     build_model: Callable, *, num_members: int, alpha: float, temperature: float
 ) -> Student:
-    """Subnetwork m matches member m; what remains is W ∘ (r̄ s̄ᵀ), a plain network.
+    """Creates a BatchEnsemble that matches one-to-one and ends as W ∘ (r̄ s̄ᵀ).
 
     (LatentBE; Nam et al., *Improving Ensemble Distillation With Weight Averaging and
     Diversifying Perturbation*, ICML 2022, arXiv 2206.15047.) The subnetworks share
-    biases and batch normalisation, and their factors r and s start at 1. As
-    published: α = 1, τ = 4, 200 epochs of batches of 128, Nesterov momentum 0.9, the
-    learning rate 0 -> 0.1 in 5 epochs, then a cosine, decay 5e-4 (see `decay_to_one`).
+    biases and batch normalisation; their factors r and s start at 1. Published
+    hyperparameters: α = 1, τ = 4, 200 epochs, batch size 128, Nesterov momentum 0.9,
+    learning rate 0 -> 0.1 in 5 epochs, then cosine, weight decay 5e-4 (see
+    `decay_to_one`).
     """
     latent = build_model(num_members=num_members, factor_init="ones", shared_bias=True)
     student = matching_student(
@@ -45,11 +46,12 @@ def latent_batch_ensemble(
 def decay_to_one(
     config: Mapping[str, Any], sgd: optax.GradientTransformation
 ) -> optax.GradientTransformation:
-    """The optimizer's rule: factors decay to 1, and learn M times as fast.
+    """Creates an optimizer in which factors decay to 1 and learn M times as fast.
 
-    With λ the `weight_decay`, the loss gets λ [½ ‖w‖² + 1/(2M) Σ_m (‖1 − r_m‖² +
-    ‖1 − s_m‖²)], w all parameters but the factors; the gradients of these, decay
-    included, are multiplied by M: as if each member had an optimizer of its own.
+    With λ the `weight_decay`, the loss gains λ [½ ‖w‖² + 1/(2M) Σ_m (‖1 − r_m‖² +
+    ‖1 − s_m‖²)], where w are all parameters but the factors. The gradients of the
+    factors, decay included, are multiplied by M, as if each member had its own
+    optimizer.
     """
     weight_decay = config["weight_decay"]
 

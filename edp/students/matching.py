@@ -1,4 +1,4 @@
-"""Students that match teachers' tempered probabilities, member by member."""
+"""Students that match the teachers' tempered probabilities, member by member."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ def matching_student(
     alpha: float,
     temperature: float,
 ) -> Student:
-    """A student trained with label and distillation terms on its logits.
+    """Creates a student trained with a label and a distillation term on its logits.
 
     L = (1 − α) CE(student(x), y) + α τ² KL(teacher(x̃; τ) ‖ student(x̃; τ)), each
     term the mean over the student's members (arXiv 2110.14149, eq. 3 and 4).
@@ -30,8 +30,8 @@ def matching_student(
       temperature: τ > 0.
 
     Returns:
-      The student. Of two passes in training mode, running statistics take the
-      clean one first, then the perturbed one.
+      The student. With two forward passes, the clean one updates the running
+      statistics first, then the perturbed one.
     """
 
     def loss(variables, batch: DistillBatch, key):

@@ -1,4 +1,4 @@
-"""One plain network."""
+"""Single student: one plain network."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from edp.students.student import Student
 
 
 def single(build_model: Callable, *, alpha: float, temperature: float) -> Student:
-    """A plain network that matches the mean of the members' probabilities.
+    """Creates a plain network that matches the mean of the members' probabilities.
 
     (Hinton et al., 2015, with an ensemble as the teacher.)
     """

@@ -1,4 +1,4 @@
-"""What a student is: a record of pure functions."""
+"""`Student`, a record of pure functions, and `DistillBatch`, the input of its loss."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,15 +9,15 @@ from edp.runtime import optimizers
 
 
 class DistillBatch(NamedTuple):
-    """What a student learns from in one step.
+    """The data of one distillation step.
 
     Attributes:
       image: inputs of the label term [B, ...], in [0, 1].
       label: integers [B], or distributions [B, K] where labels are mixed.
-      perturbed: inputs of the distillation term [B, ...]; None where they are
-        those in `image`, so that one pass serves both terms.
+      perturbed: inputs of the distillation term [B, ...]; None where they equal
+        `image`, so one forward pass serves both terms.
       teacher_logits: the members' logits [M, B, K] on the distillation inputs.
-      step: the training steps done before, int32.
+      step: number of completed training steps, int32.
     """
 
     image: jax.Array
@@ -28,21 +28,23 @@ class DistillBatch(NamedTuple):
 
 
 class Student(NamedTuple):
-    """A kind of student, bound to a network and to the loss's settings.
+    """A student, bound to a network and to the settings of its loss.
 
     Attributes:
-      num_members: S, how many predictions it makes of one input.
+      num_members: S, the number of predictions per input.
       inference_cost: in forward passes of one plain network.
       init: (key, x [1, ...]) -> variables.
-      loss: (variables, batch, key) -> (loss [B], (model_state, metrics)), with
-        the updated collections other than `params` and {name: [B]}. A loss of the
-        batch as a whole stands there B times.
-      finalise: variables as trained -> variables as the following take them.
+      loss: (variables, batch, key) -> (loss [B], (model_state, metrics)), with the
+        updated collections other than `params` and {name: [B]}. A loss of the whole
+        batch is repeated B times.
+      finalise: variables after training -> variables for `predict` and
+        `uncertainty`.
       predict: (variables, x [B, ...]) -> member probabilities [S, B, K].
       uncertainty: (variables, x) -> {name: scores [B]}, higher = less certain.
-      rule: how its parameters decay; see `optimizers.create_optimizer`.
-      matched: (variables as trained, x [B, ...]) -> logits [M, B, K], in evaluation
-        mode, of the members of which each learns from one teacher; None without.
+      rule: weight decay of its parameters; see `optimizers.create_optimizer`.
+      matched: (variables in training, x [B, ...]) -> logits [M, B, K] in evaluation
+        mode, where each of the student's members matches one teacher; None for other
+        students.
     """
 
     num_members: int

@@ -1,1 +1,1 @@
-"""What the commands share: flags, exit codes, signals, child processes."""
+"""Shared parts of the commands: flags, exit codes, signals, child processes."""

@@ -1,4 +1,4 @@
-"""What all commands share: flags, exit codes, signals and errors in one line."""
+"""Entry points of the commands: flags, exit codes, signals, one-line errors."""
 
 import contextlib
 import functools
@@ -16,27 +16,29 @@ from . import config_flag, distributed, exit_codes, log_filter, signals
 
 _CONFIG = config_flag.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
-_DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of bad input too.")
+_DEBUG = flags.DEFINE_bool("debug", False, "Also show the traceback of an error.")
 
 
 def main(stages: Callable, check: Callable = lambda config: None) -> None:
-    """Runs `stages(experiment)` as a command, and exits with its code.
+    """Runs `stages(experiment)` as a command and exits with its code.
 
-    0: done; 1: failure; 2: bad input; 75: interrupted, run again to go on.
+    0: success; 1: failure; 2: bad input; 75: interrupted, run again to resume.
 
     Args:
-      stages: what the command does.
-      check: raises InputError for flags of its own that do not fit the config.
+      stages: the work of the command.
+      check: raises InputError if the command's own flags do not fit the config.
     """
+    _list_in_help(_CONFIG, _WORKDIR, _DEBUG, *distributed.FLAGS)
     app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
 
 
 def from_files(work: Callable) -> None:
-    """Runs `work(workdir)` as a command, and exits as `main` does.
+    """Runs `work(workdir)` as a command and exits as `main` does.
 
-    For what needs only the files of a run: it reads no data, needs no `--config` and
-    imports JAX only to join other processes.
+    For commands that need only the files of a run: reads no data, needs no `--config`
+    and imports JAX only to join other processes.
     """
+    _list_in_help(_WORKDIR, _DEBUG, *distributed.FLAGS)
 
     def guarded(_):
         from edp.runtime import storage
@@ -51,10 +53,11 @@ def from_files(work: Callable) -> None:
 
 
 def plan(work: Callable) -> None:
-    """Runs `work(config, workdir)` as a command, and exits with the code it gives.
+    """Runs `work(config, workdir)` as a command and exits with the code it returns.
 
-    For what trains nothing itself: it joins no other process and needs no data.
+    For commands that train nothing themselves: joins no other process, reads no data.
     """
+    _list_in_help(_CONFIG, _WORKDIR, _DEBUG)
 
     def guarded(_):
         from edp.experiment import validate
@@ -68,6 +71,13 @@ def plan(work: Callable) -> None:
         sys.exit(code)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def _list_in_help(*holders: flags.FlagHolder) -> None:
+    """Makes `--help` list flags that another module than the command's defines."""
+    for holder in holders:
+        flag = flags.FLAGS[holder.name]
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _parse(
@@ -103,7 +113,7 @@ def _guarded(stages: Callable, check: Callable) -> None:
 
 
 def _join() -> None:
-    """Joins the other processes, of which the first alone prints."""
+    """Joins the other processes; only the first one prints."""
     from edp.runtime import multihost
 
     distributed.join()
@@ -116,11 +126,11 @@ def _ending_in_a_line(
     failures: tuple[type[Exception], ...] = (),
     interruptions: tuple[type[Exception], ...] = (),
 ) -> Iterator[None]:
-    """Ends the command, with its code, where the block raises what is expected.
+    """Ends the command with a code and one line if the block raises.
 
     Args:
-      failures: raised for what is no fault of the input, beside OSError.
-      interruptions: raised on a request to stop, beside KeyboardInterrupt.
+      failures: exceptions besides OSError that are not the input's fault.
+      interruptions: exceptions besides KeyboardInterrupt that mean a request to stop.
     """
     try:
         yield
@@ -129,13 +139,13 @@ def _ending_in_a_line(
     except (*failures, OSError) as error:
         exit_codes.failure(error, debug=_DEBUG.value)
     except (*interruptions, KeyboardInterrupt) as error:
-        what = str(error) or "what is complete is kept"
-        line = f"interrupted: {what}; run the command again to go on"
+        what = str(error) or "complete stages are kept"
+        line = f"interrupted: {what}; run the command again to resume"
         exit_codes.end(exit_codes.EXIT_INTERRUPTED, line)
 
 
 def _use_compilation_cache() -> None:
-    """Compiled programs are kept between runs, so that the next starts fast."""
+    """Caches compiled programs between runs, so that the next one starts fast."""
     import jax
 
     if not jax.config.jax_compilation_cache_dir:

@@ -1,4 +1,4 @@
-"""What commands share that are given no configuration: bad input told in a line."""
+"""Argument checks for commands without a configuration."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from . import exit_codes
 
 @contextlib.contextmanager
 def bad_input_in_a_line() -> Iterator[None]:
-    """Ends the command with exit code 2 where the block raises an InputError."""
+    """Ends the command with exit code 2 and one line if the block raises InputError."""
     from edp.errors import InputError
 
     if not flags.FLAGS["verbosity"].present:
@@ -31,7 +31,7 @@ def require(*given: flags.FlagHolder) -> None:
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
-    """Raises an InputError if there is anything but flags."""
+    """Raises an InputError if there are arguments besides flags."""
     from edp.errors import InputError
 
     if arguments:

@@ -1,4 +1,4 @@
-"""The --config flag: a configuration file, and its settings as flags of their own."""
+"""The --config flag: a configuration file, and a flag for each of its settings."""
 
 import difflib
 import importlib
@@ -18,57 +18,86 @@ from edp.errors import InputError
 
 from . import exit_codes
 
-# The shipped configurations lie beside this package, in a checkout (`launch`,
-# `configs`) as where a wheel puts them (`edp.launch`, `edp.configs`).
+# The package of shipped configurations lies beside this one, both in a checkout
+# (`launch`, `configs`) and in a wheel (`edp.launch`, `edp.configs`).
 _CONFIGS = f"{__package__.removesuffix('launch.cli')}configs"
+
+# Sections of the settings, in the order of `configs/default.py`, for `--help`.
+SECTIONS = {
+    "mesh": "devices that share the members and the batches",
+    "data": "source, splits, sizes, normalisation, augmentation, streaming",
+    "model": "architecture, depth, width, dropout",
+    "teachers": "kind and number of members, epochs, optimizer",
+    "distill": "student, perturbation, loss, epochs, optimizer; for all students",
+    "students": "by name, the settings that differ from distill",
+    "evaluation": "analysis, OOD sets, corruptions",
+}
 
 
 def define_flag(name: str) -> flags.FlagHolder:
     """Defines `--name=FILE` and `--name.section.key=VALUE`."""
     try:
-        holder = config_flags.DEFINE_config_file(
-            name,
-            None,
-            "A shipped configuration, such as digits, or a file of your own.",
-        )
-    except flags.Error as error:  # of a --flagfile, which it reads already
+        holder = config_flags.DEFINE_config_file(name, None, _help(name))
+    except flags.Error as error:  # from a --flagfile, which absl reads here already
         exit_codes.bad_input(error)
     flags.FLAGS[name].parser = _Parser(name)
     return holder
 
 
-def find(name: str) -> pathlib.Path:
-    """The file that a configuration is in.
+def _help(name: str) -> str:
+    """Returns the help text of `--name`; absl wraps each of its lines."""
+    shipped = _shipped()
+    sections = [f"{key}: {meaning}" for key, meaning in SECTIONS.items()]
+    return "\n".join(
+        [
+            f"A shipped configuration ({', '.join(shipped)}) or a Python file of "
+            "yours; with :debug after it, a run of seconds on synthetic images.",
+            f"Each setting is a flag, such as --{name}.seed=1 or "
+            f"--{name}.teachers.num_epochs=100. Sections:",
+            *sections,
+            f"All settings, with their meaning: {shipped['default']}",
+        ]
+    )
 
-    Args:
-      name: a path, or the name of a shipped one; a file of that path comes first.
 
-    Raises:
-      InputError: if it is neither; names those shipped.
-    """
+def _shipped() -> dict[str, pathlib.Path]:
+    """Returns the files of the shipped configurations by name."""
     (directory,) = importlib.import_module(_CONFIGS).__path__
-    shipped = {
+    return {
         path.stem: path
         for path in sorted(pathlib.Path(directory).glob("*.py"))
         if path.stem != "__init__"
     }
+
+
+def find(name: str) -> pathlib.Path:
+    """Returns the file of a configuration.
+
+    Args:
+      name: a path, or the name of a shipped configuration; a file at that path has
+        precedence.
+
+    Raises:
+      InputError: if it is neither; lists the shipped names.
+    """
+    shipped = _shipped()
     path = pathlib.Path(name).expanduser()
     if path.is_file():
         return path
     if name not in shipped:
         raise InputError(
-            "there is no such file, and no configuration of that name is shipped; "
-            f"shipped are {', '.join(shipped)}"
+            "there is no such file and no shipped configuration of that name; "
+            f"accepted: a file, or {', '.join(shipped)}"
         )
     return shipped[name]
 
 
 def load(path: pathlib.Path) -> Callable[..., ml_collections.ConfigDict]:
-    """Runs a configuration file and gives its `get_config`.
+    """Runs a configuration file and returns its `get_config`.
 
-    The file is run as one of the shipped package, wherever it lies, so that
-    `from . import default` is always the shipped one; and that package is known as
-    `edp.configs`, and as `configs` where nothing else is, to files that name it.
+    The file runs as a module of the shipped package, wherever it lies, so that
+    `from . import default` imports the shipped default. That package can be imported
+    as `edp.configs`, and as `configs` unless another package has that name.
     """
     package = importlib.import_module(_CONFIGS)
     sys.modules.setdefault("edp.configs", package)
@@ -78,7 +107,7 @@ def load(path: pathlib.Path) -> Callable[..., ml_collections.ConfigDict]:
 
 
 class _Parser(flags.ArgumentParser):
-    """Loads the file; tells what is wrong with it or with the overrides in a line."""
+    """Parser that loads the file and checks the overrides."""
 
     def __init__(self, name: str):
         self.name = name
@@ -91,7 +120,9 @@ class _Parser(flags.ArgumentParser):
         except Exception as error:
             raise InputError(_describe(error, str(file))) from error
         if not isinstance(config, ml_collections.ConfigDict):
-            raise InputError(f"get_config() gave {config!r}; it must give a ConfigDict")
+            raise InputError(
+                f"get_config() returned {config!r}; accepted: a ConfigDict"
+            )
         known = list(_keys(config.to_dict()))
         overrides = [re.match(rf"--?(?:no)?{self.name}\.([^=]+)", a) for a in sys.argv]
         unknown = [m[1] for m in overrides if m and m[1] not in known]

@@ -1,4 +1,4 @@
-"""Joining the other processes of a run, on this or on other hosts."""
+"""Joins the other processes of a run, on this host or others."""
 
 import importlib.util
 import os
@@ -9,17 +9,20 @@ from absl import flags
 from edp.errors import InputError
 
 _ADDRESS = flags.DEFINE_string(
-    "coordinator_address", None, "host:port where process 0 can be reached."
+    "coordinator_address",
+    None,
+    "host:port of process 0; needed where no cluster manager is detected.",
 )
 _COUNT = flags.DEFINE_integer(
-    "num_processes", None, "Processes of the run; 1: this one alone.", lower_bound=1
+    "num_processes", None, "Processes of the run; 1 runs this one alone.", lower_bound=1
 )
 _ID = flags.DEFINE_integer(
-    "process_id", None, "Which of them this is, from 0.", lower_bound=0
+    "process_id", None, "Index of this process, from 0.", lower_bound=0
 )
+FLAGS = (_ADDRESS, _COUNT, _ID)
 
-# Where the environment tells how many processes were started together. Slurm's is
-# that of the step: a shell is one task, whatever was allocated for it.
+# Environment variables that give the number of processes. For Slurm it is that of the
+# step: an interactive shell is one task, whatever was allocated.
 _COUNTS = {
     "SLURM_STEP_NUM_TASKS": int,
     "OMPI_COMM_WORLD_SIZE": int,
@@ -30,14 +33,14 @@ _COUNTS = {
 
 
 def join() -> None:
-    """Makes this process one of several, where the flags or the environment say so.
+    """Joins the other processes, if the flags or the environment name any.
 
-    To be called before JAX looks for devices. A single process goes on as it is.
+    Call it before JAX looks for devices. Does nothing in a single process.
 
     Raises:
-      InputError: for flags at fault, or if the others are not found.
+      InputError: for invalid flags, or if the other processes are not found.
     """
-    flags_given = {flag.name: flag.value for flag in (_ADDRESS, _COUNT, _ID)}
+    flags_given = {flag.name: flag.value for flag in FLAGS}
     missing = [f"--{name}" for name, value in flags_given.items() if value is None]
     if _COUNT.value == 1 or (len(missing) == 3 and not _has_others()):
         return
@@ -48,33 +51,33 @@ def join() -> None:
         )
     if not missing:
         _check(**flags_given)
-    import jax  # here, as a single process may need none
+    import jax  # imported here, as a single process may not need it
 
-    # JAX would take SIGTERM for itself; see `signals.stop_requests`.
+    # JAX would handle SIGTERM itself; see `signals.stop_requests`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         if missing:
             jax.distributed.initialize()
         else:
-            # Of Slurm and Open MPI, JAX would take a process to have one GPU.
+            # Under Slurm and Open MPI, JAX would assume one GPU per process.
             jax.distributed.initialize(
                 **flags_given, cluster_detection_method="deactivate"
             )
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
-            f"the other processes of this run cannot be joined: {error}; give "
+            f"the other processes of this run cannot be joined: {error}; accepted: "
             "--coordinator_address, --num_processes and --process_id, or "
             "--num_processes=1 for this process alone"
         ) from error
 
 
 def _has_others() -> bool:
-    """Whether the environment is one in which JAX can find other processes."""
+    """Returns whether JAX can find other processes in this environment."""
     counts = [count(os.environ[n]) for n, count in _COUNTS.items() if n in os.environ]
     if counts:
         return max(counts) > 1
-    # A Cloud TPU asks its metadata; JAX sets the one where there is a TPU, the
-    # other where there is none. A single host is a run of one process.
+    # On Cloud TPU the metadata server knows; JAX sets the first variable where there is
+    # a TPU, and the second where there is none. A single host is one process.
     on_tpu = "TPU_ML_PLATFORM" in os.environ and "TPU_SKIP_MDS_QUERY" not in os.environ
     in_job = {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= os.environ.keys()
     return on_tpu or (in_job and importlib.util.find_spec("kubernetes") is not None)

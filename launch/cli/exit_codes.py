@@ -1,4 +1,4 @@
-"""How commands end: with a code, and with what went wrong in a line."""
+"""Exit codes of the commands, each with an error in one line."""
 
 import os
 import sys
@@ -9,25 +9,25 @@ EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, os.EX_TEMPFAIL
 
 
 def bad_input(error: Exception, *, debug: bool = False) -> NoReturn:
-    """Ends the command for input that somebody can mend."""
+    """Ends the command for input that the user can fix."""
     if debug:
         traceback.print_exception(error)
     end(EXIT_BAD_INPUT, f"error: {_in_a_line(str(error))}")
 
 
 def failure(error: Exception, *, debug: bool = False) -> NoReturn:
-    """Ends the command for what is no fault of the input."""
+    """Ends the command for a failure that is not the input's fault."""
     if debug:
         traceback.print_exception(error)
     what = str(error)
     if isinstance(error, OSError) and error.strerror:
         place = "".join(f"{name}: " for name in (error.filename,) if name)
-        what = f"{place}{error.strerror}; what was written before is kept"
+        what = f"{place}{error.strerror}; files written before are kept"
     end(EXIT_FAILURE, f"failed: {_in_a_line(what)}")
 
 
 def end(code: int, line: str) -> NoReturn:
-    """Ends the command with a code, and a line on stderr."""
+    """Ends the command with a code and a line on stderr."""
     print(line, file=sys.stderr, flush=True)
     sys.exit(code)
 

@@ -1,4 +1,4 @@
-"""The report of a run that is not done yet, drawn anew between its stages."""
+"""Re-renders the report during a run, between its stages."""
 
 import time
 from collections.abc import Callable
@@ -8,19 +8,19 @@ from edp.evaluation import results
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
-# Not before, and not oftener than takes this share of the time.
+# Renders after this time at the earliest, and for at most this share of the time.
 _LEAST_SECONDS = 60.0
 _SHARE = 0.05
 
 
 class Drafts:
-    """Writes `results.json` and the report of what is complete, where that is cheap.
+    """Writes `results.json` and the report of the complete stages, if that is cheap.
 
-    Predictions are made of each network once, and are those of the finished run.
+    Each network predicts once; the finished run reuses these predictions.
 
     Args:
       experiment: the run.
-      clock: tells seconds.
+      clock: returns seconds.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Drafts:
         self._drawn, self._cost = clock(), 0.0
 
     def draw(self) -> None:
-        """To be called after each stage; draws a report if it is due."""
+        """Renders the report if it is due; call it after each stage."""
         started = self._clock()
         wanted = max(_LEAST_SECONDS, self._cost / _SHARE)
         if not multihost.from_first(started - self._drawn >= wanted):
@@ -39,6 +39,6 @@ class Drafts:
         storage.write_json(self._experiment.workdir / "results.json", rows)
         if multihost.is_first():
             path = report.write_report(self._experiment.workdir)
-            print(f"report of what is complete: {path}", flush=True)
+            print(f"report of the complete stages: {path}", flush=True)
         self._drawn = self._clock()
         self._cost = self._drawn - started

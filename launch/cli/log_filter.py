@@ -1,4 +1,4 @@
-"""What libraries print that tells a user nothing, kept from the terminal."""
+"""Filters uninformative output of libraries."""
 
 import importlib.util
 import logging as standard_logging
@@ -9,12 +9,12 @@ from absl import flags, logging
 
 
 def silence(*, debug: bool = False) -> None:
-    """Leaves out what Orbax logs, and what TensorStore's and asyncio's threads print.
+    """Hides the log of Orbax, and errors in threads of TensorStore and asyncio.
 
-    With `--verbosity`, everything is logged that it asks for.
+    With `--verbosity`, the log is not filtered.
 
     Args:
-      debug: whether threads print their errors after all.
+      debug: whether errors in threads are printed anyway.
     """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
@@ -25,10 +25,9 @@ def silence(*, debug: bool = False) -> None:
 
 
 def is_not_of_orbax(record: standard_logging.LogRecord) -> bool:
-    """Whether a record is of other code than Orbax, or critical.
+    """Returns whether a record is critical or comes from other code than Orbax.
 
-    Orbax warns where no more than a disk is slow, and logs the traceback of every
-    error that it then raises.
+    Orbax warns about slow disks, and logs the traceback of every error that it raises.
     """
     if record.levelno >= standard_logging.CRITICAL:
         return True
@@ -38,7 +37,10 @@ def is_not_of_orbax(record: standard_logging.LogRecord) -> bool:
 
 
 def _show_own(unraisable) -> None:
-    """Not what else TensorStore's threads print, of no object, when a disk is full."""
+    """Prints an unraisable error, except those of TensorStore's threads on a full disk.
+
+    These come from other threads and name no object.
+    """
     is_own = threading.current_thread() is threading.main_thread()
     if is_own or unraisable.object is not None:
         sys.__unraisablehook__(unraisable)

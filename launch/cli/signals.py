@@ -1,4 +1,4 @@
-"""Requests to stop: what SIGTERM and Ctrl-C mean while a stage is trained."""
+"""Handles SIGTERM and Ctrl-C while a stage is trained."""
 
 import contextlib
 import os
@@ -11,18 +11,21 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def end_on_signals() -> None:
-    """Has both raise KeyboardInterrupt, wherever the process is."""
+    """Makes SIGTERM and Ctrl-C raise KeyboardInterrupt."""
     for number in _SIGNALS:
         signal.signal(number, signal.default_int_handler)
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """While open, SIGTERM and Ctrl-C do not end the process; the function tells.
+    """Turns the first SIGTERM or Ctrl-C into a request to stop, inside the block.
 
-    A second one ends it after all. So does the first, on leaving, if whoever asks
-    the function did not come to it again. Of several processes it tells all at the
-    same step, whichever got the signal.
+    A second signal ends the process. If the block ends without having seen the request,
+    leaving it raises KeyboardInterrupt.
+
+    Yields:
+      A function that returns whether to stop. Of several processes, all see the request
+      at the same step, whichever got the signal.
     """
     received = []
 

@@ -1,4 +1,4 @@
-"""Commands run as processes of their own, one after another."""
+"""Runs commands as child processes, one after another."""
 
 import re
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 
 def passed_on(argv: Sequence[str], own: Sequence[str]) -> list[str]:
-    """The flags of a command line without those named `own`, which take a value."""
+    """Returns the flags of a command line except those named `own`, with values."""
     kept, is_value = [], False
     for token in argv:
         found = None
@@ -21,10 +21,10 @@ def passed_on(argv: Sequence[str], own: Sequence[str]) -> list[str]:
 
 
 class Children:
-    """Runs commands that share this process's output, and hands signals on to them.
+    """Runs commands that share this process's output, and forwards signals to them.
 
-    A command gets each signal once, whether it was sent to this process or typed at
-    the terminal, and decides itself how to end. `stopped` tells that there was one.
+    A command gets each signal once, whether sent to this process or typed at the
+    terminal, and decides itself how to end. `stopped` says whether there was one.
     """
 
     def __init__(self, environment: Mapping[str, str]):
@@ -32,23 +32,23 @@ class Children:
         self._environment = dict(environment)
         self._child: subprocess.Popen | None = None
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hand_on)
+            signal.signal(number, self._forward)
 
     def run(self, module: str, flags: Sequence[str]) -> int:
-        """Runs `python -m module flags` to its end; its code, or 128 + a signal."""
+        """Runs `python -m module flags`; returns its code, or 128 + the signal."""
         sys.stdout.flush()
-        # Not of this terminal's group, which gets what is typed at it.
+        # Outside the terminal's process group, which gets the signals typed there.
         self._child = subprocess.Popen(
             [sys.executable, "-m", module, *flags],
             env=self._environment,
             process_group=0,
         )
-        if self.stopped:  # before there was a child to tell
+        if self.stopped:  # before the child existed
             self._child.terminate()
         code = self._child.wait()
         return code if code >= 0 else 128 - code
 
-    def _hand_on(self, number, frame) -> None:
+    def _forward(self, number, frame) -> None:
         self.stopped = True
         if self._child is not None:
             self._child.send_signal(number)

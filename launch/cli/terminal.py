@@ -1,8 +1,8 @@
-"""The terminal that commands print tables on."""
+"""Width of the terminal."""
 
 import shutil
 
 
 def width() -> int:
-    """Its columns, at least 80; 120 where there is no terminal."""
+    """Returns the terminal's columns, at least 80; 120 without a terminal."""
     return max(shutil.get_terminal_size(fallback=(120, 24)).columns, 80)

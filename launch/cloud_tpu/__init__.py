@@ -1,7 +1,7 @@
-"""Runs on Cloud TPU: what a machine is, the `gcloud` commands, what is to be done.
+"""Runs on Cloud TPU.
 
-* `machine`: which machines there are, and which runs they can hold.
-* `states`: what is to be done of a machine and a run, by what is known of them.
-* `commands`: of `gcloud`, each a list of arguments.
-* `following`: commands run or shown, a machine watched.
+* `machine`: types of machines, and checks of a machine and its run.
+* `states`: the next action, given the states of the machine and the run.
+* `commands`: commands of `gcloud`, each a list of arguments.
+* `following`: runs or prints commands, and polls a machine.
 """

@@ -1,15 +1,15 @@
-"""Runs on Cloud TPU, by the `gcloud` command.
+"""Runs on Cloud TPU with the `gcloud` command.
 
     python -m launch.cloud_tpu create --name=edp --zone=us-west4-a --type=v5litepod-8
-    python -m launch.cloud_tpu setup  ...    # brings what is committed here there
+    python -m launch.cloud_tpu setup  ...    # copies and installs the committed code
     python -m launch.cloud_tpu run    ... -- --config=configs/cifar10_resnet32.py \\
         --workdir=gs://my-bucket/resnet32
     python -m launch.cloud_tpu logs   ...
     python -m launch.cloud_tpu delete ...
 
-`run` waits for the end of the run; Ctrl-C leaves it running, and the same command waits
-for it again. With --spot it makes the machine itself, and anew whenever it is taken
-away; the run goes on from its workdir. --dry_run prints the commands and does nothing.
+`run` waits for the run to end. Ctrl-C stops waiting but not the run; the same command
+waits again. With --spot it creates the machine, and recreates it after a preemption;
+the run resumes from its workdir. --dry_run prints the commands and does nothing.
 """
 
 import pathlib
@@ -24,24 +24,24 @@ from . import commands, following
 from . import machine as machines
 
 _TEXTS = {
-    "name": "Of the TPU VM.",
-    "zone": "Such as us-west4-a.",
-    "type": "Of accelerator, such as v5litepod-8.",
-    "version": "Of the runtime; if not given, that of the type.",
-    "project": "If not given, that of gcloud config.",
-    "worker": "logs: whose, from 0.",
+    "name": "Name of the TPU VM.",
+    "zone": "Zone, such as us-west4-a.",
+    "type": "Accelerator type, such as v5litepod-8.",
+    "version": "Runtime version; default: that of the accelerator type.",
+    "project": "Project; default: that of gcloud config.",
+    "worker": "logs: index of the host, from 0.",
 }
 _BOOLS = {
-    "spot": "Cheaper, and may be taken away; run makes it again.",
-    "preemptible": "The same, for 24 hours at most.",
-    "delete_when_done": "run: delete the machine when the run has ended well.",
+    "spot": "Spot machine: cheaper and preemptible; run recreates it.",
+    "preemptible": "Preemptible machine: as --spot, for at most 24 hours.",
+    "delete_when_done": "run: delete the machine after exit code 0.",
     "dry_run": "Print the commands and do nothing.",
 }
 _FLAGS = {
     **{name: flags.DEFINE_string(name, None, text) for name, text in _TEXTS.items()},
     **{name: flags.DEFINE_bool(name, False, text) for name, text in _BOOLS.items()},
 }
-_SECONDS = flags.DEFINE_float("poll_seconds", 60.0, "run: between looks.", 0.0)
+_SECONDS = flags.DEFINE_float("poll_seconds", 60.0, "run: seconds between polls.", 0.0)
 _VERBS = ("create", "setup", "run", "logs", "delete")
 
 
@@ -50,10 +50,13 @@ def main(argv: list[str]) -> None:
     with arguments.bad_input_in_a_line():
         verbs, own = argv[1:2], argv[2:]
         if not set(verbs) <= set(_VERBS) or not verbs:
-            raise InputError(f"the first argument must be one of {', '.join(_VERBS)}")
+            given_verb = verbs[0] if verbs else ""
+            raise InputError(
+                f"command {given_verb!r} is unknown; accepted: {', '.join(_VERBS)}"
+            )
         if own and verbs != ["run"]:
             raise InputError(f"unexpected argument {own[0]!r}; flags begin with --")
-        for flag in own:  # lest --dry_run is not what it was meant to be
+        for flag in own:  # a --dry_run after -- would be ignored
             if flag.lstrip("-").partition("=")[0] in (*_FLAGS, "poll_seconds"):
                 raise InputError(f"{flag} must stand before --")
         if missing := [n for n in ("name", "zone", "type") if not given[n]]:
@@ -71,9 +74,7 @@ def _do(verb: str, given: dict, run_flags: list[str]) -> int:
     machines.check(machine)
     root = pathlib.Path(__file__).parents[2]
     if verb in ("setup", "run") and not (root / ".git").exists():
-        raise InputError(
-            f"{verb} must be given in a git checkout of edp; {root} is none"
-        )
+        raise InputError(f"{verb} needs a git checkout of edp; {root} is not one")
     runner = following.Runner(root, dry=given["dry_run"], seconds=_SECONDS.value)
     if verb == "run":
         machines.check_run(machine, run_flags)

@@ -1,7 +1,7 @@
-"""The `gcloud` commands of a run on Cloud TPU, each a list of arguments.
+"""Builds the `gcloud` commands of a run on Cloud TPU, each a list of arguments.
 
-Facts of the CLI: `gcloud compute tpus tpu-vm`, its `create`, `describe`, `delete`,
-`ssh` and `scp`
+The reference of `gcloud compute tpus tpu-vm` and its `create`, `describe`, `delete`,
+`ssh` and `scp`:
 (https://cloud.google.com/sdk/gcloud/reference/compute/tpus/tpu-vm).
 """
 
@@ -17,12 +17,12 @@ _ARCHIVE = "edp.tar.gz"
 
 
 def create(machine: Machine) -> Command:
-    """Makes the machine and waits until it is there."""
+    """Creates the machine and waits until it exists."""
     return [
         *_tpu_vm("create", machine),
         f"--accelerator-type={machine.accelerator_type}",
         f"--version={runtime_version(machine)}",
-        # For gs://: reading and writing, not reading alone.
+        # Read and write access to gs://, not read-only.
         "--scopes=https://www.googleapis.com/auth/cloud-platform",
         *(["--spot"] if machine.spot else []),
         *(["--preemptible"] if machine.preemptible else []),
@@ -30,7 +30,7 @@ def create(machine: Machine) -> Command:
 
 
 def delete(machine: Machine) -> Command:
-    """Deletes the machine, with all that is on it, and asks nothing."""
+    """Deletes the machine and its disk without asking."""
     return [*_tpu_vm("delete", machine), "--quiet"]
 
 
@@ -40,7 +40,7 @@ def describe(machine: Machine) -> Command:
 
 
 def setup(machine: Machine) -> list[Command]:
-    """Brings what is committed here to every host, with a Python that it needs."""
+    """Copies the committed code to every host and installs it with Python 3.12."""
     unpack = " && ".join(
         [
             f"mkdir -p edp && tar -xzf {_ARCHIVE} -C edp",
@@ -61,9 +61,9 @@ def setup(machine: Machine) -> list[Command]:
 
 
 def start(machine: Machine, flags: Sequence[str]) -> Command:
-    """Starts the run on every host, unless it runs there already.
+    """Starts the run on every host unless it is running there.
 
-    It goes on when the connection ends; `run.log` and `run.code` tell of it.
+    It continues when the connection ends, and writes `run.log` and `run.code`.
     """
     run = f"~/edp-env/bin/python -m launch.run {shlex.join(flags)} > ~/run.log 2>&1"
     lock = "flock --nonblock ~/run.lock"
@@ -78,26 +78,26 @@ def start(machine: Machine, flags: Sequence[str]) -> Command:
 def poll(machine: Machine) -> Command:
     """Prints the run's exit code, or `running`.
 
-    No lock and no code is a run that was cut off, as by a restart of its host.
+    A run without lock and code was killed, for example by a restart of its host.
     """
     cut_off = f"flock --nonblock run.lock echo {EXIT_INTERRUPTED} || echo {RUNNING}"
     return ssh(machine, f"cat run.code 2> /dev/null || {cut_off}", worker="0")
 
 
 def logs(machine: Machine, worker: str = "0") -> Command:
-    """Shows the run's output, and what comes, until Ctrl-C."""
+    """Follows the run's output until Ctrl-C."""
     return ssh(machine, "tail -n 1000 -F run.log", worker)
 
 
 def ssh(machine: Machine, command: str, worker: str = "all") -> Command:
-    """Runs a shell command on all hosts or on one."""
+    """Runs a shell command on all hosts or one."""
     return [*_tpu_vm("ssh", machine), f"--worker={worker}", f"--command={command}"]
 
 
 def commands(machine: Machine, action: str, flags: Sequence[str]) -> list[Command]:
-    """The commands of an action: 'start', 'setup', 'create' or 'recreate' the machine.
+    """Returns the commands of an action: 'start', 'setup', 'create' or 'recreate'.
 
-    Each includes those before it.
+    Each action includes those before it in this list.
     """
     result = [start(machine, flags)]
     for name, before in (

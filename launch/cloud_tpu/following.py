@@ -1,6 +1,5 @@
-"""Commands run or shown, a machine watched to the end of its run."""
+"""Runs or prints commands, and polls a machine until its run ends."""
 
-import os
 import pathlib
 import shlex
 import subprocess
@@ -10,24 +9,24 @@ from collections.abc import Callable, Sequence
 
 from edp.errors import InputError
 
+from ..cli.exit_codes import EXIT_FAILURE, EXIT_INTERRUPTED
 from . import commands as tpu
 from . import states
 from .commands import Command
 from .machine import Machine
 
-_EXIT_FAILURE = 1
-# In a row: of a machine that is there, and of questions about one.
+# Consecutive failures allowed: to set up a machine that exists, and to query its state.
 _MOST_FAILURES = {"setup": 3, "ask": 30}
 
 
 class Runner:
-    """Runs commands, or only shows them.
+    """Runs commands, or only prints them.
 
     Args:
-      root: of the checkout, where they run.
-      dry: whether to show them only.
-      seconds: between looks at a machine.
-      sleep: waits.
+      root: directory of the checkout, where they run.
+      dry: whether to print them only.
+      seconds: between polls of a machine.
+      sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Runner:
         self._root, self._dry, self._seconds, self._sleep = root, dry, seconds, sleep
 
     def all(self, commands: Sequence[Command]) -> int:
-        """Runs commands until one fails; the exit code of the last."""
+        """Runs commands until one fails; returns the exit code of the last."""
         for command in commands:
             print(shlex.join(command), flush=True)
             if not self._dry and (code := self._call(command).returncode):
@@ -49,9 +48,10 @@ class Runner:
         return 0
 
     def follow(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
-        """Starts a run and stays with it to its end; its exit code.
+        """Starts a run and waits for its end; returns its exit code.
 
-        A machine that may go is made if it is not there, and again when it is gone.
+        A preemptible machine is created if it is missing, and recreated when it is
+        gone.
         """
         if self._dry:
             return self._show(machine, flags, delete)
@@ -59,11 +59,11 @@ class Runner:
             code = self._follow(machine, flags)
         except KeyboardInterrupt:
             print(
-                "stopped watching; the run, if started, goes on: the same command "
-                "watches it again, delete ends it and the machine",
+                "stopped waiting; the run, if started, continues: the same command "
+                "waits again, delete ends it and the machine",
                 file=sys.stderr,
             )
-            return os.EX_TEMPFAIL
+            return EXIT_INTERRUPTED
         if code == 0 and delete:
             return self.all([tpu.delete(machine)])
         return code
@@ -90,21 +90,21 @@ class Runner:
                 known, failures["setup"] = states.RUNNING, 0
                 self._sleep(self._seconds)
             elif not machine.may_go:
-                return _EXIT_FAILURE
+                return EXIT_FAILURE
             else:
-                # No capacity, or gone again meanwhile: as its state will tell.
+                # No capacity, or preempted meanwhile: the next state will tell.
                 failures["setup"] += action in ("setup", "start")
                 known = states.NOT_SET_UP
                 self._sleep(self._seconds)
 
     def _show(self, machine: Machine, flags: Sequence[str], delete: bool) -> int:
-        """The commands of `follow`, under what they are run at."""
-        print("# now" + (", where there is a machine already" * machine.may_go))
+        """Prints the commands of `follow` with the condition for each."""
+        print("# now" + (", if the machine exists" * machine.may_go))
         self.all(tpu.commands(machine, "start", flags))
         print(f"# then every {self._seconds:g} s, until it prints an exit code")
         self.all([tpu.describe(machine), tpu.poll(machine)])
         if machine.may_go:
-            print("# where there is no machine")
+            print("# if there is no machine")
             self.all(tpu.commands(machine, "create", flags))
             print(f"# when it is {' or '.join(states.GONE)}")
             self.all(tpu.commands(machine, "recreate", flags))
@@ -132,7 +132,7 @@ class Runner:
                 )
             return int(known)
         print(f"failed: {machine.name} is {state}; the run: {known}", file=sys.stderr)
-        return _EXIT_FAILURE
+        return EXIT_FAILURE
 
     @staticmethod
     def _too_many(failures: dict[str, int]) -> bool:

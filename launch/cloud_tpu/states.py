@@ -1,40 +1,38 @@
-"""What is to be done about a run, by the states of its machine and of itself.
+"""Chooses the next action for a run from the states of its machine and itself.
 
 The states of a machine are those of a node
 (https://cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.nodes#state).
 """
 
-import os
-
+from ..cli.exit_codes import EXIT_INTERRUPTED
 from .machine import Machine
 
-# What a machine that is gone is told by: to be deleted and made again.
+# States of a machine that is gone: delete and recreate it.
 GONE = ("PREEMPTED", "TERMINATED")
-MISSING = "MISSING"  # not a state of `gcloud`: there is no such machine
-UNKNOWN = "UNKNOWN"  # nor this: it could not be asked
-# What passes by itself.
+MISSING = "MISSING"  # not a state of `gcloud`: no such machine
+UNKNOWN = "UNKNOWN"  # nor this: the query failed
+# Transient states.
 _PASSING = ("CREATING", "STARTING", "RESTARTING", "REPAIRING", "REIMAGING", "DELETING")
 _PASSING += ("STOPPING", UNKNOWN)
 
-# What is known of a run, besides its exit code.
+# States of a run besides its exit code.
 NOT_SET_UP, NOT_STARTED, RUNNING = "not set up", "not started", "running"
-EXIT_INTERRUPTED = str(os.EX_TEMPFAIL)  # to be run again
 
 
 def next_action(machine: Machine, state: str, known: str) -> str:
-    """What is to be done about a run.
+    """Returns the next action for a run.
 
     Args:
-      machine: where it runs.
-      state: of the machine, or `MISSING` or `UNKNOWN`.
-      known: of the run: its exit code, or `NOT_SET_UP`, `NOT_STARTED`, `RUNNING`.
+      machine: the machine that it runs on.
+      state: state of the machine, or `MISSING` or `UNKNOWN`.
+      known: exit code of the run, or `NOT_SET_UP`, `NOT_STARTED` or `RUNNING`.
 
     Returns:
-      One of those of `commands.commands`, or 'wait' or 'end'.
+      An action of `commands.commands`, 'wait' or 'end'.
     """
     if state == "READY":
         actions = {NOT_SET_UP: "setup", NOT_STARTED: "start", RUNNING: "wait"}
-        return (actions | {EXIT_INTERRUPTED: "start"}).get(known, "end")
+        return (actions | {str(EXIT_INTERRUPTED): "start"}).get(known, "end")
     if state in _PASSING:
         return "wait"
     if machine.may_go and state in (*GONE, MISSING):

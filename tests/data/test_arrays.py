@@ -1,4 +1,4 @@
-"""Tests of the data that come as arrays: digits, made-up classes, .npz files."""
+"""Tests of the array sources: digits, synthetic classes, .npz files."""
 
 import pathlib
 
@@ -51,8 +51,8 @@ def test_digits_test_split_is_the_same_for_every_seed_and_the_rest_is_not():
 
 
 def test_digits_takes_other_sizes_and_names_the_largest():
-    dataset = create(make_config(train_size=1, validation_size=1, test_size=1795))
-    assert [len(split.labels) for split in dataset[:3]] == [1, 1, 1795]
+    dataset = create(make_config(train_size=1, validation_size=1, test_size=1757))
+    assert [len(split.labels) for split in dataset[:3]] == [1, 1, 1757]
     refused(make_config(test_size=1796), "data.test_size is 1796", "1 to 1795")
     refused(make_config(validation_size=797), "data.validation_size is 797", "796")
     refused(make_config(train_size=598), "data.train_size is 598", "1 to 597")
@@ -111,6 +111,34 @@ def test_npz_greyscale_without_channel_axis_own_validation_and_names(tmp_path):
     refused(config, "data.validation_size is 8", "1 to 7")
 
 
+def test_npz_under_the_names_of_medmnist_and_keras(npz, tmp_path, capsys):
+    arrays = dict(np.load(npz.path))
+    images, labels = numbered(7, start=50)
+    medmnist = {name: x if x.ndim > 1 else x[:, None] for name, x in arrays.items()}
+    medmnist |= {"val_images": images[..., 0], "val_labels": labels[:, None]}
+    np.savez(tmp_path / "medmnist.npz", **medmnist)
+    config = with_path(npz, tmp_path / "medmnist.npz")
+    config.validation_size = None
+    dataset = create(config)
+    check_form(dataset)
+    assert numbers(dataset.validation) == list(range(50, 57))
+    np.testing.assert_array_equal(dataset.validation.labels, labels)
+    np.testing.assert_array_equal(dataset.train.labels, arrays["train_labels"])
+    assert capsys.readouterr().err == ""
+
+    keras = {f"x_{part}": arrays[f"{part}_images"] for part in ("train", "test")}
+    keras |= {f"y_{part}": arrays[f"{part}_labels"] for part in ("train", "test")}
+    np.savez(tmp_path / "keras.npz", **keras, weights=np.ones(3), a=np.ones(1))
+    config = with_path(npz, tmp_path / "keras.npz")
+    chex.assert_trees_all_equal(create(config)[:3], create(npz)[:3])
+    assert "keras.npz: arrays not read: a, weights" in capsys.readouterr().err
+
+    np.savez(tmp_path / "both.npz", **keras, **arrays)
+    refused(
+        with_path(npz, tmp_path / "both.npz"), "two names", "train_images and x_train"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -130,8 +158,8 @@ def test_npz_greyscale_without_channel_axis_own_validation_and_names(tmp_path):
             ["train_labels is int64 [29]", "integers [30]"],
         ),
         (
-            {"test_labels": np.zeros((9, 1), int)},
-            ["test_labels is int64 [9, 1]", "integers [9]"],
+            {"test_labels": np.zeros((9, 2), int)},
+            ["test_labels is int64 [9, 2]", "integers [9] or [9, 1]"],
         ),
         ({"class_names": np.arange(3)}, ["class_names is int64 [3]", "strings"]),
         ({"class_names": np.array(["a", "b"])}, ["data.num_classes is 3", "has 2"]),

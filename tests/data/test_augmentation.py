@@ -1,4 +1,4 @@
-"""Tests of batches: their order, their augmentation."""
+"""Tests of the order of batches and of augmentation."""
 
 import functools
 
@@ -81,7 +81,7 @@ def test_to_float_maps_bytes_to_the_unit_interval():
 
 
 def crops(image, padding, flips):
-    """All crops of one image [H, W, C], by loops: {(top, left, flip): crop}."""
+    """Computes all crops of one image [H, W, C] by loops: (top, left, flip) -> crop."""
     height, width, _ = image.shape
     found = {}
     for top in range(2 * padding + 1):

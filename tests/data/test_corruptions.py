@@ -1,4 +1,4 @@
-"""Corruptions: values by hand, moments of noise, and what all have in common."""
+"""Tests of corruptions: hand-computed values, moments of noise, common properties."""
 
 import colorsys
 

@@ -1,4 +1,4 @@
-"""Tests of images in a directory for each class."""
+"""Tests of the source of image files in a directory for each class."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ def write_image(path, value, size=(5, 4), mode="L", **options):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes, 6 training and 2 test images each, written out of order."""
+    """Writes two classes with 6 training and 2 test images each, out of order."""
     root = tmp_path / "images"
     for label, name in enumerate(["bird", "ape"]):
         for index in reversed(range(6)):
@@ -32,6 +32,47 @@ def folder(tmp_path):
         validation_size=4,
         validation="last",
     )
+
+
+def test_validation_does_not_take_a_whole_class(folder, capsys):
+    folder.validation_size = 6
+    refused(folder, "data.validation='last'", "data.validation_size=6", "labels 1;")
+    folder.validation_size = 5
+    assert create(folder).train.labels.tolist() == [0] * 6 + [1]
+    assert "the validation split (5 images) has none of the classes with labels 0" in (
+        capsys.readouterr().err
+    )
+    folder.train_size, folder.validation = 1, "stratified"
+    create(folder)
+    assert "the train split (1 images) has none" in capsys.readouterr().err
+
+
+def test_faults_of_class_names_are_told(folder, capsys):
+    root = pathlib.Path(folder.path)
+    (root / "test/bird").rename(root / "test/Bird")
+    refused(folder, root / "test/Bird", "'bird', spelt otherwise")
+    (root / "test/Bird/a.PNG").unlink()
+    (root / "test/Bird/b.jpeg").unlink()
+    (root / "test/Bird").rmdir()
+    (root / "extra").mkdir()
+    (root / "test/notes.txt").write_text("not an image")
+    capsys.readouterr()
+    assert create(folder).test.labels.tolist() == [0, 0]
+    warned = capsys.readouterr().err
+    assert "test has no images of the classes bird" in warned
+    assert "directories not read: extra" in warned
+    assert "test: 1 files are left out (1 .txt)" in warned
+    assert "train: 1 files are left out (1 .txt)" in warned
+    write_image(root / "train/Ape/a.png", 0)
+    refused(folder, root / "train", "'Ape'", "'ape'", "spelling")
+
+
+def test_folders_within_a_class_and_linked_ones_are_read(folder, tmp_path):
+    root = pathlib.Path(folder.path)
+    write_image(root / "train/ape/more/x.bmp", 99)
+    (root / "train/bird").rename(tmp_path / "elsewhere")
+    (root / "train/bird").symlink_to(tmp_path / "elsewhere")
+    assert numbers(create(folder).train) == [10, 11, 12, 13, 14, 15, 99, 0, 1]
 
 
 def test_folder_end_to_end(folder):
@@ -73,8 +114,8 @@ def test_folder_refuses_what_it_cannot_use(folder):
     refused(folder, path, "cannot read")
     path.write_bytes(b"not an image")
     refused(folder, path, "cannot read")
-    write_image(path, 0, mode="I;16")
-    refused(folder, path, "I;16", "8 bits")
+    Image.new("F", (5, 4)).save(path, "TIFF")
+    refused(folder, path, "mode F", "8 bits")
     path.write_bytes(good)
     create(folder)
 

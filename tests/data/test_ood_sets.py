@@ -1,4 +1,4 @@
-"""Images of other sets, brought to the shape of a run's own."""
+"""Tests of out-of-distribution datasets, resized to the shape of a run's images."""
 
 import numpy as np
 import pytest
@@ -127,7 +127,9 @@ def test_what_is_no_set_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.npz does not exist"):
         read(tmp_path / "none.npz", (8, 8, 1))
     np.savez(tmp_path / "bare.npz", images=np.zeros((2, 4, 4)))
-    with pytest.raises(InputError, match="no array test_images; it has images"):
+    with pytest.raises(
+        InputError, match=r"no array test_images \(or x_test, y_test\); it has images"
+    ):
         read(tmp_path / "bare.npz", (8, 8, 1))
     (tmp_path / "empty" / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"cannot read the image .*a\.png"):

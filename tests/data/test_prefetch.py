@@ -1,4 +1,4 @@
-"""Streamed sets: images read and resized as they are needed, and runs on them."""
+"""Tests of streamed datasets: reading, resizing, and runs on them."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from sklearn import datasets
 
 from configs import default
 from edp import data
-from edp.data import image_reader
+from edp.data import image_preparation
 from edp.errors import InputError
 from edp.experiment.create import create_experiment
 from edp.runtime import loop
@@ -28,7 +28,7 @@ RNG = np.random.default_rng(0)
 
 
 def make_config(data_dir, **settings):
-    """Two members and one student on the digits below, 2 epochs of 4 steps."""
+    """Configures two members and one student on digits, 2 epochs of 4 steps."""
     config = default.get_config()
     config.data.update(source="tfds", name="edp_small_digits", data_dir=str(data_dir))
     config.data.update(validation_size=10, train_size=64, crop_padding=1)
@@ -42,7 +42,7 @@ def make_config(data_dir, **settings):
 
 
 def photos_config(data_dir, **settings):
-    """The same on the photos: 2 epochs of 2 steps."""
+    """Configures the same on photos: 2 epochs of 2 steps."""
     config = make_config(
         data_dir,
         name="edp_photos",
@@ -59,7 +59,7 @@ def photos_config(data_dir, **settings):
 
 
 def jpeg(rng, label):
-    """A photo of a size of its own, in a colour that tells its class."""
+    """Encodes a photo of random size whose colour depends on its class."""
     width, height = rng.integers(40, 91, size=2)
     pixels = rng.integers(0, 60, (height, width, 3), dtype=np.uint8)
     pixels[..., label] += 190
@@ -71,7 +71,7 @@ def jpeg(rng, label):
 
 @pytest.fixture(scope="module")
 def tfds_dir(tmp_path_factory):
-    """A TFDS data directory with digits, and with photos of any size."""
+    """Prepares a TFDS data directory with digits and photos of any size."""
     import tensorflow_datasets as tfds
 
     class EdpSmallDigits(tfds.core.GeneratorBasedBuilder):
@@ -139,9 +139,9 @@ def test_records_read_what_an_array_would_give(tfds_dir):
 
 def test_boxes():
     # The shorter side is 32 as the target would have it: 28 of 32 are seen.
-    assert image_reader.central_box((64, 32), (7, 7)) == (18, 2, 46, 30)
-    assert image_reader.central_box((32, 64), (14, 7)) == (2, 25, 30, 39)
-    boxes = [image_reader.random_box((60, 40), RNG) for _ in range(500)]
+    assert image_preparation.central_box((64, 32), (7, 7)) == (18, 2, 46, 30)
+    assert image_preparation.central_box((32, 64), (14, 7)) == (2, 25, 30, 39)
+    boxes = [image_preparation.random_box((60, 40), RNG) for _ in range(500)]
     left, top, right, bottom = np.transpose(boxes)
     assert min(left.min(), top.min()) >= 0
     assert right.max() <= 60 and bottom.max() <= 40
@@ -151,7 +151,7 @@ def test_boxes():
     assert 0.7499 < ratios.min() < 0.8 and 1.25 < ratios.max() < 1.3334
     assert left.std() > 5 and top.std() > 3
     # So long an image that no box of these ratios and areas is in it.
-    assert image_reader.random_box((1000, 10), RNG) == (0, 0, 1000, 10)
+    assert image_preparation.random_box((1000, 10), RNG) == (0, 0, 1000, 10)
 
 
 def test_photos_are_cropped_and_resized(tfds_dir):
@@ -172,7 +172,7 @@ def test_photos_are_cropped_and_resized(tfds_dir):
 
 
 def test_resizing_keeps_where_things_are(tmp_path):
-    """Of a horizontal ramp, central crops are the ramp's middle."""
+    """The central crop of a horizontal ramp is its middle."""
     ramp = np.tile(np.arange(64, dtype=np.uint8), (32, 1))
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
     for split in ("train", "test"):
@@ -201,7 +201,10 @@ def test_resizing_keeps_where_things_are(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"source": "digits", "stream": True}, ["data.stream is True", "'tfds' or"]),
+        (
+            {"source": "digits", "stream": True},
+            ["data.stream is True", "'tfds', 'folder'"],
+        ),
         ({"resize": "random_crop"}, ["'random_crop'", "data.stream is False"]),
         (
             {"resize": "crop", "stream": True},
@@ -222,12 +225,12 @@ def test_sets_that_cannot_be_streamed_are_refused(tfds_dir, settings, words):
 
 
 def test_labels_of_a_streamed_set_are_read_once(tfds_dir, tmp_path, monkeypatch):
-    from edp.data import tfds_source
+    from edp.data.loaders import tfds
 
     config = make_config(tfds_dir, stream=True).data
     path = tmp_path / "split.npz"
     first = data.create_dataset(config, seed=0, split_path=path)
-    monkeypatch.setattr(tfds_source._Examples, "read_labels", None)
+    monkeypatch.setattr(tfds._Examples, "read_labels", None)
     again = data.create_dataset(config, seed=0, split_path=path)
     for split, same in zip(first[:3], again[:3], strict=True):
         np.testing.assert_array_equal(split.labels, same.labels)
@@ -267,7 +270,7 @@ def test_processes_read_the_parts_of_one_batch(tfds_dir, num_members):
 
 
 def stop_after(monkeypatch, dispatches):
-    """Has the next training stopped after so many."""
+    """Interrupts the next training after a number of steps."""
 
     @contextlib.contextmanager
     def stop_requests():
@@ -278,7 +281,7 @@ def stop_after(monkeypatch, dispatches):
 
 
 def train(tfds_dir, workdir, **settings):
-    """Trains teachers and a student; gives the variables of both and their logs."""
+    """Trains teachers and a student; returns the variables of both and their logs."""
     config = make_config(tfds_dir, stream=settings.pop("stream"))
     config.update(settings)
     experiment = create_experiment(config, workdir)
@@ -300,7 +303,7 @@ def results(workdir):
 def test_neither_streaming_nor_dispatching_changes_a_result(
     tfds_dir, tmp_path, monkeypatch
 ):
-    """Nor does an interruption within an epoch; nor where members see samples."""
+    """An interruption within an epoch changes nothing, also with bootstrap samples."""
     sampled = {"teachers": {"bootstrap": True}}
     expected = train(tfds_dir, tmp_path / "in_memory", stream=False, **sampled)
     streamed = {"stream": True, "steps_per_dispatch": 2, **sampled}

@@ -1,5 +1,6 @@
-"""Tests of how data are split, once for a run."""
+"""Tests of splits and of the file that stores them."""
 
+import errno
 import os
 import pathlib
 
@@ -9,7 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 from small_data import check_form, create, numbered, numbers, refused, write_npz
 
+from edp import data
 from edp.data import splits
+from edp.runtime import storage
 
 
 def test_stratified_indices_give_each_class_its_share_exactly():
@@ -60,7 +63,7 @@ def test_settings_that_do_not_fit_are_refused(npz):
     def refused_with(*words, seed=0, **settings):
         refused(ConfigDict({**npz, **settings}), *words, seed=seed)
 
-    refused_with("data.source is 'cifar'", "'digits', 'synthetic'", source="cifar")
+    refused_with("data.source is 'mnist'", "'digits', 'synthetic'", source="mnist")
     refused_with("data.source is None", source=None)
     refused_with("data.validation is 'first'", "'last'", validation="first")
     refused_with("data.validation_size is None", "1 to 29", validation_size=None)
@@ -180,13 +183,34 @@ def test_a_stored_split_of_other_settings_or_data_is_refused(npz, tmp_path):
 def test_a_failed_write_leaves_nothing_behind(npz, tmp_path, monkeypatch):
     path = tmp_path / "run" / "split.npz"
 
-    def full_disk(file, **fields):
-        file.write(b"half")
-        raise OSError("no space left")
+    def full_disk(file):
+        raise OSError(errno.ENOSPC, "no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", full_disk)
+        patch.setattr(storage.os, "fsync", full_disk)
         with pytest.raises(OSError, match="no space left"):
             create(npz, split_path=path)
     assert not list(path.parent.iterdir())
     create(npz, split_path=path)
+
+
+def test_a_part_has_every_class_of_data_that_are_ordered_by_class():
+    images, _ = numbered(40)
+    split = data.Split(images, np.repeat([0, 1, 2, 3], 10))
+    part = data.fixed_part(split, 8)
+    assert part.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    np.testing.assert_array_equal(np.asarray(numbers(part)) // 10, part.labels)
+    chex.assert_trees_all_equal(part, data.fixed_part(split, 8))
+    for size in (None, 40, 1000):
+        chex.assert_trees_all_equal(data.fixed_part(split, size), split)
+
+
+def test_the_one_image_of_a_class_may_be_held_out_with_a_warning(npz, capsys):
+    labels = np.repeat([0, 1, 2], [15, 14, 1])
+    config = write_npz(npz.path, train_labels=labels)
+    config.update(validation="last", validation_size=1)
+    assert create(config).validation.labels.tolist() == [2]
+    warned = capsys.readouterr().err
+    assert "the train split (29 images) has none of the classes with labels 2" in warned
+    config.validation_size = 15
+    refused(config, "data.validation='last'", "labels 1;")

@@ -1,4 +1,4 @@
-"""The report in Chromium, at the widths of a phone and of a desk."""
+"""Tests the report in Chromium at phone and desktop widths."""
 
 import browser
 import pytest

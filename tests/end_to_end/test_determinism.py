@@ -1,4 +1,4 @@
-"""What a seed decides: everything random, and each of it by itself."""
+"""Tests that the seed determines all random numbers, in independent streams."""
 
 import functools
 import pathlib
@@ -28,7 +28,7 @@ def images():
 
 @functools.cache
 def initial(seed, stage, members):
-    """All parameters [M, P] that members start from."""
+    """Returns the initial parameters [M, P] of members."""
     config = ml_collections.ConfigDict({"name": "convnet", "width": 2})
     model = models.create_model(config, num_classes=3, mean=(0.5,), std=(0.5,))
     key = rng.stream(jax.random.key(seed), stage)
@@ -40,7 +40,7 @@ def initial(seed, stage, members):
 
 @functools.cache
 def draws(seed, *, stage="teachers", step=0, members=M, padding=2, eta=0.1):
-    """What a stage draws with a seed, as the commands draw it."""
+    """Returns the random numbers of a stage for a seed, as the commands draw them."""
     key = rng.stream(jax.random.key(seed), stage)
     settings = ml_collections.ConfigDict(
         {"data": {"crop_padding": padding, "flip": padding > 0}}
@@ -57,13 +57,15 @@ def draws(seed, *, stage="teachers", step=0, members=M, padding=2, eta=0.1):
     fixed = jnp.arange(B)  # so that crops are compared on the same images
     batch, step_key = step_inputs.draw_batch(experiment, key, step, images(), fixed)
     perturb_key, _ = jax.random.split(step_key)
-    moved = perturbations.gaussian(perturb_key, None, 0.5 * jnp.ones(B), step_size=eta)
+    perturbed = perturbations.gaussian(
+        perturb_key, None, 0.5 * jnp.ones(B), step_size=eta
+    )
     return {
         "order": orders,
         "bootstrap": bootstrapped,
         "augmentation": np.asarray(batch["image"]),
         "initialisation": initial(seed, stage, members)[0],
-        "perturbation": np.asarray(moved),
+        "perturbation": np.asarray(perturbed),
     }
 
 

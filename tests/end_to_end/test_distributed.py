@@ -1,4 +1,4 @@
-"""Two processes of four devices each do what one process of eight devices does."""
+"""Tests that two processes of four devices equal one process of eight."""
 
 import dataclasses
 import itertools
@@ -63,7 +63,7 @@ def start_two(commands, workdir):
 
 
 def finish_both(started):
-    """Waits for both at once, as either waits for the other."""
+    """Waits for both at once, as each waits for the other."""
     done = [None, None]
 
     def wait(number):
@@ -78,7 +78,7 @@ def finish_both(started):
 
 
 def variables(stage):
-    """The finished variables, whatever devices they were on."""
+    """Returns the final variables, whatever devices they were on."""
     checkpointer = ocp.PyTreeCheckpointer()
     path = (stage / "variables").absolute()
     tree = checkpointer.metadata(path).item_metadata.tree
@@ -91,7 +91,7 @@ def read_log(stage):
 
 
 def assert_same_run(workdir, expected):
-    """The same to rounding: eight devices add up in another order."""
+    """Asserts equality up to rounding: eight devices add in another order."""
 
     def assert_close(a, b):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
@@ -130,7 +130,7 @@ def commands(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_process(commands, tmp_path_factory):
-    """The run by one process, on a mesh of eight devices."""
+    """Runs one process on a mesh of eight devices."""
     workdir = tmp_path_factory.mktemp("one") / "run"
     done = commands.run("run", *arguments(workdir), env=with_devices(8))
     assert done.code == 0, done
@@ -188,7 +188,7 @@ def test_a_request_to_one_process_stops_both_at_the_same_step(
 
 @pytest.fixture
 def joins(monkeypatch):
-    """What `jax.distributed.initialize` is called with, in a bare environment."""
+    """Records the arguments of `jax.distributed.initialize` in an empty environment."""
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **k: calls.append(k))
     for name in (*distributed._COUNTS, "TPU_ML_PLATFORM", "KUBERNETES_SERVICE_HOST"):
@@ -235,7 +235,7 @@ def test_the_environment_says_whether_there_are_others(
     assert joins == [{}] * joined
 
 
-def test_what_keeps_processes_apart_is_told(joins, monkeypatch):
+def test_a_failure_to_join_is_reported(joins, monkeypatch):
     def fail():
         raise ValueError("coordinator_address should be defined.")
 
@@ -252,7 +252,7 @@ def test_what_keeps_processes_apart_is_told(joins, monkeypatch):
 def two_threads(monkeypatch):
     """Runs a function in two threads that are processes 0 and 1 to each other.
 
-    Each has a clock that it sets itself, `own.now`.
+    Each sets its own clock, `own.now`.
     """
     own, both, said = threading.local(), threading.Barrier(2, timeout=60), [None] * 2
 
@@ -285,7 +285,7 @@ def test_processes_stop_at_the_same_step_soon_after_one_is_asked(
     asked, seconds, limit, two_threads
 ):
     def train(index, own):
-        """Gives the step at which the loop stopped."""
+        """Returns the step at which the loop stopped."""
         step = 0
         should_stop = multihost.stop_together(lambda: index == asked and step >= 300)
         for step in itertools.count():
@@ -310,7 +310,7 @@ def test_alone_a_request_is_heard_at_once():
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """One of a GPU cluster, as far as a mesh cares."""
+    """Device of a GPU cluster, with the attributes that a mesh reads."""
 
     id: int
     slice_index: int

@@ -1,4 +1,4 @@
-"""Tests of runs that are cut off, kept out, or find something damaged."""
+"""Tests interrupted runs, locked stages and corrupt files."""
 
 import itertools
 import os
@@ -49,7 +49,7 @@ def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
 
 
 def completed_stages(workdir):
-    """What each completed stage holds, by its name."""
+    """Returns the contents of each complete stage, by name."""
     return {
         stage: snapshot(workdir / stage)
         for stage in STAGES
@@ -73,7 +73,7 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
         assert done.code == 75
         assert "Traceback" not in done.stderr
         last = done.stderr.splitlines()[-1]
-        assert re.fullmatch("interrupted: .+; run the command again to go on", last)
+        assert re.fullmatch("interrupted: .+; run the command again to resume", last)
         if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
             stage = teachers.with_name(found[1])
             stage = stage if stage == teachers else student.with_name(found[1])
@@ -155,8 +155,8 @@ def test_a_second_run_is_refused_where_the_first_one_writes(copied, server):
         with lock.held(place):
             done = server.run(command, *tiny(copied, more), *flags)
         assert done.code == 2 and done.stderr.count("\n") == 1, done
-        told = f"error: {place} is being written by process {os.getpid()} on "
-        assert done.stderr.startswith(told)
+        expected = f"error: {place} is being written by process {os.getpid()} on "
+        assert done.stderr.startswith(expected)
     (copied / "students/single_gaussian").rmdir()
     # Not even `config.json`, whose settings would be those of another run.
     assert snapshot(copied) == before
@@ -185,8 +185,8 @@ def test_a_finished_run_looks_at_the_sums_of_what_it_rests_on(stage, copied, ser
     before = snapshot(copied)
     done = server.run("run", *tiny(copied), "--config.evaluation.max_subsets=1")
     assert done.code == 2 and done.stderr.count("\n") == 1, done
-    told = f"error: {copied / stage}/variables is damaged: {name} has changed since"
-    assert done.stderr.startswith(told)
+    expected = f"error: {copied / stage}/variables is damaged: {name} has changed since"
+    assert done.stderr.startswith(expected)
     assert snapshot(copied) == before
 
 
@@ -201,7 +201,7 @@ def test_damaged_teachers_of_another_run_are_refused(copied, server, tmp_path):
 
 
 def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
-    """Of programs that are compiled already: these are files, too."""
+    """Uses cached programs, as compiled programs are files too."""
     workdir = tmp_path / "run"
     for limit, place in ((8000, "teachers/checkpoints"), (2000, "config.json")):
         done = server.run("run", *tiny(workdir), max_file_bytes=limit)

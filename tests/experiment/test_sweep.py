@@ -183,7 +183,7 @@ def rows_of(result, model):
 
 
 def test_the_table_of_a_sweep(points, directory):
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     assert [s["name"] for s in result["settings"]] == [
         "step_size=0.002",
         "step_size=0.004",
@@ -228,7 +228,7 @@ def test_the_best_is_chosen_on_validation_and_not_on_test(points, directory):
             rows = json.loads(results.read_text())
             rows[3]["cnll"] = 9.0
             results.write_text(json.dumps(rows))
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     first, second = rows_of(result, "be_none")
     assert second["best"] and second["cnll"]["mean"] == 9.0 > first["cnll"]["mean"]
 
@@ -236,19 +236,19 @@ def test_the_best_is_chosen_on_validation_and_not_on_test(points, directory):
 def test_what_is_not_done_is_left_out_and_said(points, directory):
     for point in (points[1], points[3]):
         (directory / point.directory / "finished.json").unlink()
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     assert result["settings"][1]["seeds"] == [2]
     assert result["notes"] == [
-        "Not done, and so left out: step_size=0.004/seed0, step_size=0.004/seed1."
+        "Left out because unfinished: step_size=0.004/seed0, step_size=0.004/seed1."
     ]
     second = rows_of(result, "be_none")[1]
     assert second["difference"]["cnll"]["by_seed"].keys() == {"2"}
     # One seed against three is no choice.
     assert "best" not in second and result["best"]["setting"] == "step_size=0.002"
     text = sweep_tables.format_markdown(result)
-    assert "| seeds |" in text and "Not done, and so left out" in text
-    with pytest.raises(InputError, match="holds no finished run"):
-        sweep_results.summarize(directory / "elsewhere", points)
+    assert "| seeds |" in text and "Left out because unfinished" in text
+    with pytest.raises(InputError, match="has no finished run"):
+        sweep_results.summarize_sweep(directory / "elsewhere", points)
 
 
 def test_settings_of_other_images_are_not_compared(tmp_path):
@@ -257,9 +257,9 @@ def test_settings_of_other_images_are_not_compared(tmp_path):
         (tmp_path / point.directory).mkdir(parents=True)
         make_run(tmp_path / point.directory, 0)
         sweep_results.mark_done(tmp_path, point)
-    result = sweep_results.summarize(tmp_path, points)
+    result = sweep_results.summarize_sweep(tmp_path, points)
     assert "best" not in result and not any("best" in row for row in result["rows"])
-    assert "other validation images" in result["notes"][0]
+    assert "Validation images differ" in result["notes"][0]
     # Other teachers: those of each setting.
     assert [row["setting"] for row in rows_of(result, "DE-2")] == [
         "validation_size=150",
@@ -269,7 +269,7 @@ def test_settings_of_other_images_are_not_compared(tmp_path):
 
 
 def test_files_of_a_sweep(points, directory):
-    result = sweep_results.summarize(directory, points)
+    result = sweep_results.summarize_sweep(directory, points)
     assert sweep_tables.write_sweep(result, directory) == [
         "sweep.svg",
         "sweep.json",
@@ -296,7 +296,7 @@ def test_settings_that_are_not_numbers_are_drawn_as_dots(tmp_path):
         (tmp_path / point.directory).mkdir(parents=True)
         make_run(tmp_path / point.directory, point.seed)
         sweep_results.mark_done(tmp_path, point)
-    svg = sweep_figure.draw(sweep_results.summarize(tmp_path, points))
+    svg = sweep_figure.draw(sweep_results.summarize_sweep(tmp_path, points))
     assert "be_none, perturbation=ods" in svg and "DE-2" in svg
 
 
@@ -394,4 +394,6 @@ def test_a_run_that_fails_does_not_end_the_sweep(commands, tmp_path):
     assert done.code == 1 and "learning_rate=1e+30/seed0 (exit code 1)" in done.stderr
     result = json.loads((tmp_path / "sweep.json").read_text())
     assert [s["name"] for s in result["settings"]] == ["learning_rate=0.1"]
-    assert result["notes"] == ["Not done, and so left out: learning_rate=1e+30/seed0."]
+    assert result["notes"] == [
+        "Left out because unfinished: learning_rate=1e+30/seed0."
+    ]

@@ -153,7 +153,7 @@ def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path
 # --- Imported ---------------------------------------------------------------
 
 
-def test_imported_members_are_teachers_like_any(tmp_path):
+def test_imported_members_are_teachers_like_any(tmp_path, capsys):
     config = tiny_config()
     run = create_experiment(config, tmp_path / "run")
     model = run.build_model()
@@ -168,8 +168,10 @@ def test_imported_members_are_teachers_like_any(tmp_path):
             import_teachers.import_teachers(run, paths)
         assert not run.teachers_dir.exists()
 
-    refused(paths[:1], "--members names 1 directories; accepted: 2")
-    refused([paths[0], str(tmp_path)], "member 1 .* is no Orbax checkpoint")
+    refused(paths[:1], "--members names 1 networks; accepted: 2")
+    refused(
+        [paths[0], str(tmp_path / "no")], "member 1 .* is no checkpoint of variables"
+    )
     wrong = jax.tree.map(lambda leaf: leaf, members[1])
     wrong["params"]["head"]["bias"] = jnp.zeros(11)
     wrong["params"]["other"] = wrong["params"].pop("conv1")
@@ -182,7 +184,10 @@ def test_imported_members_are_teachers_like_any(tmp_path):
     ):
         refused([paths[0], str(tmp_path / "wrong")], words)
 
+    capsys.readouterr()
     import_teachers.import_teachers(run, paths)
+    printed = capsys.readouterr().out
+    assert f"({paths[1]}): batch_stats, params of an Orbax checkpoint\n" in printed
     record = restore.teachers_record(run)
     assert record["imported_from"] == paths and record["train_seconds"] == 0
     assert record["num_params"] == models.count_params(members[0]["params"])

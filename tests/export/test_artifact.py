@@ -444,8 +444,9 @@ def test_the_commands(run, photos, tmp_path):
     done = command("predict", f"--artifact={artifact}", f"--out={out}", photos)
     assert done.returncode == 0, done
     assert done.stdout == f"6 of 7 images classified, 1 skipped: {out}\n"
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"skipped: cannot read the image {photos}/b/2b.png")
+    warning, skipped = done.stderr.splitlines()
+    assert warning.startswith(f"warning: {photos}: 1 files are left out (1 .txt)")
+    assert skipped.startswith(f"skipped: cannot read the image {photos}/b/2b.png")
     assert len(read(out)) == 6
 
 

@@ -1,4 +1,4 @@
-"""What commands say to bad input: one line that names it, and nothing is written."""
+"""Tests that commands refuse bad input in one line and write nothing."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ FILES = {
 
 
 def first(parts, **changes):
-    """The parts with the first example's image or label, or all, changed."""
+    """Returns the arrays with the first image, the first label or all changed."""
     changed = {part: [array.copy() for array in parts[part]] for part in parts}
     for name, change in changes.items():
         array = 0 if name == "images" else 1
@@ -56,7 +56,7 @@ def with_nan(images):
 
 
 def write_npz_files(root, parts):
-    """Files at fault, by what the fault is."""
+    """Writes invalid .npz files, named by their fault."""
     names = np.array([*"aacdefghij"])
     write_arrays(root, "names_twice", parts, class_names=names)
     write_arrays(root, "pickled", parts, class_names=np.array(["a", None]))
@@ -71,7 +71,7 @@ def write_npz_files(root, parts):
 
 
 def write_folders(root, parts):
-    """Folders at fault."""
+    """Writes invalid folders of images."""
     for name in ("sizes", "unknown_class", "no_images", "truncated"):
         for part in ("train", "test"):
             for label in range(10):
@@ -89,7 +89,7 @@ def write_folders(root, parts):
 
 @pytest.fixture(scope="session")
 def places(finished, tmp_path_factory):
-    """Files and directories that bad input refers to, by name."""
+    """Returns the files and directories that bad input refers to, by name."""
     root = tmp_path_factory.mktemp("places")
     for name, content in FILES.items():
         (root / name).write_text(content)
@@ -116,11 +116,11 @@ def places(finished, tmp_path_factory):
 
 
 def settings(**changes):
-    """Flags that change settings; a double underscore is a dot."""
+    """Returns flags that change settings; a double underscore is a dot."""
     return [f"--config.{key.replace('__', '.')}={v}" for key, v in changes.items()]
 
 
-# What is wrong, the flags, and words that the message has. Later flags win.
+# Case -> flags and words of the message. Later flags win.
 BAD = {
     "unknown setting": (
         settings(teachers__num_epoch=3, foo=1),
@@ -242,7 +242,7 @@ BAD = {
         ["model.batchnorm_groups=3 does not divide teachers.batch_size=20"],
     ),
     "mesh": (settings(mesh__member=2), ["mesh.member=2", "1 device"]),
-    "processes not told of": (
+    "processes without an address": (
         ["--num_processes=2"],
         ["--coordinator_address and --process_id must be given too"],
     ),
@@ -376,9 +376,9 @@ BAD = {
     ),
 }
 
-# Of .npz files and folders of images, words that the message has.
+# Invalid .npz files and folders of images -> words of the message.
 DATA = {
-    "names_twice.npz": ["two classes are called 'a'"],
+    "names_twice.npz": ["two classes are named 'a'"],
     "pickled.npz": ["plain arrays"],
     "nan_pixels.npz": ["train_images is float32 [120, 8, 8, 1]; it must be uint8"],
     "two_channels.npz": ["data.image_shape is (8, 8, 1)", "(8, 8, 2)"],
@@ -397,12 +397,12 @@ for name, words in DATA.items():
     source = "npz" if name.endswith(".npz") else "folder"
     path = f"{{root}}/{name}"
     flags = settings(data__source=source, data__path=path)
-    if source == "folder":  # of an image of each class
+    if source == "folder":  # with one image per class
         sizes = {"train_size": 8, "validation_size": 2, "test_size": 10}
         flags += [f"--config.data.{key}={size}" for key, size in sizes.items()]
     BAD[f"data: {name}"] = (flags, words)
 
-# Of other commands: the command, its flags, and words.
+# Other commands: case -> command, flags and words of the message.
 OTHERS = {
     "summary of nothing": ("summarize", ["--workdirs="], ["workdirs is empty"]),
     "summary of no run": (
@@ -428,12 +428,12 @@ OTHERS = {
     "import of too few": (
         "import_teachers",
         ["--members={empty}"],
-        ["--members names 1 directories; accepted: 2"],
+        ["--members names 1 networks; accepted: 2"],
     ),
     "import of what is no checkpoint": (
         "import_teachers",
         ["--members={empty},{a_file}"],
-        ["member 0 ({empty}) is no Orbax checkpoint"],
+        ["member 0 ({empty}) is no checkpoint of variables"],
     ),
 }
 
@@ -452,7 +452,7 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_written(
 ):
     flags, words = BAD[case]
     flags = [*tiny(tmp_path / "run"), *(flag.format(**places) for flag in flags)]
-    # What the config flag is must come before its settings.
+    # --config must come before its settings.
     flags.sort(key=lambda flag: flag.startswith("--config."))
     roots = [tmp_path, places["root"], places["finished"]]
     before = [snapshot(root) for root in roots]
@@ -533,13 +533,13 @@ def test_damaged_files_are_named(copied, server):
     weights.write_bytes(whole[:-1])
     before = snapshot(copied)
     done = server.run("distill", *tiny(copied, "single_gaussian"))
-    assert snapshot(copied) == before  # `config.json` too, which has other students
+    assert snapshot(copied) == before  # also `config.json`, whose students differ
     assert done.code == 2 and done.stderr.count("\n") == 1
     assert f"teachers/variables is damaged: ocdbt.process_0/d/{weights.name} has" in (
         done.stderr
     )
     weights.write_bytes(whole)
-    # As the first message says: from the last checkpoint, nothing is trained again.
+    # As the first message says: restored from the last checkpoint, without training.
     (copied / "students/single_none/complete.json").unlink()
     done = succeed(server.run("run", *tiny(copied)))
     assert "epoch" not in done.stderr

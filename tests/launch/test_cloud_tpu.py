@@ -1,4 +1,4 @@
-"""Runs on Cloud TPU: the commands that would be run, and a machine that goes away."""
+"""Tests the commands for Cloud TPU and the recreation of preempted machines."""
 
 import math
 import os
@@ -20,8 +20,8 @@ SINGLE = machine.Machine("edp", "us-west4-a", "v5litepod-8")
 SLICE = machine.Machine("edp", "us-west4-a", "v5litepod-16", project="ours")
 SPOT = SINGLE._replace(spot=True)
 
-# Answers as `gcloud` does, a state or an exit code after another, and writes down what
-# it was called with.
+# Answers like `gcloud`, with a sequence of states or exit codes, and records its
+# arguments.
 FAKE = """\
     #!/bin/sh
     cd '{directory}'
@@ -44,7 +44,7 @@ FAKE = """\
 
 @pytest.fixture
 def cloud(tmp_path, monkeypatch):
-    """A `gcloud` and a `git` that only write down; nothing else is on the path."""
+    """Puts a `gcloud` and a `git` that only record calls on an otherwise empty path."""
     (tmp_path / "bin").mkdir()
     for name in ("gcloud", "git"):
         script = tmp_path / "bin" / name
@@ -67,7 +67,7 @@ def cloud(tmp_path, monkeypatch):
 
 
 def verbs(calls):
-    """What each call is for, in a word."""
+    """Returns the verb of each call."""
     names = {"cat run.code": "poll", "pip install": "install", "setsid": "start"}
     for call in calls:
         found = [name for part, name in names.items() if part in call[-1]]
@@ -80,7 +80,7 @@ def shown(capsys, commands):
 
 
 def dry(*arguments, code=0):
-    environment = os.environ | {"PATH": "/nowhere"}  # nothing that it could run
+    environment = os.environ | {"PATH": "/nowhere"}  # no executables
     verb, *rest = arguments
     done = subprocess.run(
         [sys.executable, "-m", "launch.cloud_tpu", verb, "--dry_run", *rest],
@@ -143,7 +143,7 @@ def test_a_slice_and_a_spot_machine_dry():
     assert [comment.split(",")[0] for comment in comments] == [
         "# now",
         "# then every 60 s",
-        "# where there is no machine",
+        "# if there is no machine",
         "# when it is PREEMPTED or TERMINATED",
         "# when the run has ended with exit code 0",
     ]
@@ -180,7 +180,7 @@ def test_a_flag_of_the_run_is_one_word_whatever_is_in_it():
 
 
 def test_the_shell_of_start_and_poll_does_what_it_says(tmp_path):
-    """Here, with a program in the place of Python and ssh left out."""
+    """Runs them locally without ssh, with a stand-in for Python."""
     python = tmp_path / "edp-env/bin/python"
     python.parent.mkdir(parents=True)
     (tmp_path / "edp").mkdir()
@@ -197,12 +197,12 @@ def test_the_shell_of_start_and_poll_does_what_it_says(tmp_path):
         )  # fmt: skip
         return done.stdout.strip()
 
-    assert shell(tpu.poll(SINGLE)) == "75"  # nothing runs, nothing has ended
+    assert shell(tpu.poll(SINGLE)) == "75"  # nothing is running or has ended
     shell(tpu.start(SINGLE, RUN))
     for _ in range(500):
         if shell(tpu.poll(SINGLE)) == "running" and (tmp_path / "run.log").exists():
             break
-    shell(tpu.start(SINGLE, RUN))  # no second one
+    shell(tpu.start(SINGLE, RUN))  # does not start a second one
     assert shell(tpu.poll(SINGLE)) == "running"
     (tmp_path / "end").touch()
     for _ in range(500):
@@ -242,7 +242,7 @@ def test_no_capacity_and_a_restart_are_waited_for(cloud):
         *["describe", "create"],
         "describe",
     ]
-    # Made on the third time; what the restart of its host cut off is started again.
+    # Created at the third attempt; the run killed by a host restart is started again.
     made = ["create", "git", "scp", "install", "start"]
     assert found[6:11] == made and found[11:] == [
         *["describe"] * 3,
@@ -270,10 +270,19 @@ def test_a_machine_of_ones_own_is_not_made_again(cloud, capsys):
 @pytest.mark.parametrize(
     ("asked_for", "words"),
     [
-        (SINGLE._replace(name="Edp_1"), "--name='Edp_1' must be of lower-case"),
-        (SINGLE._replace(zone="us-west4"), "--zone='us-west4' must be a zone"),
-        (SINGLE._replace(accelerator_type="v9-8"), "--type='v9-8' must be SERIES-SIZE"),
-        (SINGLE._replace(accelerator_type="v4"), "--type='v4' must be SERIES-SIZE"),
+        (
+            SINGLE._replace(name="Edp_1"),
+            "--name='Edp_1' is no name of a machine; accepted: lower-case",
+        ),
+        (SINGLE._replace(zone="us-west4"), "--zone='us-west4' is no zone; accepted"),
+        (
+            SINGLE._replace(accelerator_type="v9-8"),
+            "--type='v9-8' is no accelerator type; accepted: SERIES",
+        ),
+        (
+            SINGLE._replace(accelerator_type="v4"),
+            "--type='v4' is no accelerator type; accepted: SERIES",
+        ),
         (SPOT._replace(preemptible=True), "one of them"),
     ],
 )
@@ -285,18 +294,18 @@ def test_machines_that_cannot_be_asked_for(asked_for, words):
 def test_a_run_that_could_not_go_on_is_refused():
     local = ["--config=configs/digits.py", "--workdir=runs/x"]
     machine.check_run(SINGLE, local)
-    for one, why in ((SPOT, "goes with the machine"), (SLICE, "that of each host")):
+    for one, why in ((SPOT, "lost with the machine"), (SLICE, "on one host only")):
         machine.check_run(one, RUN)
         with pytest.raises(InputError, match=f"runs/x .*{why}.*gs://BUCKET"):
             machine.check_run(one, local)
-    with pytest.raises(InputError, match="--config= must be given, after --"):
+    with pytest.raises(InputError, match="--config= must be given after --"):
         machine.check_run(SINGLE, RUN[1:])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["start", *HERE], "must be one of create, setup, run, logs, delete"),
+        (["start", *HERE], "is unknown; accepted: create, setup, run, logs, delete"),
         (["create", *HERE, "--type=v4-8", "more"], "unexpected argument 'more'"),
         (["run", *HERE, "--type=v4-8", "--", *RUN, "--dry_run"], "before --"),
     ],

@@ -1,4 +1,4 @@
-"""Tests of the commands, run as users run them: as processes, on small runs."""
+"""Tests the commands as processes on small runs."""
 
 import json
 import math
@@ -28,7 +28,7 @@ DIVERSITY = ("pairwise_kl", "disagreement_rate", "mutual_information")
 
 
 def output(finished):
-    """What the finished run wrote: (stdout, stderr)."""
+    """Returns (stdout, stderr) of the finished run."""
     return json.loads(finished.with_name("finished.json").read_text())[1:]
 
 
@@ -119,7 +119,7 @@ def test_analysis_compares_inputs_and_shows_some(finished):
         ("single_conf_ods@0.00392157", "conf_ods", 1 / 255),
         ("single_conf_ods@0.04", "conf_ods", 0.04),
     ]
-    # The same step is the same input; a longer one is another.
+    # The same step gives the same input; a longer one another.
     values = [[row[name] for name in (*DIVERSITY, "variance")] for row in rows]
     assert values[2] == values[4] != values[5]
     with np.load(finished / "gallery.npz") as gallery:
@@ -158,7 +158,7 @@ def test_analysis_sets_students_beside_their_teachers(finished):
         several = row["model"] == "be_disagreement"
         for name in (*DIVERSITY, "variance", "member_match_kl"):
             assert (name in row) == several
-    # From the predictions, of which the analysis takes the first 30 test images.
+    # From the predictions; the analysis uses the first 30 test images.
     with np.load(finished / "predictions/teachers.npz") as file:
         target = file["test_probs"][:, :30].astype(float)
     with np.load(finished / "predictions/be_disagreement.npz") as file:
@@ -180,7 +180,7 @@ def test_other_sets_and_corruptions_are_evaluated(finished):
         assert {row.get("set", row.get("corruption")) for row in rows} >= {name}
     results = {row["model"]: row for row in read_rows(finished)}
     clean = {row["model"]: row for row in rows if row["corruption"] == "none"}
-    for model in models:  # all of the test set is used
+    for model in models:  # the whole test set is used
         for key in ("accuracy", "nll", "cnll", "ece"):
             np.testing.assert_allclose(
                 clean[model][key], results[model][key], rtol=1e-6
@@ -203,7 +203,7 @@ def test_analysis_is_made_again_for_what_it_depends_on(copied, server):
     assert new["students"] == old["students"]
     kept = [row for row in old["diversity"] if "@0.00" not in row["inputs"]]
     assert new["diversity"] == kept
-    # Nor is what an older version wrote, which does not say, taken for the same.
+    # Files of an older version without that record are not reused either.
     (copied / "analysis.json").write_text('{"diversity": []}')
     succeed(server.run("evaluate", *tiny(copied), steps))
     assert snapshot(copied)["analysis.json"][1] == after["analysis.json"][1]
@@ -233,7 +233,7 @@ def test_progress_is_a_bar_on_a_terminal(commands, finished, tmp_path):
     try:
         while data := os.read(screen, 4096):
             shown += data
-    except OSError:  # how Linux tells that the terminal's last user is gone
+    except OSError:  # Linux: the terminal has no user any more
         pass
     os.close(screen)
     assert finish(process).code == 0
@@ -272,7 +272,7 @@ def test_an_added_student_is_the_only_one_trained(copied, server):
     assert {path: after[path] for path in kept} == {path: before[path] for path in kept}
     rows = {row["model"]: row for row in read_rows(copied)}
     assert set(rows) == {"DE-1", "DE-2", *STUDENTS, "single_gaussian"}
-    # Students start alike and differ in nothing but their settings.
+    # Students start equal and differ only in their settings.
     logs = [
         read_log(copied / "students" / n) for n in ("single_gaussian", "single_none")
     ]
@@ -295,7 +295,7 @@ def test_single_commands_make_what_run_makes(finished, server, tmp_path):
     done = succeed(server.run("evaluate", *tiny(workdir)))
     assert "be_disagreement: not trained yet" in done.stdout
     assert [r["model"] for r in read_rows(workdir)] == ["DE-1", "DE-2", "single_none"]
-    # What was only looked at was not begun, and may still be given other settings.
+    # A stage that was only read is not begun, and accepts other settings.
     assert snapshot(workdir / "students") == first
 
     done = succeed(server.run("distill", *tiny(workdir), log_compiles=True))
@@ -315,7 +315,7 @@ def test_the_best_epochs_are_kept(server, tmp_path):
     flags = [*tiny(workdir, "be_disagreement"), "--config.model.batchnorm_groups=2"]
     for section in ("teachers", "distill"):
         flags.append(f"--config.{section}.select=best")
-        # At this rate the teachers' accuracies go up and down.
+        # At this learning rate the teachers' accuracies fluctuate.
         flags.append(f"--config.{section}.learning_rate=0.5")
     succeed(server.run("run", *flags))
     stages = {"teachers": "teachers", "be_disagreement": "students/be_disagreement"}
@@ -333,7 +333,7 @@ def test_the_best_epochs_are_kept(server, tmp_path):
         else:
             assert accuracy == accuracies.mean() == max(logged)
             assert epochs[name] == 1 + logged.index(accuracy)
-    assert epochs["teachers"] != [3, 3]  # or the last would have done as well
+    assert epochs["teachers"] != [3, 3]  # otherwise the last epoch would be the best
 
 
 def test_the_other_kinds_of_student_train_go_on_and_are_reported(
@@ -359,8 +359,8 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
         assert name in page and any(row["model"] == name for row in compared)
     with np.load(first / "predictions/hydra.npz") as file:
         heads = file["test_probs"]
-    assert len(heads) == 2 and np.abs(heads[0] - heads[1]).max() > 1e-4  # they parted
-    # What is kept of a latent BatchEnsemble is a plain network like any other.
+    assert len(heads) == 2 and np.abs(heads[0] - heads[1]).max() > 1e-4  # they diverged
+    # A finished latent BatchEnsemble is a plain network.
     latent, plain = (
         {name: x[:2] for name, x in variables(stage).items()}
         for stage in (first / "students/latent", finished / "students/single_none")
@@ -368,7 +368,7 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     assert latent == plain
 
     shutil.copytree(first, again)
-    for name in kinds:  # as if it had ended in the last epoch
+    for name in kinds:  # as if the run had ended in the last epoch
         stage = again / "students" / name
         (stage / "complete.json").unlink()
         shutil.rmtree(stage / "variables")

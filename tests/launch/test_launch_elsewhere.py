@@ -1,4 +1,4 @@
-"""Tests of commands on other teachers, other data and several devices."""
+"""Tests the commands with other teachers, other data and several devices."""
 
 import json
 import re
@@ -24,10 +24,10 @@ def test_students_of_another_runs_teachers(finished, server, tmp_path):
     before = snapshot(finished)
     flags = [*tiny(workdir, "single_none"), "--config.seed=1"]
     flags.append(f"--config.teachers_workdir={finished}")
-    # Not read: these are the settings of teachers that are there already.
+    # Not used: the teachers exist already.
     flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
     done = succeed(server.run("run", *flags))
-    assert f"teachers: those of {finished / 'teachers'}" in done.stdout
+    assert f"teachers: from {finished / 'teachers'}" in done.stdout
     assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
     assert snapshot(finished) == before
     assert not (workdir / "teachers").exists()
@@ -89,7 +89,7 @@ def write_tfds(root, parts):
     from edp import data
 
     class EdpDigits(tfds.core.GeneratorBasedBuilder):
-        """The digits, kept in their order."""
+        """Digits in their original order."""
 
         VERSION = tfds.core.Version("1.0.0")
 
@@ -122,7 +122,7 @@ def write_tfds(root, parts):
 
 
 def test_every_source_of_data_without_tensorflow(commands, tmp_path):
-    """The same digits by three ways give the same networks, bit for bit."""
+    """The same digits from three sources give the same networks, bit for bit."""
     code = (
         "import runpy, sys\n"
         "sys.argv[0] = 'launch.run'\n"

@@ -1,4 +1,4 @@
-"""What libraries log reaches the terminal, but for what tells a user nothing."""
+"""Tests the filter of library logs."""
 
 import inspect
 import logging as standard_logging
@@ -14,7 +14,7 @@ from launch.cli import log_filter
 
 @pytest.fixture
 def logged(monkeypatch):
-    """What the `absl` logger passes on once `noise.silence` was called."""
+    """Returns what the `absl` logger emits after `log_filter.silence`."""
     flag = flags.FLAGS["verbosity"]
     monkeypatch.setattr(flag, "present", 0)
     logger, records = logging.get_absl_logger(), []

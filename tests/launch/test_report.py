@@ -1,4 +1,4 @@
-"""The command that draws a report of the files of a run."""
+"""Tests the command that renders the report of a run."""
 
 import pathlib
 import subprocess
@@ -32,7 +32,7 @@ def test_the_command_needs_nothing_but_the_files(tmp_path):
     assert "DE-4" in done.stdout
     assert done.stdout.endswith(f"Report: {workdir / 'report.html'}\n")
     assert (workdir / "report.html").exists() and not (workdir / ".lock").exists()
-    # As once it had to be given.
+    # As older versions required it.
     page = (workdir / "report.html").read_bytes()
     done = command("--config=digits", f"--workdir={workdir}")
     assert done.returncode == 0 and (workdir / "report.html").read_bytes() == page

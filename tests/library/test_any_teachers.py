@@ -1,4 +1,4 @@
-"""Teachers that are no stacked ensemble serve wherever that does."""
+"""Teachers from functions and from a loader work like a stacked ensemble."""
 
 import functools
 
@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from edp import distill, ensemble, models, perturbations, students
+from edp.errors import InputError
 from edp.evaluation import disagreement
 from edp.runtime import batched, checkpoint
 
@@ -43,7 +44,7 @@ def apply(variables, x):
 
 
 def on_the_host(variables, x):
-    """As a model of another framework: JAX sees neither its inside nor a gradient."""
+    """Computes logits on the host, like a model of another framework: no gradient."""
     kernel = np.asarray(variables["params"]["head"]["kernel"])
 
     def logits(x):
@@ -54,14 +55,14 @@ def on_the_host(variables, x):
     return jax.pure_callback(logits, shape, x)
 
 
-def in_numbers(variables, x):
-    """What `on_the_host` computes, in JAX."""
+def in_jax(variables, x):
+    """Computes in JAX what `on_the_host` computes."""
     kernel = variables["params"]["head"]["kernel"]
     return x.reshape(len(x), -1)[:, : len(kernel)] @ kernel
 
 
-def teach(teachers, images, perturbation):
-    """The student after one step, its loss, the inputs perturbed and predictions."""
+def distil(teachers, images, perturbation):
+    """Returns the student after one step, its loss, perturbed inputs, predictions."""
     config = {"perturbation": perturbation, "temperature": 2.0}
     student = students.create_student(
         {"student": "single", "alpha": 0.7, "temperature": 2.0},
@@ -84,31 +85,31 @@ def teach(teachers, images, perturbation):
     )
     state, metrics = jax.jit(step)(state, batch, jax.random.key(2))
     perturber = disagreement.create_perturber(create, lambda _: teachers, {}, B - 2)
-    moved = perturber(jax.random.key(3), images, 0.05)
+    perturbed = perturber(jax.random.key(3), images, 0.05)
     predict = jax.jit(lambda x: jax.nn.softmax(teachers.all_logits(x)))
     probs = batched.predict_in_batches(predict, batch["image"], B - 2)
-    return state.params, metrics["loss"], moved, probs
+    return state.params, metrics["loss"], perturbed, probs
 
 
-def assert_taught_alike(a, b, images, perturbation):
-    found, expected = (teach(teachers, images, perturbation) for teachers in (a, b))
+def assert_distilled_equally(a, b, images, perturbation):
+    found, expected = (distil(teachers, images, perturbation) for teachers in (a, b))
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, atol=1e-4), found, expected
     )
 
 
-def test_functions_teach_as_the_stacked_ensemble(members, images):
+def test_functions_distil_like_the_stacked_ensemble(members, images):
     functions = [functools.partial(apply, variables) for variables in members]
     stacked = ensemble.teachers_from_variables(build_model(), ensemble.stack(members))
-    assert_taught_alike(
+    assert_distilled_equally(
         ensemble.teachers_from_functions(functions), stacked, images, "disagreement"
     )
 
 
-def test_a_mixture_of_architectures_teaches(members, images):
+def test_mixed_architectures_distil(members, images):
     wide = build_model(width=3)
     variables = wide.init(jax.random.key(5), np.float32(images[:1]), train=False)
-    foreign = [on_the_host, in_numbers]
+    foreign = [on_the_host, in_jax]
     mixed = [
         ensemble.teachers_from_functions(
             [
@@ -119,10 +120,12 @@ def test_a_mixture_of_architectures_teaches(members, images):
         )
         for other in foreign
     ]
-    assert_taught_alike(*mixed, images, "gaussian")
+    assert_distilled_equally(*mixed, images, "gaussian")
 
 
-def test_members_read_when_needed_teach_as_those_in_memory(members, images, tmp_path):
+def test_members_loaded_on_demand_distil_like_those_in_memory(
+    members, images, tmp_path
+):
     for m, variables in enumerate(members):
         checkpoint.save_variables(tmp_path / str(m), variables)
     read = []
@@ -133,5 +136,34 @@ def test_members_read_when_needed_teach_as_those_in_memory(members, images, tmp_
 
     stacked = ensemble.teachers_from_variables(build_model(), ensemble.stack(members))
     on_demand = ensemble.teachers_from_loader(build_model(), load, members[0], M)
-    assert_taught_alike(on_demand, stacked, images, "conf_ods")
+    assert_distilled_equally(on_demand, stacked, images, "conf_ods")
     assert set(read) == set(range(M))
+
+
+def test_teachers_of_different_classes_are_named():
+    teachers = ensemble.teachers_from_functions(
+        [lambda x: x[:, :4], lambda x: x[:, :4], lambda x: x[:, :3]]
+    )
+    x = jnp.ones((B, 5))
+    for logits in (teachers.all_logits, jax.jit(teachers.all_logits)):
+        with pytest.raises(
+            InputError, match=r"teacher 2 returns logits \[6, 3\]; accepted: \[6, 4\]"
+        ):
+            logits(x)
+    with pytest.raises(
+        InputError, match=r"teacher 2 returns logits float32\[6, 3\]; .*\[6, 4\]"
+    ):
+        jax.jit(teachers.member_logits)(1, x)
+    mixed = ensemble.teachers_from_functions([lambda x: x, jnp.bfloat16])
+    with pytest.raises(InputError, match=r"teacher 1 returns logits bfloat16\[6, 5\]"):
+        jax.jit(mixed.member_logits)(1, x)
+    assert mixed.all_logits(x).dtype == jnp.float32  # stacked, they are promoted
+
+
+def test_errors_of_a_member_are_its_own():
+    def broken(x):
+        raise TypeError("of the member")
+
+    teachers = ensemble.teachers_from_functions([lambda x: x, broken])
+    with pytest.raises(TypeError, match="of the member"):
+        jax.jit(teachers.member_logits)(1, jnp.ones((B, K)))

@@ -1,4 +1,4 @@
-"""Students and the distillation step, against the formulas written out."""
+"""Students and the distillation step against explicit formulas."""
 
 import functools
 from typing import Any
@@ -15,8 +15,8 @@ from edp.errors import InputError
 from edp.runtime import flops
 
 M, B, K = 3, 6, 4
-OF_SEVERAL = ["batch_ensemble", "functional", "hydra"]  # whose predictions are M
-MATCHING = ["batch_ensemble", "single"]  # whose logits the loss takes as they are
+SEVERAL_MEMBERS = ["batch_ensemble", "functional", "hydra"]  # with M predictions
+MATCHING = ["batch_ensemble", "single"]  # with the loss on the logits
 
 
 def build_model(**kwargs):
@@ -104,18 +104,18 @@ def test_loss_is_the_formula(kind, clean_pass, teachers, batch):
         student, teachers, batch, perturb, clean_pass=clean_pass
     )
     key = jax.random.split(jax.random.key(3))[0]
-    moved = perturb(key, batch["image"], teachers)
-    assert (moved != batch["image"]).any()
+    perturbed = perturb(key, batch["image"], teachers)
+    assert (perturbed != batch["image"]).any()
     model = build_model(num_members=M if kind == "batch_ensemble" else None)
     if clean_pass:
         logits, after = training_pass(model, state.variables, batch["image"])
-        tilde_logits, after = training_pass(model, after, moved)
+        tilde_logits, after = training_pass(model, after, perturbed)
     else:
-        logits, after = training_pass(model, state.variables, moved)
+        logits, after = training_pass(model, state.variables, perturbed)
         tilde_logits = logits
     shape = (-1, B, K)
     logits, tilde_logits = logits.reshape(shape), tilde_logits.reshape(shape)
-    p = softmax(teachers.all_logits(moved) / tau)
+    p = softmax(teachers.all_logits(perturbed) / tau)
     if kind == "single":
         p = p.mean(0, keepdims=True)
     q = softmax(tilde_logits / tau)
@@ -123,7 +123,7 @@ def test_loss_is_the_formula(kind, clean_pass, teachers, batch):
     ce = -np.log(softmax(logits))[:, np.arange(B), batch["label"]].mean()
     expected = (1 - alpha) * ce + alpha * tau**2 * kl
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
-    # Statistics take the clean pass first, then the perturbed one.
+    # The clean pass updates the statistics first, then the perturbed one.
     for a, b in zip(
         jax.tree.leaves(new.model_state),
         jax.tree.leaves(after["batch_stats"]),
@@ -158,7 +158,7 @@ def wrapped(perturb):
     return wrapper
 
 
-def test_what_is_declared_as_the_identity_costs_one_pass(teachers, batch):
+def test_a_declared_identity_costs_one_forward_pass(teachers, batch):
     model, student, tx = build_model(), make_student("single"), optax.identity()
     state = distill.create_state(student, tx, jax.random.key(2), batch["image"][:1])
 
@@ -195,11 +195,11 @@ def test_what_is_declared_as_the_identity_costs_one_pass(teachers, batch):
             assert cost(same) == no_pass + one_pass
     for name in ("gaussian", "none+gaussian"):
         assert cost(jitted(perturbation(name))) == no_pass + 2 * one_pass
-    # Of what declares nothing the cost does not depend on whether it is jitted.
+    # Without the attribute, the cost does not depend on jit.
     assert cost(lambda key, x, *rest: x) == no_pass + 2 * one_pass
 
 
-ONE_PIXEL = jnp.eye(B, 64).reshape(B, 8, 8, 1)  # mixtures show their shares
+ONE_PIXEL = jnp.eye(B, 64).reshape(B, 8, 8, 1)  # a mixture shows its weights
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_the_label_term_of_mixtures_has_mixed_labels(name, clean_pass, teachers)
     alpha, tau = 0.3, 2.0
     labels = jnp.array([0, 1, 2, 3, 0, 1])
     student = make_student("single", alpha=alpha, temperature=tau)
-    # Without a move of it, pixel j of mixture i is the share of input j.
+    # With step size 0, pixel j of mixture i is the weight of input j.
     perturb = perturbation(name, step_size=0.0, mixup_alpha=0.5)
     if name == "mixup+disagreement":
         perturb = jitted(perturb)
@@ -233,12 +233,12 @@ def test_the_label_term_of_mixtures_has_mixed_labels(name, clean_pass, teachers)
         )[1]
     )(state, batch)
     key = jax.random.split(jax.random.key(3))[0]
-    moved = jitted(perturb)(key, ONE_PIXEL, teachers, None)
-    shares = np.float64(moved.reshape(B, -1)[:, :B])
+    perturbed = jitted(perturb)(key, ONE_PIXEL, teachers, None)
+    shares = np.float64(perturbed.reshape(B, -1)[:, :B])
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
     assert (shares.max(1) < 0.99).sum() > 1
     forward = jax.jit(functools.partial(training_pass, build_model()))
-    logits, after = forward(state.variables, ONE_PIXEL if clean_pass else moved)
+    logits, after = forward(state.variables, ONE_PIXEL if clean_pass else perturbed)
     shares = np.eye(B) if clean_pass else shares
     cross_entropies = -np.log(softmax(logits))[:, labels]  # [i, j]: CE(logits_i, y_j)
     label_loss = (shares * cross_entropies).sum(1).mean()
@@ -246,8 +246,8 @@ def test_the_label_term_of_mixtures_has_mixed_labels(name, clean_pass, teachers)
     right = logits.argmax(-1)[:, None] == labels
     np.testing.assert_allclose(metrics["accuracy"], (shares * right).sum(1).mean())
     if clean_pass:
-        logits, _ = forward(after, moved)
-    p = softmax(jax.jit(teachers.all_logits)(moved) / tau).mean(0)
+        logits, _ = forward(after, perturbed)
+    p = softmax(jax.jit(teachers.all_logits)(perturbed) / tau).mean(0)
     kl = (p * (np.log(p) - np.log(softmax(logits / tau)))).sum(-1).mean()
     np.testing.assert_allclose(metrics["distillation_loss"], tau**2 * kl, rtol=1e-4)
     loss = (1 - alpha) * label_loss + alpha * tau**2 * kl
@@ -272,8 +272,8 @@ def test_the_target_term_alone_ignores_labels_and_the_label_term_alone_teachers(
 
 
 def test_batch_ensemble_matches_one_to_one(teachers, batch):
-    # Permuting the teachers permutes whom each subnetwork learns from: another
-    # step for a BatchEnsemble, the same for a single student.
+    # Permuting the teachers permutes the targets of the subnetworks: it changes the
+    # step of a BatchEnsemble, but not that of a single student.
     permuted = teachers._replace(all_logits=lambda x: teachers.all_logits(x)[::-1])
     for kind, same in (("single", True), ("batch_ensemble", False)):
         student = make_student(kind, alpha=1.0)
@@ -316,16 +316,16 @@ def test_predictions_and_uncertainties(kind, batch):
     predict = jax.jit(student.predict)
     probs = predict(variables, batch["image"])
     assert probs.shape == (student.num_members, B, K)
-    assert student.num_members == (M if kind in OF_SEVERAL else 1)
+    assert student.num_members == (M if kind in SEVERAL_MEMBERS else 1)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
     scores = jax.jit(student.uncertainty)(variables, batch["image"])
     mean = np.asarray(probs.mean(0), np.float64)
     np.testing.assert_allclose(scores["max_probability"], 1 - mean.max(-1), rtol=1e-5)
     entropy = -(mean * np.log(mean)).sum(-1)
     np.testing.assert_allclose(scores["predictive_entropy"], entropy, rtol=1e-5)
-    assert ("mutual_information" in scores) == (kind in [*OF_SEVERAL, "dirichlet"])
+    assert ("mutual_information" in scores) == (kind in [*SEVERAL_MEMBERS, "dirichlet"])
     assert all(value.shape == (B,) for value in scores.values())
-    finished = student.finalise(variables)  # what is finished stays as it is
+    finished = student.finalise(variables)  # finalise is idempotent
     np.testing.assert_array_equal(predict(finished, batch["image"]), probs)
 
 
@@ -345,9 +345,7 @@ def test_unknown_student():
         ("hydra", True),
     ],
 )
-def test_perturbations_see_the_members_that_learn_from_one_teacher_each(
-    kind, members, batch, teachers
-):
+def test_perturbations_receive_the_one_to_one_members(kind, members, batch, teachers):
     student, seen = make_student(kind), []
     tx = optax.sgd(0.1)
 
@@ -368,3 +366,21 @@ def test_perturbations_see_the_members_that_learn_from_one_teacher_each(
     assert (seen[0] is not None) == members
     if members:
         assert seen[0].shape == (M, B, K)
+
+
+@pytest.mark.parametrize("kind", ["single", "dirichlet"])
+def test_labels_out_of_range_are_refused_outside_jit(kind, teachers, batch):
+    student, tx = make_student(kind), optax.sgd(0.1)
+    state = distill.create_state(student, tx, jax.random.key(0), batch["image"][:1])
+    for wrong in (-1, K):
+        wrong_batch = {**batch, "label": batch["label"].at[0].set(wrong)}
+        with pytest.raises(InputError, match=f"labels has values .* 0 to {K - 1}"):
+            distill.distill_step(
+                state,
+                wrong_batch,
+                jax.random.key(1),
+                student=student,
+                teachers=teachers,
+                perturb=perturbation("none"),
+                tx=tx,
+            )

@@ -112,12 +112,12 @@ def test_train_step_is_sgd_on_each_members_own_batch(model, tx, state, batch):
     np.testing.assert_allclose(metrics["loss"], expected_losses, rtol=1e-5)
 
 
-def test_training_moves_the_running_statistics(model, tx, state, batch):
+def test_training_updates_the_running_statistics(model, tx, state, batch):
     new, _ = ensemble.train_step(state, batch, jax.random.key(1), model=model, tx=tx)
-    moved = jax.tree.map(
+    updated = jax.tree.map(
         lambda a, b: bool((a != b).any()), state.model_state, new.model_state
     )
-    assert all(jax.tree.leaves(moved))
+    assert all(jax.tree.leaves(updated))
 
 
 @pytest.mark.parametrize("source", ["variables", "functions"])
@@ -142,5 +142,5 @@ def test_teachers(model, state, batch, source):
 def test_unknown_strategy(model, state, batch):
     with pytest.raises(InputError, match=r"member_strategy='loop'.*vmap, unroll"):
         ensemble.logits(model, state.variables, batch["image"][0], strategy="loop")
-    with pytest.raises(InputError, match="at least one function"):
+    with pytest.raises(InputError, match="at least one x -> logits"):
         ensemble.teachers_from_functions([])

@@ -1,4 +1,4 @@
-"""Losses against values by hand and SciPy's."""
+"""Losses against hand-computed values and SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 from scipy import special
 
 from edp import losses
+from edp.errors import InputError
 
 RNG = np.random.default_rng(0)
 
@@ -23,11 +24,11 @@ def test_cross_entropy_of_mixed_labels_by_hand():
     labels = jnp.array([[0.75, 0.25], [0.0, 1.0]])
     expected = [0.75 * np.log(4) + 0.25 * np.log(4 / 3), np.log(4 / 3)]
     np.testing.assert_allclose(losses.cross_entropy(logits, labels), expected, 1e-6)
-    # A class of probability zero adds nothing, in the gradient neither.
+    # A class of probability zero adds nothing to the loss or its gradient.
     certain = jnp.array([[0.0, -jnp.inf]])
     grad = jax.grad(lambda z: losses.cross_entropy(z, jnp.eye(2)[:1]).sum())(certain)
     np.testing.assert_array_equal(grad, [[0.0, 0.0]])
-    with pytest.raises(AssertionError):  # a column of integers is no distribution
+    with pytest.raises(AssertionError):  # a column of integers is not a distribution
         losses.cross_entropy(logits, jnp.array([[0], [1]]))
 
 
@@ -86,3 +87,18 @@ def test_distillation_is_zero_where_the_student_agrees():
 def test_bfloat16_logits_are_taken_to_float32():
     logits = jnp.ones((2, 3), jnp.bfloat16)
     assert losses.log_probs(logits).dtype == jnp.float32
+
+
+def test_labels_out_of_range_are_refused_where_their_values_are_known():
+    logits = jnp.zeros((2, 3))
+    for wrong in ([0, 3], [-1, 2], [255, 0]):
+        for labels in (jnp.array(wrong), np.array(wrong)):
+            with pytest.raises(InputError, match=r"labels has values .* 0 to 2"):
+                losses.cross_entropy(logits, labels)
+            with pytest.raises(InputError, match="labels has values"):
+                jax.grad(lambda z, y=labels: losses.cross_entropy(z, y).sum())(logits)
+    # Traced values cannot be checked: the loss of such a label is 0, as documented.
+    loss = jax.jit(losses.cross_entropy)(logits, jnp.array([2, 3]))
+    np.testing.assert_allclose(loss, [np.log(3), 0], rtol=1e-6)
+    losses.check_labels(jnp.zeros(0, int), 3)
+    losses.check_labels(-jnp.eye(3), 3)  # distributions are not checked

@@ -1,6 +1,6 @@
-"""What holds for any input of the losses, metrics and perturbations, however extreme.
+"""Property tests of the losses, metrics and perturbations, with extreme inputs.
 
-Every public function has a check here, of drawn shapes, dtypes and values. A new one
+Every public function has a check with random shapes, dtypes and values. A new function
 without a check fails `test_every_public_function_has_a_check`.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
-import property_losses  # noqa: F401 (its checks are registered so, as those below)
+import property_losses  # noqa: F401 (registers its checks, as do the next two)
 import property_metrics  # noqa: F401
 import property_perturbations  # noqa: F401
 import pytest
@@ -62,7 +62,7 @@ def test_it_holds_for_many(check):
 
 
 def run(check, max_examples, *, thorough):
-    """Runs a check on as many cases, the same ones every time."""
+    """Runs a check on `max_examples` cases, the same in every run."""
     seen = 0
 
     @hypothesis.settings(

@@ -1,4 +1,4 @@
-"""Metrics against values computed by hand, identities, SciPy and scikit-learn."""
+"""Metrics against hand-computed values, identities, SciPy and scikit-learn."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ def random_probs(*shape, seed=0, scale=2.0):
 
 
 def random_labels(probs, seed=0):
-    """One label for each row, drawn from its probabilities."""
+    """Samples one label per row from its probabilities."""
     uniform = np.random.default_rng(seed).random((len(probs), 1))
     return np.minimum((probs.cumsum(1) < uniform).sum(1), probs.shape[1] - 1)
 
@@ -53,7 +53,7 @@ def test_scores_of_certain_predictions():
     assert metrics.nll(certain, [1, 0]) == pytest.approx(12 * LOG(10))  # -log 1e-12
 
 
-def test_of_equal_probabilities_the_first_class_is_predicted():
+def test_ties_predict_the_first_class():
     assert metrics.accuracy([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]], [0, 2]) == 0.5
 
 
@@ -69,18 +69,18 @@ def test_float32_and_jax_input_is_scored_in_float64():
 @pytest.mark.parametrize(
     ("probs", "labels", "message"),
     [
-        ([0.5, 0.5], [0], r"probs must be \[N, K\]"),
-        (np.zeros((0, 3)), np.zeros(0, int), r"probs must be \[N, K\]"),
-        ([[2.0, -1.0]], [0], "must be probabilities"),
-        ([[3.0, 1.0]], [0], "must be probabilities"),
-        ([[math.nan, 1.0]], [0], "must be probabilities"),
-        ([[0.5, 0.5]], [0, 1], "labels must be 1 integers"),
-        ([[0.5, 0.5]], [0.0], "labels must be 1 integers"),
-        ([[0.5, 0.5]], [2], r"labels must lie in 0\.\.1"),
-        ([[0.5, 0.5]], [-1], r"labels must lie in 0\.\.1"),
+        ([0.5, 0.5], [0], r"probs has shape .* accepted: \[N, K\]"),
+        (np.zeros((0, 3)), np.zeros(0, int), r"probs has shape .* accepted: \[N, K\]"),
+        ([[2.0, -1.0]], [0], "accepted: rows of probabilities"),
+        ([[3.0, 1.0]], [0], "accepted: rows of probabilities"),
+        ([[math.nan, 1.0]], [0], "accepted: rows of probabilities"),
+        ([[0.5, 0.5]], [0, 1], "accepted: 1 integers"),
+        ([[0.5, 0.5]], [0.0], "accepted: 1 integers"),
+        ([[0.5, 0.5]], [2], "labels has values from .* accepted: classes 0 to 1"),
+        ([[0.5, 0.5]], [-1], "labels has values from .* accepted: classes 0 to 1"),
     ],
 )
-def test_unusable_predictions_are_refused(probs, labels, message):
+def test_invalid_predictions_are_refused(probs, labels, message):
     for score in (metrics.accuracy, metrics.nll, metrics.brier, metrics.ece):
         with pytest.raises(InputError, match=message):
             score(probs, labels)
@@ -110,7 +110,7 @@ def test_deep_ensemble_equivalent_of_short_and_flat_ensembles():
     assert metrics.deep_ensemble_equivalent(0.6, [0.5]) == 0.0
     assert metrics.deep_ensemble_equivalent(0.5, [0.5]) == 1.0
     assert metrics.deep_ensemble_equivalent(0.4, [0.5]) == 1.0
-    # As good as the largest ensemble, though the second was as good already.
+    # As good as the largest ensemble; the second is equally good.
     assert metrics.deep_ensemble_equivalent(0.5, [1.0, 0.5, 0.5]) == 3.0
     for value, ensemble in ((math.nan, [0.5]), (0.5, []), (0.5, [math.inf])):
         with pytest.raises(InputError, match="value"):
@@ -142,7 +142,7 @@ def test_empty_bins_and_certain_predictions():
     # A float32 softmax may round to above 1.
     above = metrics.reliability_bins([[1.0 + 1e-7, 0.0]], [0])
     assert above.counts.tolist() == [0] * 14 + [1]
-    with pytest.raises(InputError, match="num_bins must be at least 1, got 0"):
+    with pytest.raises(InputError, match="num_bins=0 is too small; accepted: int"):
         metrics.ece(PROBS, LABELS, num_bins=0)
 
 
@@ -162,7 +162,7 @@ def test_apply_temperature_by_hand():
     cold = metrics.apply_temperature([[0.25, 0.5, 0.25], [0.25, 0.25, 0.5]], 1e-4)
     np.testing.assert_array_equal(cold, [[0, 1, 0], [0, 0, 1]])
     for temperature in (0.0, -1.0, math.nan, math.inf):
-        with pytest.raises(InputError, match="temperature must be positive"):
+        with pytest.raises(InputError, match=r"temperature=.* accepted: positive"):
             metrics.apply_temperature(probs, temperature)
 
 
@@ -205,14 +205,14 @@ def test_fit_temperature_agrees_with_minimising_the_nll(sharpness):
     assert objective(LOG(fit.temperature)) <= best.fun + 1e-12
 
 
-def test_fit_temperature_tells_a_bound():
+def test_fit_temperature_reports_a_bound():
     probs = np.array([[0.9, 0.1], [0.3, 0.7]])
     assert metrics.fit_temperature(probs, [0, 1]) == (0.05, True)  # All right.
     assert metrics.fit_temperature(probs, [1, 0]) == (20.0, True)  # All wrong.
-    # Certain predictions, of which some are wrong: the NLL stays finite.
+    # With certain predictions, some of them wrong, the NLL is finite.
     certain = [[1.0, 0.0]] * 10
     assert metrics.fit_temperature(certain, [0] * 5 + [1] * 5) == (20.0, True)
-    # Uniform predictions are the same at any temperature.
+    # Temperature has no effect on uniform predictions.
     assert metrics.fit_temperature([[0.25] * 4] * 3, [0, 1, 2]) == (1.0, False)
 
 
@@ -231,7 +231,7 @@ def test_diversity_by_hand():
     np.testing.assert_allclose(
         metrics.mutual_information(probs), [pooled - members], atol=1e-10
     )
-    # Of one predictor: the entropy of its rows.
+    # For one predictor: the entropy of its rows.
     np.testing.assert_allclose(
         metrics.predictive_entropy(np.array([[0.5, 0.5], [1.0, 0.0]])),
         [LOG(2), 0.0],
@@ -310,7 +310,7 @@ def test_pairwise_kl_has_a_gradient_at_zero_probabilities_and_one_member():
 @pytest.mark.parametrize("shape", [(4,), (0, 4, 3), (2, 0, 3), (2, 2, 4, 3)])
 def test_diversity_refuses_other_shapes(shape):
     for diversity in DIVERSITY:
-        with pytest.raises(InputError, match=r"must be \[M, N, K\]"):
+        with pytest.raises(InputError, match=r"accepted: \[M, N, K\]"):
             diversity(np.ones(shape))
 
 
@@ -364,7 +364,7 @@ def test_aurc_by_hand():
     # Risks among the 1, 2, 3 most confident: 0, 1/2, 1/3.
     expected = (1 / 2 + 1 / 3) / 3
     assert metrics.aurc([0.7, 0.9, 0.8], [1, 1, 0]) == pytest.approx(expected)
-    # One tied pair, one of it wrong: expected risks 1/2 and 1/2.
+    # A tied pair with one error: expected risks 1/2 and 1/2.
     assert metrics.aurc([0.5, 0.5], [True, False]) == 0.5
     assert metrics.aurc([0.9, 0.8], [True, True]) == 0.0
 
@@ -413,13 +413,15 @@ def test_aurc_without_ties_agrees_with_direct_computation():
     assert metrics.aurc(confidence, correct) == pytest.approx(np.mean(risks), abs=1e-9)
 
 
-def test_unusable_scores_are_refused():
+def test_invalid_scores_are_refused():
     for score in (metrics.auroc, metrics.aupr, metrics.fpr_at_95_tpr):
-        with pytest.raises(InputError, match="scores_in must be finite"):
+        with pytest.raises(InputError, match=r"scores_in has NaN .* finite"):
             score([math.nan], [1.0])
-        with pytest.raises(InputError, match=r"scores_out must be \[N\]"):
+        with pytest.raises(
+            InputError, match=r"scores_out has shape \(0,\); accepted: \[N\]"
+        ):
             score([1.0], [])
-    with pytest.raises(InputError, match="same length, got 2 and 1"):
+    with pytest.raises(InputError, match="correct has length 1; accepted: 2"):
         metrics.aurc([0.5, 0.6], [1])
     with pytest.raises(InputError, match="0 and 1"):
         metrics.aurc([0.5, 0.6], [1, 2])

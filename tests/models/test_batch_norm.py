@@ -1,4 +1,4 @@
-"""Batch normalisation's own gradient is that of its formula."""
+"""Batch normalisation: its gradient against that of the formula."""
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def test_a_constant_batch_is_its_bias_and_moves_nothing():
 
 
 def in_training(groups, x):
-    """Output and moved statistics of the layer, and its gradients' pull-back."""
+    """Returns output, updated statistics and the pull-back of the layer."""
     stats = {"mean": jnp.arange(5.0), "var": jnp.full(5, 2.0)}
 
     def apply(x, scale, bias):
@@ -102,7 +102,7 @@ def test_groups_are_parts_normalised_by_themselves(groups):
     for name in ("mean", "var"):
         updates = [part[1][name] for part in parts]
         np.testing.assert_allclose(stats[name], sum(updates) / groups, rtol=1e-6)
-    if groups > 1:  # and not the whole batch
+    if groups > 1:  # not normalised over the whole batch
         assert not np.allclose(y, in_training(None, X)[0], atol=1e-2)
 
 

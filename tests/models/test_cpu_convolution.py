@@ -1,4 +1,4 @@
-"""The CPU's gradients of convolutions are those of XLA."""
+"""Gradients of convolutions on CPU against those of XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_gradients_under_vmap_and_in_a_loop():
 
 
 def test_no_convolution_is_left_in_an_order_that_a_cpu_is_slow_at():
-    """Inside a loop too, where XLA would leave it."""
+    """Also inside a loop, where XLA does not transpose."""
     x, kernel, key = operands(8, 3)
 
     def in_a_loop(kernels):

@@ -1,4 +1,4 @@
-"""The models: sizes, BatchEnsemble against plain networks, layers by hand."""
+"""Models: sizes, BatchEnsemble against plain networks, layers by hand."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ from edp.models.resnet import identity_shortcut
 from edp.models.resnet50 import BottleneckBlock
 from edp.models.wide_resnet import PreActivationBlock
 
-# Here a network is compiled for one call or two: optimising it takes longer.
+# Each network is compiled for one or two calls; optimisation would take longer.
 quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 no_drop = partial(Dropout, 0.0, False)
 
@@ -51,7 +51,7 @@ def shapes(model, size=8):
 
 
 def random_variables(module_shapes, seed=0):
-    """Variables in general position: no scale is one, no mean or bias zero."""
+    """Returns random variables: no scale is one, no mean or bias zero."""
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -80,7 +80,7 @@ def map_layers(params, change):
 
 
 def of_equal_members(params, num_members):
-    """BatchEnsemble parameters under which every member is the plain network."""
+    """Returns BatchEnsemble parameters whose members all equal the plain network."""
 
     def change(layer):
         fan_in, features = layer["kernel"].shape[-2:]
@@ -97,7 +97,7 @@ def of_equal_members(params, num_members):
 
 
 def of_member(params, member):
-    """Plain parameters of one member: W ∘ (r_m s_mᵀ) and its own bias."""
+    """Returns the plain parameters of one member: W ∘ (r_m s_mᵀ) and its bias."""
 
     def change(layer):
         plain = {
@@ -275,7 +275,7 @@ def test_kernels_start_he_normal_by_fan_in():
     deviation = np.sqrt(2 / (3 * 3 * 32))
     np.testing.assert_allclose(kernel.std(), deviation, rtol=0.02)
     np.testing.assert_allclose(kernel.mean(), 0, atol=0.05 * deviation)
-    assert np.abs(kernel).max() > 2.5 * deviation  # The tails are not cut.
+    assert np.abs(kernel).max() > 2.5 * deviation  # not truncated
 
 
 def test_factors_start_as_asked():
@@ -385,8 +385,8 @@ def test_bottleneck_has_its_stride_in_the_3x3():
     assert state["conv2"]["__call__"][0].shape == (1, 4, 4, 2)
 
 
-def written_out(name, variables, x):
-    """The logits of the small plain networks in eval mode, without the modules."""
+def reference_logits(name, variables, x):
+    """Computes evaluation logits of the small plain networks without modules."""
     params, stats = variables["params"], variables["batch_stats"]
 
     def conv(x, layer, strides=1):
@@ -445,16 +445,16 @@ def written_out(name, variables, x):
 
 
 @pytest.mark.parametrize("name", ["resnet", "wide_resnet", "resnet50"])
-def test_networks_are_what_is_written_out(name):
+def test_networks_equal_the_reference(name):
     model = build(name, **SMALL[name])
     variables, x = random_variables(shapes(model)), images(batch=2, size=16)
     logits = quick_jit(partial(model.apply, train=False))(variables, x)
-    expected = quick_jit(partial(written_out, name))(variables, x)
+    expected = quick_jit(partial(reference_logits, name))(variables, x)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_convnet_by_hand_from_normalisation_to_logits():
-    """Kernels that pass the centre on leave normalisation, stride and pooling."""
+    """With identity kernels, only normalisation, stride and pooling remain."""
 
     def centre(taps):
         kernel = np.zeros((3, 3, *np.shape(taps)), np.float32)
@@ -535,7 +535,7 @@ def test_images_of_other_channels_are_refused():
 # create_model.
 
 
-def test_create_model_passes_on_what_the_model_has():
+def test_create_model_passes_the_settings_of_the_model():
     model = build("wide_resnet", depth=None, width=99, widen_factor=2)
     assert (model.depth, model.widen_factor) == (28, 2)
     assert model.name is None
@@ -579,7 +579,10 @@ def test_create_model_refuses_with_one_clear_line(name, settings, message):
 
 @pytest.mark.parametrize(
     ("mean", "std", "message"),
-    [((0.5,), (0.2, 0.2), "one length"), ((0.5,), (0.0,), r"std=\(0.0,\).*above 0")],
+    [
+        ((0.5,), (0.2, 0.2), "differ in length"),
+        ((0.5,), (0.0,), r"std=\(0.0,\).*above 0"),
+    ],
 )
 def test_create_model_refuses_a_mean_and_std_that_cannot_normalise(mean, std, message):
     with pytest.raises(InputError, match=message):

@@ -1,4 +1,4 @@
-"""The configurations that ship: what they say, and that all of it runs."""
+"""Tests that the shipped configurations are as documented and run."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from launch.cli import config_flag
 
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
-# Of networks that take a while to trace or to compile; `make test-long` runs them.
+# Networks that are slow to trace or compile; `make test-long` runs them.
 LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
 QUICK_RUNS = {"digits"}
 
@@ -67,7 +67,7 @@ def test_the_search_sees_no_test_image():
 
 
 def create_steps(config):
-    """The teachers' and a student's step with their states, not yet computed."""
+    """Returns functions: initial states, the teachers' step, a student's step."""
     if config.data.source == "folder":
         config.data.path = "given with the command"
     validate.check(config)

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md adds to the project works once it is added as told."""
+"""Tests that the worked examples of CONTRIBUTING.md run."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ def add_lines(root, diff):
 
 @pytest.fixture
 def extended(tmp_path):
-    """A copy of the project with all that the page adds."""
+    """Returns a copy of the project with the examples of the page added."""
     for name in ("edp", "launch", "configs"):
         shutil.copytree(
             ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")

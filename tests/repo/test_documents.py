@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ show works as shown."""
+"""Tests that the code and commands of the README and docs/ work."""
 
 import json
 import re
@@ -30,13 +30,13 @@ def test_python_runs(page, tmp_path, monkeypatch):
     documents.run_python(page)
 
 
-def test_the_readme_runs_and_moves_the_inputs():
+def test_the_readme_runs_and_perturbs_the_inputs():
     names = documents.run_python(README)
     block, *_ = documents.blocks(README, "python")
     assert len(block.text.strip().splitlines()) < 20
-    images, moved = names["images"], names["moved"]
-    lengths = np.linalg.norm(np.asarray(moved - images), axis=1)
-    # A full step, but for the pixels clipped to [0, 1].
+    images, perturbed = names["images"], names["perturbed"]
+    lengths = np.linalg.norm(np.asarray(perturbed - images), axis=1)
+    # A full step, except for pixels clipped to [0, 1].
     assert (lengths > 0.9 / 255 * np.sqrt(784)).all()
 
 
@@ -69,7 +69,7 @@ def test_commands_take_the_flags_shown():
     assert commands and targets
     known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(targets) <= set(known)
-    # And one that is wrong, to see that such are seen.
+    # And an invalid one, to see that it is found.
     wrong = ["launch.run", "--config=configs/digits.py", "--config.sede=1"]
     done = check([*commands, wrong])
     (line,) = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Each of the examples runs."""
+"""Tests that each example runs."""
 
 import os
 import runpy
@@ -25,14 +25,14 @@ def test_own_config_runs(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "moved" in (tmp_path / "results.md").read_text()
+    assert "perturbed" in (tmp_path / "results.md").read_text()
 
 
 @pytest.mark.long
 def test_own_model_runs_and_five_networks_are_better_than_one():
     nll = runpy.run_path(str(EXAMPLES / "own_model.py"))["main"]()
     assert nll["five networks"] < nll["one network"]
-    assert max(nll.values()) < 1  # of ln 10 for networks that know nothing
+    assert max(nll.values()) < 1  # ln 10 is the NLL of a uniform prediction
 
 
 def test_cloud_tpu_prints_what_it_would_do():

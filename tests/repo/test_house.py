@@ -1,4 +1,4 @@
-"""The house: few rooms, short files, and the map of them in the README."""
+"""Tests the layout: few packages, short files, and their list in the README."""
 
 import pathlib
 import re
@@ -10,7 +10,7 @@ PACKAGES = ("edp", "launch", "benchmarks", "configs")
 
 
 def boxes():
-    """The modules and packages one level below `edp`, and the other packages."""
+    """Returns modules and packages one level below `edp`, and the other packages."""
     graph = grimp.build_graph(*PACKAGES)
     inside = {name for name in graph.modules if re.fullmatch(r"edp\.\w+", name)}
     return inside | {*PACKAGES[1:]}

@@ -1,4 +1,4 @@
-"""The package as it is installed: what is in it, how it is imported and called."""
+"""Tests the installed package: its contents, imports and commands."""
 
 import configparser
 import os
@@ -22,7 +22,7 @@ COMMANDS |= {"import_teachers", "export", "predict", "sweep", "cloud_tpu"}
 
 
 def run(*arguments, cwd=ROOT, path=None):
-    """Python in a directory, with another one to import from."""
+    """Runs Python in a directory, with another one on the import path."""
     env = os.environ | ({} if path is None else {"PYTHONPATH": str(path)})
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=env, capture_output=True, text=True
@@ -30,7 +30,7 @@ def run(*arguments, cwd=ROOT, path=None):
 
 
 def imports(statement):
-    """CPU seconds of a statement after `import jax`, and what is imported then."""
+    """Returns CPU seconds of a statement after `import jax`, and its imports."""
     program = (
         "import sys, time, jax; start = time.process_time(); "
         f"{statement}; print(time.process_time() - start, *sys.modules)"
@@ -66,10 +66,25 @@ def test_the_commands_are_listed_in_a_line_each():
     lines = done.stdout.split("\n\n")[0].splitlines()
     described = {line.split()[1]: line.split(maxsplit=2)[2] for line in lines}
     assert described.keys() >= COMMANDS and all(described.values())
-    assert described["run"] == "The main job: teachers, students, evaluation, report."
+    assert described["run"].startswith("Runs the main job: teachers, students, ")
     done = run("-m", "launch", "rnu")
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: no command 'rnu'; accepted: cloud_tpu,")
+
+
+def test_help_lists_the_flags_and_the_sections_of_the_settings():
+    """The sections are those of the default configuration."""
+    config = config_flag.load(ROOT / "configs/default.py")().to_dict()
+    sections = {key for key, value in config.items() if isinstance(value, dict)}
+    assert config_flag.SECTIONS.keys() == sections
+    text = run("-m", "launch", "run", "--help").stdout
+    for flag in ("config", "workdir", "only", "[no]debug", "num_processes"):
+        assert f"\n  --{flag}: " in text, flag
+    for section, meaning in config_flag.SECTIONS.items():
+        assert f"\n    {section}: {meaning}\n" in text, section
+    assert str(ROOT / "configs/default.py") in text
+    text = run("-m", "launch.report", "--help").stdout  # needs no configuration
+    assert "\n  --workdir: " in text and "--config:" not in text
 
 
 def test_a_command_gets_its_flags():
@@ -86,7 +101,7 @@ def test_shipped_configurations_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "digits").rmdir()
     (tmp_path / "digits").touch()
     assert config_flag.find("digits") == pathlib.Path("digits")
-    with pytest.raises(InputError, match=f"shipped are {', '.join(SHIPPED)}"):
+    with pytest.raises(InputError, match=f"a file, or {', '.join(SHIPPED)}"):
         config_flag.find("digts")
     with pytest.raises(InputError, match="no such file"):
         config_flag.find("__init__")
@@ -110,7 +125,7 @@ def test_own_configurations_start_from_the_shipped_ones(package, tmp_path):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A directory with what the wheel installs."""
+    """Returns a directory with the installed wheel."""
     import setuptools
 
     if Version(setuptools.__version__) < Version("70.1"):
@@ -148,7 +163,7 @@ def test_the_wheel_has_one_package(installed):
 
 
 def edp(installed, cwd, *arguments):
-    """The console script, with only the wheel to import from."""
+    """Runs the console script with only the wheel on the import path."""
     script = "from edp.launch.__main__ import main; main()"
     return run("-c", script, *arguments, cwd=cwd, path=installed)
 

@@ -1,4 +1,4 @@
-"""Workdirs and data are read and never run; only configuration files are run."""
+"""Tests that workdirs and data are never executed; only configuration files are."""
 
 import ast
 import json
@@ -10,9 +10,9 @@ import pytest
 from report_pages import HOSTILE, make_run, read_page
 
 from edp import report
-from edp.data.arrays import read_arrays
 from edp.errors import InputError
 from edp.evaluation import predictions
+from edp.runtime import storage
 
 ROOT = pathlib.Path(__file__).parents[2]
 SOURCES = [
@@ -20,11 +20,11 @@ SOURCES = [
     for name in ("edp", "launch", "configs")
     for path in (ROOT / name).rglob("*.py")
 ]
-# What runs or unpickles what it is given.
+# Functions that execute or unpickle their arguments.
 MODULES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve", "yaml"}
 CALLS = {"__import__", "compile", "eval", "exec", "execfile"}
 RUNS_CONFIGS = ROOT / "launch/cli/config_flag.py"
-RUNS_COMMANDS = ROOT / "launch/__main__.py"  # its own, by their names
+RUNS_COMMANDS = ROOT / "launch/__main__.py"  # only its own commands, by name
 
 
 def offences(tree):
@@ -72,7 +72,7 @@ def test_the_search_finds_what_it_is_for(text):
 
 
 class Trap:
-    """Makes a file of the name when it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -91,14 +91,14 @@ def test_arrays_with_code_in_them_are_refused_and_not_run(tmp_path):
             trapped = dict.fromkeys(arrays, trap)
         np.savez(path, **trapped)
         with pytest.raises(InputError, match=f"{name}.npz cannot be read"):
-            read_arrays(path)
+            storage.read_npz(path)
     with pytest.raises(InputError, match="does not hold predictions"):
         predictions.load_predictions(tmp_path / "predictions/teachers.npz")
     page = read_page(report.write_report(tmp_path))
     assert "gallery.npz cannot be read (ValueError)" in page.text
     assert not sprung.exists()
     np.load(path, allow_pickle=True)[next(iter(trapped))]
-    assert sprung.exists()  # or it was no trap
+    assert sprung.exists()  # the trap works
 
 
 def test_figures_and_tables_show_names_as_text(tmp_path):
@@ -111,7 +111,7 @@ def test_figures_and_tables_show_names_as_text(tmp_path):
     rows += [{**row, "corruption": HOSTILE, "severity": 1}]
     (tmp_path / "corruptions.json").write_text(json.dumps({"rows": rows}))
     page = read_page(report.write_report(tmp_path))
-    assert [tag for tag, _ in page.tags].count("script") == 1  # the page's own
+    assert [tag for tag, _ in page.tags].count("script") == 1  # only the page's own
     assert page.text.count(HOSTILE) >= 4
     figures = list((tmp_path / "figures").glob("*.svg"))
     assert len(figures) > 10

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, without Jupyter."""
+"""Tests that the notebook runs from top to bottom, without Jupyter."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ def test_it_is_kept_without_outputs():
 
 
 def test_it_installs_what_is_there(tmp_path, monkeypatch):
-    """The folder above in a checkout, an uploaded wheel elsewhere; else says so."""
+    """Installs the parent folder in a checkout, else an uploaded wheel, else raises."""
     install = "".join(cells("code")[0]["source"])
     calls = []
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -48,7 +48,7 @@ def test_it_runs_in_three_minutes(tmp_path):
     program = tmp_path / "tutorial.py"
     program.write_text(source, "utf-8")
     environment = documents.environment() | {"MPLBACKEND": "agg"}
-    # As the user has it, not the tests.
+    # The user's environment, not that of the tests.
     environment = {k: v for k, v in environment.items() if k != "XLA_FLAGS"}
     start = time.monotonic()
     done = subprocess.run(
@@ -61,6 +61,6 @@ def test_it_runs_in_three_minutes(tmp_path):
     assert done.returncode == 0, done.stderr
     seconds = time.monotonic() - start
     print(f"{seconds:.0f} s\n{done.stdout}")
-    # A loaded machine is no fault of the notebook.
+    # Not checked on a loaded machine.
     assert os.getloadavg()[0] > 2 or seconds < 180
     assert "mixup_tau4" in done.stdout and "a 0" in done.stdout

@@ -1,4 +1,4 @@
-"""What the report draws."""
+"""Tests of the report's figures."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from edp.report.page import diversity, gallery, risk, sections
 
 
 def test_spread_by_hand():
-    # Two at the same place move half a gap each; the third is far enough away.
+    # Two at the same place are shifted by half a gap each; the third is far away.
     assert axes.spread([5.0, 0.0, 5.0], 1.0, -9, 9) == [4.5, 0.0, 5.5]
     # Near the edge they are pushed inwards.
     assert axes.spread([0.0, 0.1], 1.0, 0.0, 9.0) == pytest.approx([0.0, 1.0])
@@ -56,8 +56,8 @@ def test_reliability_draws_the_occupied_bins(tmp_path):
 
 
 def test_error_against_coverage_is_that_of_the_predictions(tmp_path):
-    # Of the first member, the one of 0.9 is right and that of 0.6 wrong; of the
-    # second both the other way about; the mean is right on both, surer of the first.
+    # The first member is right on the first input only, the second on the second only;
+    # their mean is right on both and more confident on the first.
     members = [[[0.9, 0.1], [0.6, 0.4]], [[0.45, 0.55], [0.1, 0.9]]]
     labels = np.array([0, 1])
     np.savez(tmp_path / "teachers.npz", test_probs=members, test_labels=labels)
@@ -70,7 +70,7 @@ def test_error_against_coverage_is_that_of_the_predictions(tmp_path):
         {"model": f"DE-{m}", "kind": "ensemble", "num_members": m} for m in (1, 2)
     ] + [student("kd", 0.1)]
     section = risk.risk_section(tmp_path, rows)
-    # The student's surer prediction is the wrong one.
+    # The student's more confident prediction is wrong.
     (label,) = (a["aria-label"] for tag, a in Page(section.html).tags if tag == "svg")
     assert label == (
         "Error against coverage; area under the curve: "
@@ -93,7 +93,7 @@ def test_curves_of_coverage_are_thin_and_end_at_the_error(tmp_path):
     rng = np.random.default_rng(5)
     coverage, value = metrics.risk_coverage(rng.random(5000), rng.random(5000) < 0.7)
     curves = [
-        risk.Curve(f"student_number_{i:02d}", coverage, value, i, i % 2 == 0)
+        risk.RiskCurve(f"student_number_{i:02d}", coverage, value, i, i % 2 == 0)
         for i in range(20)
     ]
     svg = risk.risk_coverage(curves)
@@ -159,7 +159,7 @@ def test_a_figure_as_a_file_needs_no_page():
     assert "var(" not in text and "fill: #b9520f" in text
     scales = re.findall(r"scale\((\S+) -(\S+)\)", text)
     assert scales == [("0.105", "0.105"), ("0.11", "0.11"), ("0.12", "0.12")]
-    # Nothing but the colours and the frame is another.
+    # Only the colours and the frame differ.
     assert text.count("<path") == drawn.count("<path") > 3
 
 
@@ -179,7 +179,7 @@ def test_image_uri_keeps_the_pixels(channels):
 def write_sweep(path):
     """An analysis of one perturbation at two step sizes and of one student."""
     clean = {"perturbation": None, "step_size": None}
-    moved = {"perturbation": "ods"}
+    perturbed = {"perturbation": "ods"}
     student_row = {
         "model": "<be>",
         "inputs": "perturbed",
@@ -194,12 +194,12 @@ def write_sweep(path):
             {"inputs": "train", "pairwise_kl": 0.1, "error": 0.0} | clean,
             {"inputs": "test", "pairwise_kl": 0.4, "error": 0.2} | clean,
             {"inputs": "<be>", "pairwise_kl": 0.3, "error": 0.1, "step_size": 2 / 255}
-            | moved,
+            | perturbed,
             {"inputs": "<be>@1", "pairwise_kl": 0.2, "error": 0.05}
-            | moved
+            | perturbed
             | {"step_size": 1 / 255},
             {"inputs": "<be>@2", "pairwise_kl": 0.5, "error": 0.3}
-            | moved
+            | perturbed
             | {"step_size": 4 / 255},
         ],
         "students": [
@@ -235,12 +235,12 @@ def test_diversity_is_drawn_against_the_step_size(tmp_path):
     assert 0 < steps[0] < steps[2] < width
 
 
-def test_students_stand_beside_their_teachers(tmp_path):
+def test_table_of_students_and_their_teachers(tmp_path):
     rows = write_sweep(tmp_path / "analysis.json")
     section = diversity.diversity_section(tmp_path / "analysis.json", rows).html
     head, perturbed, test = Page(section).rows
-    # No column of what no row has, nor twice the same at temperature 1.
-    columns = ["KL to it", "pairwise KL", "teachers'", "error %"]
+    # Empty columns are left out, as is the tempered KL if it equals the KL.
+    columns = ["KL", "pairwise KL", "teachers'", "error %"]
     assert [h.replace("\N{NO-BREAK SPACE}", " ") for h in head] == [
         "student",
         "inputs",

@@ -1,4 +1,4 @@
-"""The ranking of students, and the Pareto front, on rows made up."""
+"""Tests of the ranking and the Pareto front, on synthetic rows."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def without(keys, rows=ROWS):
 
 
 def over_seeds(rows):
-    """As a summary has them: quantities, and facts as they are."""
+    """Returns rows as in a summary: quantities and facts."""
     wide = {"cnll": 0.01, "dee": 0.1, "gap_closed": 0.05}
     result = []
     for row in rows:
@@ -87,7 +87,7 @@ def test_students_are_ranked_among_the_ensembles():
         ("DE-1", None),
     ]
     wide, _, best, plain, _ = ranked
-    # Of the scores, what the model knows; of a plain network there is its entropy.
+    # Mutual information is preferred; a plain network only has its entropy.
     assert (wide["ood_score"], wide["auroc noise"]) == ("information", 0.8)
     assert (plain["ood_score"], plain["auroc noise"]) == ("entropy", 0.6)
     assert plain["auroc svhn"] == 0.7
@@ -147,8 +147,8 @@ def test_the_ranking_is_on_the_page_and_in_markdown(tmp_path):
 
 def test_without_students_there_is_no_ranking():
     assert ranking.format_ranking(ROWS[:2], OOD) == []
-    assert "no student" in ranking.ranking_section(ROWS[:2], OOD)
-    assert "no model" in pareto.pareto_section([ROWS[-1]]).html
+    assert "No student" in ranking.ranking_section(ROWS[:2], OOD)
+    assert "No model" in pareto.pareto_section([ROWS[-1]]).html
 
 
 def test_the_ranking_over_seeds():
@@ -165,7 +165,7 @@ def test_the_ranking_over_seeds():
         "corruptions": [],
     }
     markdown = tables.format_markdown(summary, ["pareto.svg"])
-    text = markdown[markdown.index("## Ranking") :].partition("## Where")[0]
+    text = markdown[markdown.index("## Ranking") :].partition("## Diversity")[0]
     (first,) = (line for line in text.splitlines() if line.startswith("| wide"))
     cells = [cell.strip() for cell in first.split("|")[1:-1]]
     assert cells == [
@@ -173,7 +173,7 @@ def test_the_ranking_over_seeds():
         *("80.0 ± 2.0", "information", "2.00", "12.00", "4.80", "75.3"),
     ]
     assert "(pareto.svg)" in text
-    # Of runs from before there were counts.
+    # Runs from before FLOP were counted.
     counts = {"inference_flops", "train_flops"}
     summary["models"] = without(counts, summary["models"])
     assert "FLOP per" not in tables.format_markdown(summary)
@@ -184,12 +184,12 @@ def test_the_ranking_over_seeds():
 
 def test_the_front_by_hand():
     points = [(2, 3), (1, 5), (3, 4), (2, 4), (4, 1), (5, 1), (1, 5), (1, 6)]
-    # Equal points stay together; of equal costs or equal values one stays.
+    # Equal points are all kept; of equal costs or equal values only the best is.
     assert pareto.front(points) == [1, 6, 0, 4]
     assert pareto.front([(1.0, 1.0)]) == [0] and pareto.front([]) == []
 
 
-def test_the_front_is_what_nothing_beats():
+def test_no_point_dominates_the_front():
     rng = np.random.default_rng(0)
     for _ in range(20):
         points = [tuple(map(int, p)) for p in rng.integers(6, size=(12, 2))]
@@ -215,9 +215,9 @@ def test_points_have_the_costs_that_all_have():
     assert by_name["wide"]._replace(cost=pytest.approx(12.0)) == wide
     assert by_name["plain"].plain and by_name["DE-1"].kind is None
     assert {name for name, p in by_name.items() if p.on_front} == {"best", "wide"}
-    # One without a count, and none is drawn by its count.
+    # If one row has no FLOP, passes are used for all.
     some, unit = pareto.read_points([*ROWS[:-1], student("x", 1, inference_flops=None)])
-    assert unit == "passes of one plain network"
+    assert unit == "forward passes of one plain network"
     assert [p.cost for p in some] == [1, 2, 1, 2, 1, 1]
     costless = {"inference_flops", "inference_cost"}
     assert pareto.read_points(without(costless)) == ([], unit)
@@ -225,7 +225,7 @@ def test_points_have_the_costs_that_all_have():
 
 
 def many(sizes, letters=24):
-    """Points in columns, at cost 1, 2, ..., of so many each."""
+    """Returns `sizes[i]` points at each cost i + 1."""
     rng = np.random.default_rng(1)
     rows = []
     for cost, size in enumerate(sizes, 1):
@@ -269,7 +269,7 @@ def test_near_points_are_labelled_together():
     assert pareto_labels.placer(points[:1], 340)(points[0]) == 20
 
 
-def test_the_stairs_stand_where_the_values_are():
+def test_the_steps_are_at_the_values():
     svg = pareto_figure.pareto_figure(*pareto.read_points(ROWS))
     (path,) = re.findall(
         r'<path d="([^"]*)" [^>]*stroke: var\(--ink\); stroke-width: 1.6', svg

@@ -1,4 +1,4 @@
-"""The report's sections on other sets and corrupted images, from made-up files."""
+"""Tests of the sections on OOD detection and corruptions, on synthetic files."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def corruption_rows():
     rows = []
     for model, i in MODELS.items():
         for severity in range(6):
-            # Of what is not drawn there is some too.
+            # Includes rows that are not drawn.
             for name in ("mean", "fog") if severity else ("none",):
                 place = {"model": model, "corruption": name, "severity": severity}
                 cnll = 0.5 + 0.25 * severity + i / 100
@@ -94,7 +94,7 @@ def test_corruptions_are_averaged_in_a_table(tmp_path):
     head += ["cNLL clean", "corrupted", "ECE % clean", "corrupted"]
     assert page.rows[0] == ["model", *head]
     assert [row[0] for row in page.rows[1:]] == list(MODELS)
-    # Severities 1 to 5, 3 in the mean.
+    # The mean of severities 1 to 5 is 3.
     expected = ["91.00", "61.00", "1.5100", "2.2600"]
     expected += ["0.5100", "1.2600", "0.00", "15.00"]
     assert page.rows[3] == ["kd", *expected]
@@ -114,7 +114,7 @@ def test_twenty_models_are_labelled_apart(tmp_path):
     assert height > 20 * 16 and len(svg) < 200_000
 
 
-def test_sections_where_nothing_was_asked_for(tmp_path):
+def test_sections_without_evaluations(tmp_path):
     for section in (
         ood.ood_section(tmp_path / "ood.json", ROWS),
         corruptions.corruptions_section(tmp_path / "corruptions.json", ROWS).html,
@@ -124,7 +124,7 @@ def test_sections_where_nothing_was_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "cannot be read (JSONDecodeError)"),
         ("[]", "has no rows in it"),
@@ -135,14 +135,14 @@ def test_sections_where_nothing_was_asked_for(tmp_path):
         (b"\xff", "cannot be read (UnicodeDecodeError)"),
     ],
 )
-def test_damaged_files_are_left_out(tmp_path, text, said):
+def test_damaged_files_are_left_out(tmp_path, text, message):
     path = tmp_path / "evaluated.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for section in (
         ood.ood_section(path, ROWS),
         corruptions.corruptions_section(path, ROWS).html,
     ):
-        assert f"left out: evaluated.json {said}." in Page(section).text
+        assert f"left out: evaluated.json {message}." in Page(section).text
 
 
 def test_damaged_rows_are_left_out(tmp_path):
@@ -169,7 +169,9 @@ def test_damaged_rows_are_left_out(tmp_path):
 def test_the_page_has_both(tmp_path):
     make_run(tmp_path, hostile=True)
     before = report.write_report(tmp_path).read_text()
-    assert "No set was given" in before and "No corruptions were asked for" in before
+    assert (
+        "No OOD set was given" in before and "No corruptions were evaluated" in before
+    )
     write(tmp_path / "ood.json", ood_rows())
     write(tmp_path / "corruptions.json", corruption_rows())
     page = read_page(report.write_report(tmp_path))

@@ -1,4 +1,4 @@
-"""Several seeds in one: statistics, made-up runs, and the command on real ones."""
+"""Tests of summaries over seeds: statistics, synthetic runs, tables and figures."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ def workdirs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def summed(workdirs):
-    return summary.summarize(runs.read_runs(workdirs))
+    return summary.summarize_runs(runs.read_runs(workdirs))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_paired_p_value_by_hand():
     ours, theirs = np.random.default_rng(0).normal(size=(2, 5))
     expected = stats.ttest_rel(ours, theirs).pvalue
     assert metrics.paired_p_value(ours - theirs) == pytest.approx(expected)
-    # Nothing to test with.
+    # The test is undefined.
     for differences in ([0.1], [0.0, 0.0], [0.3 - 0.2, 0.1]):
         assert metrics.paired_p_value(differences) is None
 
@@ -97,11 +97,11 @@ def test_bootstrap_covers_what_it_should():
     values = np.concatenate([np.zeros((400, 1)), rng.normal(size=(400, 1))], axis=1)
     intervals = metrics.bootstrap_intervals(values)
     assert intervals[:, 0].tolist() == [0.0, 0.0]
-    # Of means of many, the normal interval.
+    # For many samples, the normal interval.
     half = 1.96 * values[:, 1].std() / 20
     expected = values[:, 1].mean() + half * np.array([-1, 1])
     np.testing.assert_allclose(intervals[:, 1], expected, atol=0.06 * half)
-    # Of 200 samples, about 95 % of the intervals hold the true mean: as columns.
+    # About 95 % of the intervals of 200 columns contain the true mean.
     intervals = metrics.bootstrap_intervals(
         rng.normal(size=(100, 200)), num_resamples=999
     )
@@ -110,20 +110,20 @@ def test_bootstrap_covers_what_it_should():
 
 
 @pytest.mark.parametrize(
-    ("values", "options", "said"),
+    ("values", "options", "message"),
     [
-        (np.zeros(3), {}, "got \\(3,\\)"),
+        (np.zeros(3), {}, "shape \\(3,\\)"),
         (np.full((3, 1), np.nan), {}, "finite"),
-        (np.zeros((3, 1)), {"num_resamples": 0}, "num_resamples must be at least 1"),
-        (np.zeros((3, 1)), {"level": 1.0}, "level must lie between 0 and 1, got 1.0"),
+        (np.zeros((3, 1)), {"num_resamples": 0}, "num_resamples=0 is too small"),
+        (np.zeros((3, 1)), {"level": 1.0}, "level=1.0 is out of range; accepted"),
     ],
 )
-def test_bootstrap_refuses(values, options, said):
-    with pytest.raises(InputError, match=said):
+def test_bootstrap_refuses(values, options, message):
+    with pytest.raises(InputError, match=message):
         metrics.bootstrap_intervals(values, **options)
 
 
-# Runs made up.
+# Synthetic runs.
 
 
 def test_means_over_seeds_by_hand(summed):
@@ -174,7 +174,7 @@ def test_differences_are_paired(summed):
         assert found["p"] == pytest.approx(expected.pvalue)
         low, high = found["interval"]
         assert low < found["mean"] < high
-    # Of the images: seeds are averaged image by image before images are drawn.
+    # Seeds are averaged for each image before images are resampled.
     correct = np.mean(
         [
             (a.test_probs[0].argmax(-1) == a.test_labels)
@@ -211,12 +211,12 @@ def test_the_best_plain_student_is_chosen_on_validation(summed):
 
 def test_identical_students_differ_by_exactly_nothing(tmp_path):
     path = make_run(tmp_path / "run", 0, strengths=(1.5, 1.5, 1.5))
-    summed = summary.summarize(runs.read_runs([path]), ["single_none"])
+    summed = summary.summarize_runs(runs.read_runs([path]), ["single_none"])
     for row in summed["comparisons"]:
         for metric in ("cnll", "accuracy"):
             nothing = {"mean": 0.0, "by_seed": {"0": 0.0}, "interval": [0.0, 0.0]}
             assert row[metric] == nothing
-    # Of one seed there is no error to show.
+    # One seed has no standard error.
     assert "±" not in tables.format_terminal(summed)
     lines = tables.format_markdown(summed).splitlines()
     assert not any("±" in line for line in lines if line.startswith("| "))
@@ -239,14 +239,14 @@ def test_what_only_some_runs_have(copies):
     (copies[1] / "analysis.json").unlink()
     rows = [{"model": "DE-2", "set": "noise|x", "score": "entropy", "auroc": 0.75}]
     (copies[0] / "ood.json").write_text(json.dumps({"rows": rows}))
-    summed = summary.summarize(runs.read_runs(copies))
+    summed = summary.summarize_runs(runs.read_runs(copies))
     student = find(summed["models"], model="be_none")
     assert student["seeds"] == [0] and "se" not in student["cnll"]
     assert summed["notes"] == [
-        "be_none is in the runs of these seeds only: 0.",
-        "There is no analysis.json of run1.",
+        "be_none exists only in the runs with seeds 0.",
+        "No analysis.json in run1.",
     ]
-    # Of the plain students, only one is in both.
+    # Only one plain student is in both runs.
     assert summed["best_plain"]["model"] == "single_none"
     row = find(summed["comparisons"], model="be_none")
     assert row["seeds"] == [0] and "p" not in row["cnll"]
@@ -263,15 +263,15 @@ def test_shared_teachers_and_bounds_are_told(copies):
 
     rewrite(copies[1] / "results.json", change)
     rewrite(copies[1] / "config.json", lambda c: c.update(teachers_workdir="run0"))
-    notes = summary.summarize(runs.read_runs(copies))["notes"]
-    assert "Some of these runs have the same teachers" in notes[0]
-    assert notes[1].endswith("doubtful, for single_ods.")
+    notes = summary.summarize_runs(runs.read_runs(copies))["notes"]
+    assert "Some of these runs share their teachers" in notes[0]
+    assert notes[1].endswith("unreliable, for single_ods.")
 
 
 def test_a_note_of_several_analyses_is_told_once(copies):
     for copy, notes in zip(copies, (["One."], ["One.", "Two."]), strict=True):
         rewrite(copy / "analysis.json", lambda a, notes=notes: a.update(notes=notes))
-    assert summary.summarize(runs.read_runs(copies))["notes"] == ["One.", "Two."]
+    assert summary.summarize_runs(runs.read_runs(copies))["notes"] == ["One.", "Two."]
 
 
 def set_in(section, **values):
@@ -279,7 +279,7 @@ def set_in(section, **values):
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "said"),
+    ("file", "change", "message"),
     [
         ("config", set_in("data", train_size=4), "\\(data.train_size is 80 and 4\\)"),
         (
@@ -288,21 +288,25 @@ def set_in(section, **values):
             "students.be_none.alpha is None and 0.5",
         ),
         ("config", lambda c: c.update(seed=0), "run0 and .*run1 both have seed=0"),
-        ("config", lambda c: [], "config.json is not the configuration of a run"),
-        ("results", lambda rows: {"model": 1}, "results.json does not hold rows"),
-        ("results", without(0, "model"), "not name its model"),
+        ("config", lambda c: [], "config.json is damaged: a mapping is expected"),
+        (
+            "results",
+            lambda rows: {"model": 1},
+            "results.json does not contain a list of rows",
+        ),
+        ("results", without(0, "model"), "has a row without a model"),
         (
             "analysis",
             lambda a: a.update(students=3),
-            "analysis.json does not hold rows",
+            "analysis.json does not contain a list of rows",
         ),
-        ("analysis", lambda a: a.update(notes="x"), "does not hold notes"),
-        ("analysis", lambda a: [1], "analysis.json is not a mapping"),
+        ("analysis", lambda a: a.update(notes="x"), "has invalid notes"),
+        ("analysis", lambda a: [1], "analysis.json is damaged: a mapping is expected"),
     ],
 )
-def test_runs_that_do_not_fit_are_refused(copies, file, change, said):
+def test_runs_that_do_not_fit_are_refused(copies, file, change, message):
     rewrite(copies[1] / f"{file}.json", change)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         runs.read_runs(copies)
 
 
@@ -323,24 +327,24 @@ def test_missing_files_and_names_are_refused(copies):
     with pytest.raises(
         InputError, match=r"baseline=kd is no student.*single_none, be_n"
     ):
-        summary.summarize(read, ["kd"])
+        summary.summarize_runs(read, ["kd"])
     other = make_predictions(1, 2.2)
     other = other._replace(test_labels=other.test_labels[::-1])
     save_predictions(copies[1] / "predictions/single_ods.npz", other)
-    with pytest.raises(InputError, match=r"run1.*other test labels"):
-        summary.summarize(read)
+    with pytest.raises(InputError, match=r"run1.*different test labels"):
+        summary.summarize_runs(read)
     (copies[0] / "predictions/be_none.npz").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"be_none\.npz does not hold predictions"):
-        summary.summarize(read)
+        summary.summarize_runs(read)
     (copies[0] / "students/be_none/metrics.jsonl").write_text("{")
-    with pytest.raises(InputError, match=r"metrics\.jsonl is not JSON by lines"):
-        summary.summarize(read)
+    with pytest.raises(InputError, match=r"metrics\.jsonl is not JSON Lines"):
+        summary.summarize_runs(read)
     (copies[0] / "results.json").unlink()
-    with pytest.raises(InputError, match=r"there is no .*results\.json.*has finished"):
+    with pytest.raises(InputError, match=r"there is no .*results\.json.*finished by"):
         runs.read_runs(copies)
 
 
-# What is written.
+# Output files.
 
 
 def cells(text, heading):
@@ -385,7 +389,7 @@ def test_tables_say_what_the_summary_holds(summed):
     assert rows[1][1] == f"{row['cnll']['mean']:+.4f} ± {row['cnll']['se']:.4f}"
     assert rows[1][3] == "[{:+.4f}, {:+.4f}]".format(*row["cnll"]["interval"])
     assert "be_none is the best plain student" in text
-    rows = cells(text, "## Where the teachers differ")[2:]
+    rows = cells(text, "## Diversity of the teachers")[2:]
     assert rows[0][:2] == ["training inputs", "0.2000 ± 0.0577"]
     assert rows[2][0] == "ods, 5.1/255 (single_ods)"
     assert cells(text, "### KL(teachers ‖ student)")[2] == [
@@ -448,7 +452,7 @@ def test_nothing_to_draw_is_no_figure(tmp_path):
     assert seed_figures.cnll([]) is None and seed_figures.argument([]) is None
     path = make_run(tmp_path / "run", 0)
     (path / "analysis.json").unlink()
-    summed = summary.summarize(runs.read_runs([path]))
+    summed = summary.summarize_runs(runs.read_runs([path]))
     files = tables.write_summary(summed, tmp_path / "out")
     assert files == ["cnll.svg", "pareto.svg", "summary.json", "summary.md"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*files}

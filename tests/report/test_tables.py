@@ -1,4 +1,4 @@
-"""The report's table and the sentences under it."""
+"""Tests of the results table and the sentences below it."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_bold_is_the_best_student_of_each_column():
         ("c", "ECE %"),
     ]
     assert cells[5][titles.index("acc %")] == "–"
-    # One student, or students that do not differ: nobody is best.
+    # A single student, or equal students: none is bold.
     assert "**" not in report.format_table(rows[:2], "markdown")
     assert "**" not in report.format_table([student("a", 0.5), student("b", 0.5)])
 
@@ -51,26 +51,27 @@ def test_comparison_in_both_directions():
     plain = [student("kd", 0.30004), student("kd2", 0.4)]
     better = student("ods", 0.25, "ods")
     worse = student("noise", 0.35, "gaussian")
-    said, doubt = report.compare_with_plain([worse, *plain, better])
+    message, doubt = report.compare_with_plain([worse, *plain, better])
     assert (
-        "the best of 2 perturbed ones (ods, ods) has a calibrated NLL of 0.25" in said
+        "the best of 2 perturbed ones (ods, ods) has a calibrated NLL of 0.25"
+        in message
     )
-    assert "the best of 2 plain ones (kd) 0.3000: 0.0500 lower" in said
-    assert "the perturbation is ahead" in said
+    assert "the best of 2 plain ones (kd) 0.3000: 0.0500 lower" in message
+    assert "the perturbation is ahead" in message
     assert "single seed gives no uncertainty" in doubt and "chosen on the test" in doubt
 
-    said, doubt = report.compare_with_plain([plain[0], worse])
-    assert "the perturbed one (noise, gaussian)" in said
-    assert "0.0500 higher, so no perturbation is ahead of plain" in said
+    message, doubt = report.compare_with_plain([plain[0], worse])
+    assert "the perturbed one (noise, gaussian)" in message
+    assert "0.0500 higher, so no perturbation is ahead of plain" in message
     assert "single seed gives no uncertainty" in doubt and "chosen" not in doubt
 
-    said, _ = report.compare_with_plain(
+    message, _ = report.compare_with_plain(
         [student("a", 0.3), student("b", 0.30001, "ods")]
     )
-    assert "no difference to four decimals" in said and "ahead" not in said
+    assert "no difference to four decimals" in message and "ahead" not in message
 
 
-def test_comparison_is_within_a_kind_and_tells_what_is_lacking():
+def test_comparison_is_within_a_kind_and_names_missing_students():
     rows = [
         {"model": "DE-1", "kind": "ensemble", "cnll": 0.1},
         student("a", 0.5, None),

@@ -1,4 +1,4 @@
-"""Tests of the epoch that training keeps, on scores that can be followed by hand."""
+"""Tests best-epoch selection on scores that can be followed by hand."""
 
 import itertools
 import json
@@ -15,15 +15,15 @@ from edp.runtime.state import TrainState
 SCHEDULE = Schedule(
     num_epochs=4, steps_per_epoch=2, images_per_step=1, checkpoint_minutes=0.0
 )
-# Of two members after each epoch: up and down, with a tie; their means too.
+# Scores of two members after each epoch, up and down, with a tie; and their means.
 SCORES = [[0.1, 0.2], [0.5, 0.1], [0.5, 0.4], [0.3, 0.4]]
 MEANS = [0.15, 0.3, 0.45, 0.35]
-# Of every checkpoint.
+# Keys of every checkpoint's record.
 RECORD = {"seconds", "checkpoint_seconds", "skipped_steps", "epoch_metrics"}
 
 
 def step_fn(state, resources, inputs):
-    """Every variable becomes the number of steps made."""
+    """Sets every variable to the number of steps done."""
     step = state.step + 1
     params = {"a": jnp.full((2, 3), step), "b": jnp.full(2, step)}
     model_state = {"batch_stats": jnp.full((2, 1), step)}
@@ -40,7 +40,7 @@ def score_mean(variables):
 
 
 def fit(path, score, should_stop=lambda: False):
-    """Gives what is kept, as numpy arrays, and what is recorded but the time."""
+    """Returns the variables kept, as lists, and the record without times."""
     params = {"a": jnp.zeros((2, 3), int), "b": jnp.zeros(2, int)}
     state = TrainState(
         jnp.int32(0), params, {"batch_stats": jnp.zeros((2, 1), int)}, ()
@@ -65,7 +65,7 @@ def read_log(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").open()]
 
 
-# What is kept by each way of scoring: epoch e ends with step 2 e.
+# Variables and record kept by each score: epoch e ends with step 2 e.
 KEPT = {
     None: ([[[8] * 3] * 2, [[8]] * 2], {}),
     score_mean: (
@@ -80,7 +80,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("score", KEPT)
-def test_keeps_the_best_epoch_and_of_equal_ones_the_first(tmp_path, score, capfd):
+def test_keeps_the_best_epoch_and_the_first_of_equal_ones(tmp_path, score, capfd):
     assert fit(tmp_path, score) == KEPT[score]
     log = read_log(tmp_path)
     lines = capfd.readouterr().err.splitlines()
@@ -91,14 +91,14 @@ def test_keeps_the_best_epoch_and_of_equal_ones_the_first(tmp_path, score, capfd
         assert [line.split("  ")[3] for line in lines] == [
             f"score {mean:.4f}" for mean in MEANS
         ]
-    assert fit(tmp_path, score) == KEPT[score]  # there was nothing left to do
+    assert fit(tmp_path, score) == KEPT[score]  # nothing is left to do
 
 
 @pytest.mark.parametrize(
     ("score", "num_steps"),
     [(score_mean, 7), *((score_each, num_steps) for num_steps in (1, 4, 5, 7))],
 )
-def test_goes_on_with_the_best_epoch_before(tmp_path, score, num_steps):
+def test_resumes_with_the_best_epoch_so_far(tmp_path, score, num_steps):
     fit(tmp_path / "whole", score)
     asked = itertools.count()
     with pytest.raises(loop.Interrupted, match=f"at step {num_steps} of 8"):
@@ -107,7 +107,7 @@ def test_goes_on_with_the_best_epoch_before(tmp_path, score, num_steps):
     assert read_log(tmp_path / "parts") == read_log(tmp_path / "whole")
 
 
-def test_only_a_selection_is_saved_beside_the_state(tmp_path):
+def test_only_a_selection_adds_to_the_checkpoint(tmp_path):
     def saved(score):
         fit(tmp_path / str(score), score)
         (record,) = (tmp_path / str(score)).glob("checkpoints/8/record/metadata")
@@ -125,16 +125,16 @@ def test_accuracy_of_each_member_or_their_mean():
     def score(of_each):
         select = best_epoch.by_accuracy(lambda _: probs, labels, of_each=of_each)
         best = best_epoch.Best({}, np.asarray(-np.inf), np.asarray(0))
-        best, told = select.update(best, {}, 1)
-        assert told == {"validation_accuracy": pytest.approx(best.scores.mean())}
+        best, row = select.update(best, {}, 1)
+        assert row == {"validation_accuracy": pytest.approx(best.scores.mean())}
         return best.scores.tolist()
 
     assert score(of_each=True) == [0.75, 0.25, 0.75]
-    # Not of the mean of their probabilities, which is right on all but the last.
+    # Not the accuracy of their mean probabilities, which is wrong on the last alone.
     assert score(of_each=False) == pytest.approx(1.75 / 3)
 
 
-def test_snapshots_are_the_ends_of_cycles_though_training_is_interrupted(tmp_path):
+def test_snapshots_are_the_ends_of_cycles_after_an_interruption_too(tmp_path):
     def fit(path, should_stop=lambda: False):
         state = TrainState(jnp.int32(0), {"w": jnp.zeros((1, 3), int)}, {}, ())
 

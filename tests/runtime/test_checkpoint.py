@@ -1,4 +1,4 @@
-"""Checkpoints, checksums and locks on damaged and full disks."""
+"""Tests checkpoints, checksums and locks on damaged and full disks."""
 
 import contextlib
 import errno
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edp.data.arrays import read_arrays
 from edp.errors import InputError
 from edp.experiment import provenance
 from edp.report import files
@@ -38,7 +37,7 @@ def save(directory, *steps):
 
 
 def restore(directory):
-    """The step of the checkpoint that is restored, whole; None if there is none."""
+    """Restores and verifies a checkpoint; returns its step, None without one."""
     with checkpoint.Checkpoints(directory) as checkpoints:
         found = checkpoints.restore_latest(tree(0.0))
     if found is None:
@@ -64,7 +63,7 @@ DAMAGE = {"flipped": flip, "truncated": truncate, "missing": os.remove}
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """Checkpoints of steps 4 and 8, and finished variables."""
+    """Saves checkpoints of steps 4 and 8, and finished variables."""
     root = tmp_path_factory.mktemp("saved")
     save(root / "checkpoints", 0, 4, 8)
     checkpoint.save_variables(root / "variables", tree(1.0))
@@ -83,7 +82,7 @@ def files_of(directory):
 # --- Saving -----------------------------------------------------------------
 
 
-def test_the_last_two_are_kept_each_with_its_sums(saved):
+def test_the_last_two_are_kept_each_with_its_checksums(saved):
     steps = sorted(path.name for path in (saved / "checkpoints").iterdir())
     assert steps == ["4", "8"]
     for step in steps:
@@ -94,8 +93,8 @@ def test_the_last_two_are_kept_each_with_its_sums(saved):
     assert restore(saved / "checkpoints") == 8
 
 
-def test_the_caller_goes_on_while_a_checkpoint_is_written(tmp_path):
-    """With the memory of what is saved used again, as training does."""
+def test_checkpoints_are_written_asynchronously(tmp_path):
+    """Saves a state whose buffers are donated, as in training."""
     step = jax.jit(lambda x: jax.tree.map(lambda x: x + 1, x), donate_argnums=0)
     state = {"w": jnp.zeros((300, 1000)), "step": jnp.int32(0)}
     with checkpoint.Checkpoints(tmp_path / "c") as checkpoints:
@@ -115,7 +114,7 @@ def test_the_caller_goes_on_while_a_checkpoint_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, copied, capfd):
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(kind, copied, capfd):
     newest = copied / "checkpoints/8"
     files = files_of(newest)
     if kind != "flipped":
@@ -126,7 +125,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, copied, capfd):
         DAMAGE[kind](path)
         expected = 4
         if path.name == checksums.NAME and kind == "missing":
-            expected = 8  # as one of an older version, which wrote no sums
+            expected = 8  # older versions wrote no checksums
         assert restore(copied / "checkpoints") == expected
         said = capfd.readouterr().err
         if expected == 8:
@@ -134,8 +133,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, copied, capfd):
         else:
             name = path.relative_to(newest).as_posix()
             assert said.startswith(f"warning: {newest} is damaged: ")
-            assert said.endswith("; going on from step 4\n") and said.count("\n") == 1
-            # A flipped sum tells of the file that it is of.
+            assert said.endswith("; resuming from step 4\n") and said.count("\n") == 1
+            # A flipped checksum shows at its file.
             assert name in said or path.name == checksums.NAME
             assert (copied / "damaged/8").is_dir()
         if newest.exists():
@@ -144,36 +143,36 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, copied, capfd):
     assert restore(copied / "checkpoints") == 8
 
 
-def test_with_all_damaged_training_begins_at_the_start(copied, capfd):
+def test_training_begins_anew_if_all_checkpoints_are_damaged(copied, capfd):
     for step in (4, 8):
         truncate(copied / f"checkpoints/{step}/record/metadata")
     assert restore(copied / "checkpoints") is None
     first, second = capfd.readouterr().err.splitlines()
     assert "checkpoints/8 is damaged: record/metadata has" in first
-    assert first.endswith("going on from step 4")
+    assert first.endswith("resuming from step 4")
     assert "checkpoints/4 is damaged" in second
-    assert second.endswith("going on from the start")
-    save(copied / "checkpoints", 4)  # which may be written again
+    assert second.endswith("resuming from the start")
+    save(copied / "checkpoints", 4)  # may be written again
     assert restore(copied / "checkpoints") == 4
 
 
-def test_damage_without_sums_shows_in_reading(copied, capfd):
+def test_damage_without_checksums_is_found_by_reading(copied, capfd):
     (copied / "checkpoints/8" / checksums.NAME).unlink()
     truncate(copied / "checkpoints/8/record/metadata")
     assert restore(copied / "checkpoints") == 4
     said = capfd.readouterr().err
     assert "checkpoints/8 is damaged: it cannot be read: " in said
-    assert "going on from step 4" in said
+    assert "resuming from step 4" in said
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_a_checkpoint_of_another_structure_is_refused_and_kept(signed, copied):
+def test_a_checkpoint_with_another_structure_is_refused_and_kept(signed, copied):
     if not signed:
         (copied / "checkpoints/8" / checksums.NAME).unlink()
     other = tree(0.0) | {"more": jnp.zeros(3)}
     with (
         checkpoint.Checkpoints(copied / "checkpoints") as checkpoints,
-        pytest.raises(InputError, match=r"8 is of another structure.*more is None in"),
+        pytest.raises(InputError, match=r"8 has another structure.*more is None in"),
     ):
         checkpoints.restore_latest(other)
     assert restore(copied / "checkpoints") == 8
@@ -190,9 +189,9 @@ def test_damaged_variables_are_never_read(kind, copied):
         checkpoint.load_variables(directory, tree(0.0))
 
 
-def test_json_of_another_kind_is_told(tmp_path):
+def test_wrong_json_is_named(tmp_path):
     for text, words in (
-        ("[]", "complete.json is damaged: a mapping"),
+        ("[]", "complete.json is damaged; accepted: a JSON object"),
         ('{"id": 1}', "complete.json is damaged: num_params, train_seconds is missing"),
         ("\xff", "complete.json is not valid JSON"),
     ):
@@ -202,26 +201,26 @@ def test_json_of_another_kind_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["split.npz", "gallery.npz"])
-def test_an_npz_with_any_bit_flipped_is_read_or_told(name, tmp_path):
-    """Whatever layer the bit is of: zip, deflate, or the header of an array."""
+def test_an_npz_with_any_bit_flipped_is_read_or_refused_by_name(name, tmp_path):
+    """In whatever layer the bit is: zip, deflate, or the header of an array."""
     path = tmp_path / name
     arrays = {"a": np.arange(40), "b": np.float32(3), "names": np.array(["x", "yz"])}
     write = np.savez if name == "split.npz" else np.savez_compressed
     write(path, **arrays)
     data = path.read_bytes()
-    told = 0
+    refused = 0
     for at in range(0, len(data), 3):
         flipped = bytearray(data)
         flipped[at] ^= 1 << at % 8
         path.write_bytes(flipped)
         try:
-            read_arrays(path)
+            storage.read_npz(path)
         except InputError as error:
-            told += 1
+            refused += 1
             assert name in str(error)
         found, why = files.read(path, files.load_arrays(*arrays))
         assert (found is None) == bool(why)
-    assert told > len(data) / 9
+    assert refused > len(data) / 9
 
 
 # --- Disks ------------------------------------------------------------------
@@ -229,7 +228,7 @@ def test_an_npz_with_any_bit_flipped_is_read_or_told(name, tmp_path):
 
 @contextlib.contextmanager
 def file_limit(num_bytes):
-    """No file may become larger; a write beyond fails as on a full disk."""
+    """Limits the size of files; larger writes fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
     try:
@@ -238,7 +237,7 @@ def file_limit(num_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_told_and_earlier_checkpoints_stay(copied):
+def test_a_full_disk_is_reported_and_earlier_checkpoints_stay(copied):
     checkpoints = checkpoint.Checkpoints(copied / "checkpoints")
     big = {"a": {"w": jax.random.normal(jax.random.key(0), (400, 300))}}
     with file_limit(100_000):
@@ -254,7 +253,7 @@ def test_a_full_disk_is_told_and_earlier_checkpoints_stay(copied):
     assert restore(copied / "checkpoints") == 12
 
 
-def test_a_workdir_that_is_gone_is_told(tmp_path):
+def test_a_removed_workdir_is_reported(tmp_path):
     with checkpoint.Checkpoints(tmp_path / "c") as checkpoints:
         shutil.rmtree(tmp_path / "c")
         with pytest.raises(checkpoint.SaveFailed, match="c is gone"):
@@ -285,14 +284,14 @@ def test_a_workdir_of_another_version(tmp_path, capfd):
 # --- Locks ------------------------------------------------------------------
 
 
-def test_a_second_run_is_refused_and_told_who_holds_the_lock(tmp_path):
+def test_a_second_run_is_refused_naming_the_holder(tmp_path):
     with lock.held(tmp_path / "a"):
         with lock.held(tmp_path / "b"):
             pass
         words = rf"a is being written by process {os.getpid()} on .*, since 20.*; wait"
         with pytest.raises(InputError, match=words), lock.held(tmp_path / "a"):
             raise AssertionError
-        (tmp_path / "a" / lock.NAME).write_text("")  # as before it is written
+        (tmp_path / "a" / lock.NAME).write_text("")  # before the holder is written
         with pytest.raises(InputError, match="another process"):
             lock.held(tmp_path / "a").__enter__()
     assert list(tmp_path.rglob(lock.NAME)) == []
@@ -333,7 +332,7 @@ def test_without_locks_a_warning_is_given(tmp_path, monkeypatch, capfd):
     assert "cannot be locked (No locks available)" in capfd.readouterr().err
 
 
-def test_all_processes_hear_of_a_refusal(tmp_path, monkeypatch):
+def test_all_processes_raise_a_refusal(tmp_path, monkeypatch):
     monkeypatch.setattr(multihost, "is_first", lambda: False)
     monkeypatch.setattr(multihost, "from_first", lambda value: "it is another's")
     with pytest.raises(InputError, match="it is another's"), lock.held(tmp_path):
@@ -341,7 +340,7 @@ def test_all_processes_hear_of_a_refusal(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_cannot_be_written_is_named_and_let_go(tmp_path):
+def test_a_lock_that_cannot_be_written_is_named_and_released(tmp_path):
     words = re.escape(str(tmp_path / lock.NAME))
     with (
         file_limit(0),
@@ -353,7 +352,7 @@ def test_a_lock_that_cannot_be_written_is_named_and_let_go(tmp_path):
         pass
 
 
-def test_a_stage_that_another_has_begun_meanwhile_is_refused(tmp_path):
+def test_a_stage_begun_meanwhile_with_other_settings_is_refused(tmp_path):
     mine, other = (Stage(tmp_path / "s", {"seed": seed}) for seed in (0, 1))
     with other.making():
         other.begin()
@@ -365,7 +364,7 @@ def test_a_stage_that_another_has_begun_meanwhile_is_refused(tmp_path):
         raise AssertionError
 
 
-def test_a_stage_is_made_by_one(tmp_path):
+def test_a_stage_is_locked(tmp_path):
     stage = Stage(tmp_path / "s", {})
     with stage.making() as needed:
         assert needed
@@ -377,8 +376,8 @@ def test_a_stage_is_made_by_one(tmp_path):
         assert not needed
 
 
-def test_an_interruption_while_reading_is_none_of_damage(copied, monkeypatch):
-    """The library wraps what a signal raises inside it in an error of its own."""
+def test_an_interruption_while_reading_is_not_damage(copied, monkeypatch):
+    """The library wraps a KeyboardInterrupt in an error of its own."""
 
     def interrupted(*args, **kwargs):
         try:

@@ -1,4 +1,4 @@
-"""Operations counted, by hand and by identities; and what a run's networks cost."""
+"""Tests counts of operations by hand and by identities, and the costs of a run."""
 
 import functools
 import pathlib
@@ -40,7 +40,7 @@ def test_products_by_hand():
     assert count(lambda a, b: a @ b, (3, 4), (4, 5)) == 2 * 3 * 4 * 5
     assert count(jnp.matmul, (7, 3, 4), (7, 4, 5)) == 7 * 2 * 3 * 4 * 5
     assert count(lambda a: jnp.tanh(a) * a + a.sum(), (3, 4)) == 0
-    # 16 x 16 images become 8 x 8; each place sees 3 x 3 taps of 3 channels.
+    # 16 x 16 images become 8 x 8; each position has 3 x 3 taps of 3 channels.
     strided = functools.partial(convolve, strides=2)
     assert count(strided, (5, 16, 16, 3), (3, 3, 3, 7)) == 2 * 5 * 64 * 7 * 27
     # An odd size and a 1 x 1 kernel.
@@ -57,7 +57,9 @@ def test_products_by_hand():
 
 @pytest.mark.parametrize("strides", [1, 2])
 @pytest.mark.parametrize(("size", "taps"), [(8, 3), (7, 3), (8, 1), (7, 1), (2, 3)])
-def test_each_gradient_of_a_convolution_takes_as_much_as_it(size, taps, strides):
+def test_each_gradient_of_a_convolution_costs_as_much_as_the_convolution(
+    size, taps, strides
+):
     shapes = (4, size, size, 3), (taps, taps, 3, 5)
     fn = functools.partial(convolve, strides=strides)
     forward = count(fn, *shapes)
@@ -69,13 +71,13 @@ def test_each_gradient_of_a_convolution_takes_as_much_as_it(size, taps, strides)
         for wrt, number in ((0, 1), (1, 1), ((0, 1), 2)):
             grads = count(jax.value_and_grad(loss, wrt), *shapes)
             assert grads == (1 + number) * forward
-            # And of every one of several members.
+            # And for each of several members.
             mapped = jax.vmap(jax.value_and_grad(loss, wrt))
             stacked = [(6, *shape) for shape in shapes]
             assert count(mapped, *stacked) == 6 * grads
 
 
-def test_the_gradients_of_a_cpu_count_as_much_where_nothing_is_spread(monkeypatch):
+def test_gradients_on_cpu_count_as_much_without_dilation(monkeypatch):
     shapes = (8, 6, 6, 3), (3, 3, 3, 5)
     loss = lambda x, kernel: convolve(x, kernel, 1).sum()  # noqa: E731
     with cpu_convolution.plain_gradients():
@@ -89,7 +91,7 @@ def test_the_gradients_of_a_cpu_count_as_much_where_nothing_is_spread(monkeypatc
             )
 
 
-def test_loops_branches_and_what_is_unused():
+def test_loops_branches_and_unused_results():
     product = 2 * 4**3
 
     def loop(x):
@@ -100,7 +102,7 @@ def test_loops_branches_and_what_is_unused():
         3 * product
     )
     assert count(lambda x: lax.map(loop, x), (6, 4, 4)) == 6 * 5 * product
-    # A step back has the gradients of both factors.
+    # The backward pass has the gradients of both factors.
     grad = jax.grad(lambda x: loop(x).sum())
     assert count(grad, (4, 4)) == 3 * 5 * product
 
@@ -109,7 +111,7 @@ def test_loops_branches_and_what_is_unused():
     assert count(switch, (4, 4)) == 2 * product
     nested = jax.jit(jax.checkpoint(lambda x: jnp.sin(x @ x)))
     assert count(nested, (4, 4)) == product
-    # Computed again for the gradient; where that is all there is, only then.
+    # Rematerialised for the gradient; without the loss the first pass is unused.
     loss = lambda x: nested(x).sum()  # noqa: E731
     assert count(jax.value_and_grad(loss), (4, 4)) == 4 * product
     assert count(jax.grad(loss), (4, 4)) == 3 * product
@@ -177,8 +179,8 @@ def test_the_costs_of_a_run(tmp_path):
     assert both["inference_flops"] == 2 * one["inference_flops"]
     assert both["train_flops"] == 2 * one["train_flops"]
 
-    # Three epochs of four steps of 20 images, each forwards and backwards but for
-    # the gradient of the images, which the first layer would have.
+    # Three epochs of four steps of 20 images, each a forward and a backward pass
+    # without the first layer's gradient with respect to the images.
     image = one["inference_flops"]
     height, width, channels = run.dataset.train.images.shape[1:]
     first = 2 * height * width * 9 * channels * 4
@@ -194,18 +196,18 @@ def test_the_costs_of_a_run(tmp_path):
         "train_flops": 12 * (step + 20 * 2 * image),
         "inference_flops": image,
     }
-    # A second pass of the student; one teacher, forwards and back to the images.
+    # A second forward pass of the student; one teacher, forward and backward.
     more = of["single_conf_ods"]["train_flops"] - single["train_flops"]
     assert more == 12 * (step + 20 * 2 * image)
-    # Of a BatchEnsemble two passes each time, back to the images, which its factors
-    # are multiplied with; and two teachers, back to them too.
+    # A BatchEnsemble has two members, with gradients of the images, which its factors
+    # multiply; the two teachers have them too.
     assert of["be_disagreement"]["inference_flops"] == 2 * image
     student, teachers = 2 * (step + 20 * first), 20 * 2 * (2 * image + image)
     assert of["be_disagreement"]["train_flops"] == 12 * (2 * student + teachers)
-    # Trained as a BatchEnsemble; then a plain network.
+    # Trained as a BatchEnsemble, then a plain network.
     assert of["latent"]["inference_flops"] == image
     assert of["latent"]["train_flops"] == 12 * (student + 20 * 2 * image)
-    # Draws of four, with a channel more, which the first layer reads.
+    # Samples with one more channel, which the first layer reads.
     draws = run.config.distill.functional_inference_samples
     assert of["functional"]["inference_flops"] == draws * (image + first // channels)
 
@@ -213,7 +215,7 @@ def test_the_costs_of_a_run(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "params"), [("snapshot", (100, 200)), ("dropout", (100, 100))]
 )
-def test_what_is_trained_once_is_counted_once(kind, params, tmp_path):
+def test_one_training_counts_once(kind, params, tmp_path):
     deep = costs.of_ensembles(create(tmp_path / "deep", num_epochs=4), RECORD)
     run = create(tmp_path / kind, kind=kind, num_epochs=4)
     rows = costs.of_ensembles(run, RECORD)
@@ -222,6 +224,6 @@ def test_what_is_trained_once_is_counted_once(kind, params, tmp_path):
     assert [row["train_flops"] for row in rows] == [deep[0]["train_flops"]] * 2
     for key in ("inference_cost", "inference_flops"):
         assert [row[key] for row in rows] == [row[key] for row in deep]
-    # Of what was trained elsewhere nobody knows.
+    # The cost of imported teachers is unknown.
     imported = RECORD | {"imported_from": ["a", "b"]}
     assert [r["train_flops"] for r in costs.of_ensembles(run, imported)] == [None] * 2

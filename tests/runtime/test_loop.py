@@ -1,4 +1,4 @@
-"""Tests of edp.runtime.loop on a step that can be followed by hand."""
+"""Tests the training loop on a step that can be followed by hand."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from edp.runtime.state import TrainState
 SCHEDULE = Schedule(
     num_epochs=3, steps_per_epoch=2, images_per_step=5, checkpoint_minutes=0.0
 )
-# Epoch e visits 10 e + 1 and then 10 e + 2; w becomes 3 w + what is visited.
+# Epoch e visits x = 10 e + 1, then 10 e + 2; w becomes 3 w + x.
 VISITED = [1, 2, 11, 12, 21, 22]
 TRAINED = sum(x * 3 ** (5 - i) for i, x in enumerate(VISITED))
 LOG = [
@@ -32,7 +32,7 @@ RESIDENT = resident_feed(epoch_order)
 
 
 def streamed_feed(schedule, step):
-    """The same, a dispatch's steps at a time."""
+    """Yields the same inputs, one dispatch at a time."""
     for first, size in schedule.dispatches(step):
         visited = jnp.array(VISITED[first : first + size])
         yield StepInputs(jnp.int32(first), visited)
@@ -48,13 +48,13 @@ def fit(
     skip=False,
     records=None,
 ):
-    """Trains; gives the trained w, the seconds and how often the step was traced."""
+    """Trains; returns w, the seconds and how often the step was traced."""
     traces = []
 
     def step(state, scale, seen):
         traces.append(1)
         w = 3 * state.params["w"] + seen * scale
-        # As of two members, of which the mean is told.
+        # Of two members, whose mean is logged.
         loss = jnp.stack([seen - 1.0, seen + 1.0])
         if failing_step is not None:
             loss = jnp.where(state.step == failing_step, jnp.nan, loss)
@@ -88,7 +88,7 @@ def saved_steps(path):
 
 
 def stop_after(steps):
-    """A `should_stop` that lets so many steps be made."""
+    """Returns a `should_stop` that allows so many steps."""
     asked = itertools.count()
     return lambda: next(asked) >= steps
 
@@ -111,7 +111,7 @@ def test_trains_and_logs_each_epoch(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("steps", range(6))
-def test_goes_on_from_any_step_as_if_never_interrupted(tmp_path, steps):
+def test_resumes_from_any_step_as_if_never_interrupted(tmp_path, steps):
     with pytest.raises(loop.Interrupted, match=f"this: saved at step {steps} of 6"):
         fit(tmp_path, stop_after(steps))
     assert (tmp_path / "checkpoints" / str(steps)).is_dir()
@@ -120,12 +120,12 @@ def test_goes_on_from_any_step_as_if_never_interrupted(tmp_path, steps):
     assert read_log(tmp_path) == LOG
 
 
-def test_goes_on_after_every_single_step(tmp_path):
+def test_resumes_after_every_single_step(tmp_path):
     for _ in range(5):
         with pytest.raises(loop.Interrupted):
             fit(tmp_path, stop_after(1))
     assert fit(tmp_path)[::2] == (TRAINED, 1)
-    assert fit(tmp_path)[::2] == (TRAINED, 0)  # there was nothing left to do
+    assert fit(tmp_path)[::2] == (TRAINED, 0)  # nothing is left to do
     assert read_log(tmp_path) == LOG
 
 
@@ -134,7 +134,7 @@ def test_dispatches_end_with_the_epoch():
     whole = [(0, 2), (2, 2), (4, 1), (5, 2), (7, 2), (9, 1)]
     assert list(schedule.dispatches(0)) == whole
     assert list(schedule.dispatches(5)) == whole[3:]
-    # From a step that another number of steps led to.
+    # From a step inside a dispatch of that schedule.
     assert list(schedule.dispatches(6)) == [(6, 2), (8, 2)]
     assert list(schedule.dispatches(10)) == []
     assert list(schedule._replace(steps_per_dispatch=9).dispatches(0)) == [
@@ -145,10 +145,10 @@ def test_dispatches_end_with_the_epoch():
 
 @pytest.mark.parametrize("feed", ["resident", "streamed"])
 @pytest.mark.parametrize(("num_epochs", "num_programs"), [(3, 1), (1, 2)])
-def test_several_steps_a_dispatch_change_nothing(
+def test_several_steps_per_dispatch_change_no_result(
     tmp_path, feed, num_epochs, num_programs
 ):
-    """Dispatches are of 2 steps, or in one long epoch of 4 and of 2."""
+    """Dispatches have 2 steps, or in one long epoch 4 and then 2."""
     per_epoch = len(VISITED) // num_epochs
     orders = jnp.array(VISITED).reshape(num_epochs, per_epoch)
     feed = {
@@ -161,7 +161,7 @@ def test_several_steps_a_dispatch_change_nothing(
     log = read_log(tmp_path / "whole")
     assert [row["step"] for row in log] == [*range(per_epoch, 7, per_epoch)]
     assert [row["loss"] for row in log] == orders.mean(axis=1).tolist()
-    # Stopped between dispatches, of one step and then of what is left or of four.
+    # Stops between dispatches: of one step, then of up to four.
     for n, stopped_at in ((1, 1), (4, min(5, per_epoch))):
         shorter = schedule._replace(steps_per_dispatch=n)
         with pytest.raises(loop.Interrupted, match=f"at step {stopped_at} of 6"):
@@ -186,7 +186,7 @@ def test_a_feed_is_closed_when_training_stops(tmp_path):
     assert closed == [0, 1]
 
 
-def test_counts_the_time_before_an_interruption(tmp_path, monkeypatch):
+def test_adds_the_time_before_an_interruption(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
 
@@ -201,7 +201,7 @@ def test_counts_the_time_before_an_interruption(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("minutes", [0.0, 1e9])
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps):
+def test_resumes_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps):
     schedule = SCHEDULE._replace(checkpoint_minutes=minutes)
     asked = itertools.count()
 
@@ -216,7 +216,7 @@ def test_goes_on_from_the_last_checkpoint_after_a_crash(tmp_path, minutes, steps
     assert saved_steps(tmp_path) == [step for step in expected if step <= steps]
     log = tmp_path / "metrics.jsonl"
     with log.open("a") as file:
-        file.write('{"epoch": 3, "st')  # cut off as the process died
+        file.write('{"epoch": 3, "st')  # cut off by the crash
     assert fit(tmp_path, schedule=schedule)[0] == TRAINED
     assert read_log(tmp_path) == LOG
 
@@ -246,8 +246,8 @@ def crash_after(steps):
         (3, 2, 2, [4]),  # after the dispatch
     ],
 )
-def test_checkpoints_every_so_many_steps(tmp_path, every, per_dispatch, crashes, saved):
-    """In one long epoch of six, or of five, from whose middle training goes on."""
+def test_saves_every_checkpoint_steps(tmp_path, every, per_dispatch, crashes, saved):
+    """In one long epoch of six steps, or five, and resumes in its middle."""
     per_epoch = 5 if every == 5 else 6
     order = jnp.array(VISITED)[:per_epoch]
     schedule = Schedule(1, per_epoch, 5, 1e9, per_dispatch, every)
@@ -264,7 +264,7 @@ def test_checkpoints_every_so_many_steps(tmp_path, every, per_dispatch, crashes,
     assert row["loss"] == pytest.approx(float(order.mean()))
 
 
-def test_checkpoints_within_an_epoch_when_their_time_has_come(tmp_path, monkeypatch):
+def test_saves_within_an_epoch_after_checkpoint_minutes(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     asked = itertools.count()
@@ -282,11 +282,11 @@ def test_checkpoints_within_an_epoch_when_their_time_has_come(tmp_path, monkeypa
     assert saved_steps(tmp_path) == [2, 4]  # at 80 s and at 160 s
 
 
-def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
-    told = (
+def test_a_nonfinite_loss_is_raised_and_not_saved(tmp_path):
+    words = (
         r"this: the loss is nan in epoch 2, at step 3 of 6; .*\(the last, of step 2\)"
     )
-    with pytest.raises(loop.NonFinite, match=told):
+    with pytest.raises(loop.NonFinite, match=words):
         fit(tmp_path, failing_step=2)
     assert read_log(tmp_path) == LOG[:1]
     assert saved_steps(tmp_path) == [2]
@@ -295,12 +295,12 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [False, True])
-def test_gradients_that_are_not_finite_are_told_and_not_saved(tmp_path, stop):
-    """Where no loss shows it yet: at an epoch's end, or when asked to save."""
-    told = "the gradients are not finite in epoch 2, at step "
+def test_nonfinite_gradients_are_raised_and_not_saved(tmp_path, stop):
+    """While the loss is still finite: at an epoch's end, or before a save."""
+    words = "the gradients are not finite in epoch 2, at step "
     step = 2 if stop else 3
     should_stop = stop_after(3) if stop else stop_after(9)
-    with pytest.raises(loop.NonFinite, match=told + f"{step + 1} of 6"):
+    with pytest.raises(loop.NonFinite, match=words + f"{step + 1} of 6"):
         fit(tmp_path, should_stop, failing_gradient=step)
     assert read_log(tmp_path) == LOG[:1]
     assert saved_steps(tmp_path) == [2]
@@ -309,7 +309,7 @@ def test_gradients_that_are_not_finite_are_told_and_not_saved(tmp_path, stop):
 
 @pytest.mark.parametrize("trouble", ["failing_step", "failing_gradient"])
 @pytest.mark.parametrize("stopped", [None, 2, 3])
-def test_batches_can_be_skipped(tmp_path, trouble, stopped):
+def test_nonfinite_updates_are_skipped(tmp_path, trouble, stopped):
     trouble, records = {trouble: 2}, []
     if stopped:
         with pytest.raises(loop.Interrupted):
@@ -325,14 +325,14 @@ def test_batches_can_be_skipped(tmp_path, trouble, stopped):
     assert records[0]["skipped_steps"] == 1
 
 
-def test_skipping_changes_nothing_where_all_is_finite(tmp_path):
+def test_skipping_changes_nothing_if_all_is_finite(tmp_path):
     records = []
     assert fit(tmp_path, skip=True, records=records)[0] == TRAINED
     assert read_log(tmp_path) == LOG
     assert "skipped_steps" not in records[0]
 
 
-def test_an_epoch_is_not_skipped_as_a_whole(tmp_path):
+def test_a_fully_skipped_epoch_raises(tmp_path):
     schedule = SCHEDULE._replace(steps_per_epoch=1, num_epochs=6)
     feed = resident_feed(lambda epoch: jnp.array(VISITED)[epoch][None])
     with pytest.raises(loop.NonFinite, match="no loss and gradient is finite in epo"):

@@ -1,4 +1,4 @@
-"""Ways to take less memory give what the straight way gives."""
+"""Tests that options which save memory change no results."""
 
 import functools
 
@@ -29,7 +29,7 @@ def build_model(name="convnet", **config):
 
 
 class Net(nn.Module):
-    """Quick to compile."""
+    """Compiles quickly."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -71,9 +71,9 @@ def test_peak_bytes_by_hand():
 # --- members_at_once --------------------------------------------------------------
 
 
-def test_moves_are_those_of_all_members_at_once(variables, batch):
+def test_perturbations_do_not_depend_on_members_at_once(variables, batch):
     @functools.partial(jax.jit, static_argnums=2)
-    def moved(variables, x, members_at_once):
+    def perturbed(variables, x, members_at_once):
         teachers = ensemble.teachers_from_variables(Net(), variables)
         return {
             quantity: perturbations_lib.create_perturbation(
@@ -88,10 +88,10 @@ def test_moves_are_those_of_all_members_at_once(variables, batch):
         }
 
     x = batch["image"][0]
-    expected = moved(variables, x, None)
+    expected = perturbed(variables, x, None)
     assert all((value != x).any() for value in expected.values())
     for members_at_once in (1, 2):
-        assert_close(moved(variables, x, members_at_once), expected, atol=1e-6)
+        assert_close(perturbed(variables, x, members_at_once), expected, atol=1e-6)
 
 
 def gradient_peak(variables, members_at_once):
@@ -113,7 +113,7 @@ def test_fewer_members_at_once_take_less_memory(variables):
 
 
 @pytest.mark.parametrize("strategy", ensemble.STRATEGIES)
-def test_training_in_groups_is_training_at_once(strategy, batch):
+def test_training_does_not_depend_on_members_at_once(strategy, batch):
     tx = optax.sgd(0.1, momentum=0.9)
     keys = jax.random.split(jax.random.key(0), M)
     state = ensemble.create_state(Net(), tx, keys, batch["image"][0, :1])
@@ -163,7 +163,7 @@ def test_groups_must_divide_the_members(tmp_path):
         validate.check(config)
 
 
-def test_trained_teachers_do_not_depend_on_the_memory_taken():
+def test_memory_options_are_not_dependencies_of_teachers():
     config = digits.get_config()
     before = settings.teacher_dependencies(config)
     config.model.remat = True
@@ -211,7 +211,7 @@ def test_remat_changes_no_value_and_no_gradient(name, config, batch):
         ("resnet50", {}, 16),
     ],
 )
-def test_remat_is_of_every_block_and_renames_nothing(name, config, num_blocks):
+def test_remat_wraps_every_block_and_renames_nothing(name, config, num_blocks):
     x = jnp.zeros((1, 32, 32, 1))
 
     def shapes(remat):
@@ -248,7 +248,7 @@ rule = optimizers.decay_all_but(lambda params: {name: name == "r" for name in pa
 
 @pytest.mark.parametrize("stacked", [False, True])
 def test_accumulated_steps_are_steps_of_the_mean_gradient(stacked):
-    # 3 epochs of 4 steps, two steps to an update: the schedule of every second.
+    # 3 epochs of 4 steps, an update every two: the schedule at every second step.
     tx = optimizers.create_optimizer({**OPTIMIZER, "accumulate_steps": 2}, 4, rule)
     coarse = optimizers.create_optimizer(OPTIMIZER, 2, rule)
     rng = np.random.default_rng(0)
@@ -287,12 +287,12 @@ def test_the_schedule_of_accumulated_steps_ends_with_training():
     for _ in range(3 * steps_per_epoch):
         step, state = update(jnp.ones(()), state, params)
         rates.append(-float(step))
-    moved = rates[every - 1 :: every]
-    assert sum(rates) == pytest.approx(sum(moved))
+    updated = rates[every - 1 :: every]
+    assert sum(rates) == pytest.approx(sum(updated))
     np.testing.assert_allclose(
-        moved, [schedule(every * i) for i in range(20)], rtol=1e-5, atol=1e-9
+        updated, [schedule(every * i) for i in range(20)], rtol=1e-5, atol=1e-9
     )
-    assert moved[-1] < 0.02 * max(moved)
+    assert updated[-1] < 0.02 * max(updated)
 
 
 def test_two_halves_of_an_accumulated_step_are_one_step(batch):

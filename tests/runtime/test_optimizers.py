@@ -1,4 +1,4 @@
-"""Schedules at every epoch, and SGD by hand."""
+"""Tests schedules at every epoch, and SGD by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,15 @@ def test_cyclic_restarts_at_the_peak():
     cycle = [0.1, 0.05 * (1 + r), 0.05, 0.05 * (1 - r)]
     found = [float(schedule(jnp.int32(step))) for step in range(20)]
     np.testing.assert_allclose(found, cycle * 5, rtol=1e-5)
+
+
+def test_cyclic_has_the_bits_of_equation_2():
+    config = {**BASE, "schedule": "cyclic", "cycles": 5}
+    steps = 2 * 391
+    schedule = jax.jit(optimizers.create_schedule(config, 391))
+    expected = jax.jit(lambda n: 0.1 / 2 * (1 + jnp.cos(jnp.pi * (n % steps) / steps)))
+    counts = jnp.arange(5 * steps)
+    np.testing.assert_array_equal(schedule(counts), expected(counts))
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -1,4 +1,4 @@
-"""A mesh of devices changes where things are computed, not what."""
+"""Tests that a mesh changes where results are computed, not the results."""
 
 import os
 import pathlib
@@ -50,7 +50,7 @@ def run_on_eight_devices(member, data, strategy, cases):
         ),
     ],
 )
-def test_results_are_the_same_and_only_what_must_be_is_sent(
+def test_results_are_the_same_and_communication_is_minimal(
     member, data, strategy, cases
 ):
     run_on_eight_devices(member, data, strategy, cases)
@@ -117,6 +117,6 @@ def test_groups_of_devices_are_read(groups, axes):
     assert found.where == "jit(f)/sum"
 
 
-def test_unknown_groups_are_not_passed_over():
+def test_unknown_groups_raise():
     with pytest.raises(ValueError, match="unknown here"):
         parse("%r = f32[4] all-reduce(%a), replica_groups=spiral", {"member": 8})

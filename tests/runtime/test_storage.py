@@ -1,5 +1,6 @@
-"""Workdirs in a store of objects, played by a directory that can do no more."""
+"""Tests workdirs in an object store, simulated by a restricted directory."""
 
+import errno
 import json
 import pathlib
 import shutil
@@ -10,7 +11,7 @@ from etils.epath import gpath
 from seed_runs import make_predictions, make_run
 
 from edp import report
-from edp.data import arrays, splits
+from edp.data import splits
 from edp.errors import InputError
 from edp.evaluation import predictions
 from edp.report.seeds import runs, summary, tables
@@ -19,7 +20,7 @@ from edp.runtime.stage import Stage
 
 
 class Store:
-    """Reads and writes whole files; it makes no directories and renames nothing."""
+    """Object store: reads and writes whole files; has no directories or renames."""
 
     def __init__(self, root):
         self.root = root
@@ -53,7 +54,7 @@ def store(tmp_path, monkeypatch):
     return store
 
 
-def test_paths_of_this_machine_are_as_they_were(monkeypatch, tmp_path):
+def test_local_paths_are_expanded(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert storage.as_path("~/runs") == tmp_path / "runs"
     assert storage.as_path("a/gs:/b") == pathlib.Path("a/gs:/b")
@@ -103,10 +104,39 @@ def test_arrays_are_read_from_a_store(store):
     for name in (path, str(path)):
         read = predictions.load_predictions(name)
         np.testing.assert_array_equal(read.test_probs, made.test_probs)
-        assert arrays.read_arrays(name).keys() == set(made._fields)
+        assert storage.read_npz(name).keys() == set(made._fields)
     assert splits.stored_labels("gs://bucket/run/split.npz") == {}
     with pytest.raises(InputError, match=r"gs://bucket/other\.npz does not exist"):
-        arrays.read_arrays("gs://bucket/other.npz")
+        storage.read_npz("gs://bucket/other.npz")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_npz_files_are_written_atomically_and_read_by_name(
+    tmp_path, monkeypatch, compress
+):
+    path = tmp_path / "new" / "x.npz"
+    written = {"a": np.arange(3, dtype=np.int16), "b": np.array(["x", "yz"])}
+    storage.write_npz(path, written, compress=compress)
+    found = storage.read_npz(path)
+    assert list(found) == ["a", "b"] and found["a"].dtype == np.int16
+    np.testing.assert_array_equal(found["b"], written["b"])
+    assert list(storage.read_npz(path, ["b"])) == ["b"]
+    with pytest.raises(
+        InputError, match=r"x\.npz cannot be read as an .npz.*'c is not"
+    ):
+        storage.read_npz(path, ["c"])
+
+    def full_disk(file):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    before = path.read_bytes()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(storage.os, "fsync", full_disk)
+        storage.write_npz(path, {"a": np.zeros(9)})
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+    np.save(tmp_path / "y.npy", written["a"])
+    with pytest.raises(InputError, match=r"y\.npy cannot be read as an .npz"):
+        storage.read_npz(tmp_path / "y.npy")
 
 
 def test_a_report_and_a_summary_of_a_store(store, tmp_path):
@@ -121,12 +151,12 @@ def test_a_report_and_a_summary_of_a_store(store, tmp_path):
     assert path.read_text() == same
     found = runs.read_runs(["gs://bucket/run0", "gs://bucket/run1"])
     files = tables.write_summary(
-        summary.summarize(found), storage.as_path("gs://bucket/s")
+        summary.summarize_runs(found), storage.as_path("gs://bucket/s")
     )
     assert all((store.root / "s" / name).exists() for name in files)
 
 
-def test_a_store_that_cannot_be_reached_is_told_in_a_line(monkeypatch):
+def test_an_unreachable_store_is_one_line(monkeypatch):
     class Down:
         def exists(self, path):
             raise self.error

@@ -1,4 +1,4 @@
-"""Training seen elsewhere: event files, Weights & Biases, and a report meanwhile."""
+"""Tests trackers (TensorBoard, Weights & Biases) and the report during a run."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ def log(config, directory, rows, label="teachers"):
 
 
 def read_events(directory):
-    """The events of each file: records of [length, checksum, bytes, checksum]."""
+    """Reads events from files of records [length, checksum, bytes, checksum]."""
     from tensorboardX.proto.event_pb2 import Event
 
     events = []
@@ -70,7 +70,7 @@ def test_event_files_hold_the_rows(tmp_path):
         (8, "loss", 0.25),
         (8, "accuracy", 0.5),
     ]
-    # Gone on from the first: what came after it is told to be dropped.
+    # Resumed after the first: later rows are purged.
     log(config, tmp_path, ROWS[1:], label="again")
     (start,) = [
         event
@@ -82,7 +82,7 @@ def test_event_files_hold_the_rows(tmp_path):
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """The calls that the package gets."""
+    """Replaces the package; returns the calls that it gets."""
     calls = []
 
     def init(**options):
@@ -99,7 +99,7 @@ def wandb(monkeypatch):
 def test_wandb_gets_the_rows(tmp_path, wandb):
     config = make_config(wandb_project="ours")
     log(config, tmp_path / "run", [])
-    # A stage that is complete is no run there.
+    # A complete stage starts no run.
     assert wandb == [] and list(tmp_path.iterdir()) == []
     log(config, tmp_path / "run", ROWS)
     (_, options), first, second, end = wandb
@@ -109,18 +109,16 @@ def test_wandb_gets_the_rows(tmp_path, wandb):
     assert second[2] == 8 and end == ("finish",)
 
 
-def test_a_stage_goes_on_with_its_wandb_run_and_a_new_workdir_has_others(
-    tmp_path, wandb
-):
+def test_a_resumed_stage_keeps_its_wandb_run_and_a_new_one_has_its_own(tmp_path, wandb):
     config, run = make_config(wandb_project="ours"), tmp_path / "run"
     log(config, run, ROWS[:1])
     log(config, run, ROWS[1:])
     log(config, run, ROWS[1:], label="single_none")
     run.rename(tmp_path / "elsewhere")
     log(config, tmp_path / "elsewhere", ROWS[1:])
-    log(config, run, ROWS)  # where another was
+    log(config, run, ROWS)  # in the old place
     shutil.rmtree(run / "teachers")
-    log(config, run, ROWS)  # trained anew
+    log(config, run, ROWS)  # retrained
     ids = [call[1]["id"] for call in wandb if call[0] == "init"]
     assert ids[0] == ids[1] == ids[3]
     assert len({ids[0], ids[2], ids[4], ids[5]}) == 4
@@ -147,7 +145,7 @@ def test_a_damaged_wandb_id_is_named(tmp_path, wandb):
         ({"wandb_project": "x"}, "wandb_project='x' needs wandb: pip install"),
     ],
 )
-def test_a_package_that_is_missing_is_told_before_training(
+def test_a_missing_package_is_refused_before_training(
     changes, words, tmp_path, monkeypatch
 ):
     for name in ("tensorboardX", "wandb"):
@@ -166,12 +164,12 @@ def test_other_processes_log_nothing(tmp_path, monkeypatch, wandb):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_is_drawn_when_it_is_cheap(monkeypatch):
+def test_the_report_is_rendered_again_when_it_is_cheap(monkeypatch):
     now, drawn = 0.0, []
 
     def write_report(workdir):
         nonlocal now
-        now += 10.0  # what a report costs
+        now += 10.0  # cost of a report
         drawn.append(now)
 
     monkeypatch.setattr(
@@ -198,7 +196,7 @@ def test_a_report_is_drawn_when_it_is_cheap(monkeypatch):
 
 
 @pytest.mark.long
-def test_a_run_is_logged_and_goes_on_in_the_same_files(tmp_path, tmp_path_factory):
+def test_a_run_is_logged_and_trackers_are_no_dependency(tmp_path, tmp_path_factory):
     pytest.importorskip("tensorboardX")
     commands = Commands(tmp_path_factory.mktemp("compiled"))
     flags = [*tiny(tmp_path, "single_none"), "--config.tensorboard=True"]

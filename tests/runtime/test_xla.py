@@ -1,4 +1,4 @@
-"""What is asked of XLA and of the allocator takes effect."""
+"""Tests that the options of XLA and of the allocator take effect."""
 
 import os
 import subprocess
@@ -46,13 +46,13 @@ def test_convolutions_are_xlas_own():
 
 
 @ON_CPU
-def test_options_that_xla_does_not_know_are_not_given(monkeypatch):
+def test_options_unknown_to_xla_are_dropped(monkeypatch):
     monkeypatch.setattr(xla, "_OPTIONS", {"xla_cpu_no_such_option": "1"})
     assert xla.compiler_options.__wrapped__() == {}
 
 
 def faults(argument, **environment):
-    """Whether memory is kept, and the page faults of using 64 MiB three times."""
+    """Returns whether memory is kept, and the page faults of 64 MiB used thrice."""
     done = subprocess.run(
         [sys.executable, "-c", FAULTS, argument],
         env=os.environ | environment,
@@ -65,7 +65,7 @@ def faults(argument, **environment):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
-def test_freed_memory_is_used_again():
+def test_freed_memory_is_reused():
     _, counts = faults("give back")
     assert min(counts) > 16  # pages may be of 4 KiB or of 2 MiB
     kept, (first, *later) = faults("keep", JAX_PLATFORMS="cpu")
@@ -76,7 +76,7 @@ def test_freed_memory_is_used_again():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
-def test_freed_memory_is_given_back_where_another_device_computes():
+def test_freed_memory_is_returned_if_another_device_computes():
     kept, counts = faults("keep", JAX_PLATFORMS="cuda,cpu")
     assert not kept and min(counts) > 16
 
@@ -92,7 +92,7 @@ def test_freed_memory_is_given_back_where_another_device_computes():
         (None, None, ("xla_cuda12",), False),
     ],
 )
-def test_the_backend_is_told_before_devices_are_looked_for(
+def test_the_backend_is_known_before_initialisation(
     platforms, module, entry, expected, monkeypatch
 ):
     config = types.SimpleNamespace(jax_platforms=platforms)

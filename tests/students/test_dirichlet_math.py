@@ -1,4 +1,4 @@
-"""Dirichlet distributions, against SciPy in float64 and where float32 ends."""
+"""Dirichlet distributions against SciPy in float64, and at the limits of float32."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ RNG = np.random.default_rng(0)
 
 
 def concentrations(scale, shift=0.0):
-    """ln α as float32 holds it, and α in float64, [N, K]."""
+    """Returns ln α in float32 and α in float64, [N, K]."""
     log_alpha = np.float32(shift + scale * RNG.normal(size=(N, K)))
     return jnp.asarray(log_alpha), np.exp(np.float64(log_alpha))
 
 
 def close(actual, expected, rtol=1e-5):
-    """To a share of their size, or of 1 where they are smaller."""
+    """Asserts equality relative to 1 + |expected|."""
     error = np.abs(np.float64(actual) - expected) / (1 + np.abs(expected))
     assert error.max() < rtol, error.max()
 
@@ -35,7 +35,7 @@ def kl_by_definition(a, b):
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(0.5, -3), (2, 1), (1, 8), (1, 12)])
-def test_density_divergence_and_its_gradient_are_scipys(scale, shift):
+def test_density_divergence_and_its_gradient_equal_scipy(scale, shift):
     log_a, a = concentrations(scale, shift)
     log_b, b = concentrations(scale, shift)
     p = RNG.dirichlet(np.ones(K), size=N)
@@ -56,7 +56,7 @@ def test_density_divergence_and_its_gradient_are_scipys(scale, shift):
     close(jax.jit(jax.grad(total))(log_a), expected, 1e-4)
 
 
-def test_uncertainties_are_those_of_samples_and_of_scipy():
+def test_uncertainties_equal_those_of_samples_and_of_scipy():
     log_alpha, alpha = concentrations(2, 1)
     scores = jax.jit(dirichlet_math.uncertainties)(log_alpha)
     mean = alpha / alpha.sum(-1, keepdims=True)
@@ -68,7 +68,7 @@ def test_uncertainties_are_those_of_samples_and_of_scipy():
     close(scores["expected_entropy"], expected, 1e-6)
     close(scores["mutual_information"], special.entr(mean).sum(-1) - expected, 1e-6)
     close(scores["pairwise_kl"], (K - 1) / alpha.sum(-1))
-    # What they are called: of pairs of draws, where no probability is often near 0.
+    # Against Monte Carlo estimates, with few probabilities near 0.
     p, q = RNG.dirichlet([2.0, 3.0, 4.0], size=(2, 200_000))
     scores = jax.jit(dirichlet_math.uncertainties)(jnp.log(jnp.array([2.0, 3.0, 4.0])))
     assert special.entr(p).sum(-1).mean() == pytest.approx(
@@ -106,7 +106,7 @@ def test_proxy_target_and_loss_by_hand():
     beta = mean * precision[:, None] + 1
     log_beta = jax.jit(dirichlet_math.proxy_target)(jnp.float32(members))
     close(jnp.exp(log_beta), beta)
-    np.testing.assert_allclose(beta.sum(-1), precision + K)  # what the loss is over
+    np.testing.assert_allclose(beta.sum(-1), precision + K)  # the divisor of the loss
     alpha = np.exp(logits) + 1
     expected = kl_by_definition(alpha, beta) / beta.sum(-1)
     close(
@@ -116,7 +116,7 @@ def test_proxy_target_and_loss_by_hand():
     )
 
 
-def test_the_proxy_is_reached_at_its_minimum():
+def test_the_proxy_loss_is_minimal_at_its_target():
     members = jnp.float32(3 * RNG.normal(size=(3, N, K)))
     beta = np.exp(np.float64(dirichlet_math.proxy_target(members)))
     at_target = jnp.float32(np.log(beta - 1))  # α = 1 + exp(z) = β
@@ -151,7 +151,7 @@ def test_logits_of_any_size_have_finite_losses_gradients_and_uncertainties():
     for of_each in scores:
         for name, score in of_each.items():
             assert (np.isfinite(score) & (score >= 0)).all(), name
-    for mean in means:  # the largest stays the largest, however large
+    for mean in means:  # the largest logit keeps the largest mean
         assert mean.reshape(3, 4, 3)[:, :2].argmax(-1).tolist() == [[0, 0]] * 3
     inside = jnp.array([[-79.0, 5.0, 19.0]])
     np.testing.assert_array_equal(dirichlet_math.bounded(inside), inside)

@@ -1,4 +1,4 @@
-"""What each kind of student adds to the matching of logits, by hand."""
+"""Kinds of student against formulas and hand-computed values."""
 
 import functools
 
@@ -31,7 +31,7 @@ LABEL = jnp.arange(B) % K
 
 
 class Net(models.Classifier):
-    """As small as a network with all kinds of layers can be."""
+    """The smallest network with all kinds of layers."""
 
     def feature_maps(self, x, conv, norm, drop):
         return jax.nn.relu(norm(name="norm")(conv(3, name="conv")(x)))
@@ -50,7 +50,7 @@ def create(kind, **settings):
 
 
 def initial(student, spread=0.0):
-    """Variables as they start, and a little away from that."""
+    """Returns initial variables, with positive noise of scale `spread`² added."""
     variables = jax.jit(student.init)(jax.random.key(1), X[:1])
     leaves, tree = jax.tree.flatten(variables)
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def initial(student, spread=0.0):
 
 
 def teachers(seed=0):
-    """Logits of members that differ [M, B, K]."""
+    """Returns logits of different members [M, B, K]."""
     return 2 * jax.random.normal(jax.random.key(seed), (M, B, K))
 
 
@@ -68,7 +68,7 @@ def make_batch(teacher_logits, step=0):
 
 
 def gradient(student):
-    """(variables, batch) -> the loss, a mean over the batch, and its gradient."""
+    """Returns (variables, batch) -> the mean loss over the batch and its gradient."""
 
     def loss(params, variables, batch):
         variables = {**variables, "params": params}
@@ -154,7 +154,7 @@ def test_a_finished_latent_batch_ensemble_has_the_averaged_weights():
     finished = jax.jit(latent.finalise)(variables)
     for name in ("conv", "head"):
         layer = variables["params"][name]
-        assert np.ptp(layer["r"], axis=0).min() > 0.001  # members do differ
+        assert np.ptp(layer["r"], axis=0).min() > 0.001  # the members differ
         kernel = np.array(layer["kernel"])
         for c in range(kernel.shape[-2]):
             for f in range(kernel.shape[-1]):
@@ -169,7 +169,7 @@ def test_a_finished_latent_batch_ensemble_has_the_averaged_weights():
     np.testing.assert_allclose(probs, single.predict(finished, X), atol=1e-6)
 
 
-def test_subnetworks_come_apart_each_towards_its_teacher():
+def test_subnetworks_diverge_towards_their_teachers():
     student = create("latent_batch_ensemble")
     variables = initial(student)
     loss_and_grad = gradient(student)
@@ -196,7 +196,7 @@ def test_factors_decay_to_one_and_learn_as_members_alone_by_hand():
     by_hand = [[-0.1 * 2 * (1 + 0.005 * 2)], [-0.1 * 2 * (-1 - 0.005 * 0.5)]]
     np.testing.assert_allclose(updates["r"], by_hand, rtol=1e-6)
 
-    def decay(params):  # what is said to be added to the loss
+    def decay(params):  # the documented regulariser
         away = (jnp.square(1 - params["r"])).sum()
         return 0.01 * (params["kernel"] ** 2 / 2 + away / (2 * 2))
 
@@ -209,7 +209,7 @@ def test_factors_decay_to_one_and_learn_as_members_alone_by_hand():
 
 
 def train(student, num_steps):
-    """The states of a few steps, each with gradients of all the parameters."""
+    """Returns the states of the first few training steps."""
     config = {
         **{"schedule": "constant", "learning_rate": 0.1, "num_epochs": 1},
         **{"momentum": 0.9, "nesterov": False, "weight_decay": 0.01},
@@ -233,10 +233,10 @@ def train(student, num_steps):
     return states
 
 
-def test_hydra_trains_as_single_until_its_heads_part():
+def test_hydra_trains_as_single_until_its_heads_separate():
     states = train(create("hydra"), 6)
     for alone, state in zip(train(create("single"), 4), states, strict=False):
-        # Four of ten steps: the one head and the body are those of `single`.
+        # For four of ten steps, the body and each head equal those of `single`.
         heads = state.params["head"]
         for leaf in jax.tree.leaves(heads):
             np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[0], leaf.shape))
@@ -249,7 +249,7 @@ def test_hydra_trains_as_single_until_its_heads_part():
 def test_equal_heads_and_teachers_are_a_single_student():
     student, single = create("hydra"), create("single")
     variables = initial(student)
-    plain = initial(single)  # of the same key
+    plain = initial(single)  # from the same key
     assert_close(
         jax.tree.map(lambda x: x[0], variables["params"]["head"]),
         plain["params"]["head"],
@@ -266,7 +266,7 @@ def test_equal_heads_and_teachers_are_a_single_student():
         assert_close(loss(variables, batch, key)[0], expected(plain, batch, key)[0])
 
 
-def test_a_parted_hydra_matches_one_to_one_by_formula():
+def test_separate_heads_match_one_to_one_by_formula():
     student = create("hydra", alpha=1.0)
     variables = initial(student, spread=0.3)
     loss, grads = gradient(student)(variables, make_batch(teachers(), STEPS - 1))
@@ -298,7 +298,7 @@ def test_dirichlet_is_annealed_to_the_likelihood_at_temperature_1():
 
 
 @pytest.mark.parametrize(("name", "more"), [("mle", 0), ("proxy", 1)])
-def test_dirichlet_predicts_its_mean_and_tells_what_it_does_not_know(name, more):
+def test_dirichlet_predicts_its_mean_and_uncertainties(name, more):
     student = create("dirichlet", dirichlet_loss=name)
     variables = initial(student)
     alpha = np.exp(build_model().apply(variables, X, train=False)) + more
@@ -314,17 +314,19 @@ def test_dirichlet_learns_from_perturbed_inputs():
     student = create("dirichlet", dirichlet_loss="proxy")
     variables = initial(student)
     batch = make_batch(teachers())
-    moved = batch._replace(image=1 - X, perturbed=X)
+    perturbed = batch._replace(image=1 - X, perturbed=X)
     loss = jax.jit(lambda *args: student.loss(*args, jax.random.key(2))[0])
-    assert_close(loss(variables, moved), loss(variables, batch))
+    assert_close(loss(variables, perturbed), loss(variables, batch))
 
 
 def test_an_unknown_loss_of_dirichlet():
-    with pytest.raises(InputError, match="dirichlet_loss='mel' must be one of mle, pr"):
+    with pytest.raises(
+        InputError, match="dirichlet_loss='mel' is not known; accepted: mle, pr"
+    ):
         create("dirichlet", dirichlet_loss="mel")
 
 
-# --- Functions of a random input ----------------------------------------------
+# --- A random input ----------------------------------------------
 
 
 def test_the_discrepancy_is_the_double_loop():
@@ -347,7 +349,7 @@ def test_the_discrepancy_is_the_double_loop():
     assert abs(mmd(a[:1], np.repeat(a[:1], 4, axis=0))) < 1e-6
 
 
-def test_functional_matches_its_draws_to_the_members_over_the_batch():
+def test_functional_matches_its_samples_to_the_members_over_the_batch():
     student = create("functional")
     variables = initial(student)
     key = jax.random.key(2)
@@ -355,7 +357,7 @@ def test_functional_matches_its_draws_to_the_members_over_the_batch():
         variables, make_batch(teachers()), key
     )
     assert loss.shape == metrics["accuracy"].shape == (B,)
-    # Each draw is one image for the batch, a channel besides the image's own.
+    # Each sample is one image for the batch, an extra channel of the input.
     z = 0.5 * jax.random.normal(jax.random.split(key, 3)[0], (2, 6, 6, 1))
     rows = jnp.stack([jnp.concatenate([x, z_s], -1) for x in X for z_s in z])
     inner = {name: tree["network"] for name, tree in variables.items()}
@@ -370,30 +372,28 @@ def test_functional_matches_its_draws_to_the_members_over_the_batch():
     np.testing.assert_allclose(loss, maximum_mean_discrepancy(p, q), rtol=1e-4)
 
 
-def test_functional_draws_of_its_teachers_as_many_as_asked():
+def test_functional_samples_the_requested_number_of_teachers():
     student = create("functional", functional_teachers=1)
     variables, loss = initial(student), jax.jit(student.loss)
     keys = jax.random.split(jax.random.key(0), 12)
     values = {float(loss(variables, make_batch(teachers()), k)[0][0]) for k in keys}
     same = jnp.broadcast_to(teachers()[:1], (M, B, K))
     alone = [float(loss(variables, make_batch(same), k)[0][0]) for k in keys]
-    # The same draws of z: only steps that drew the first member are as with it alone.
+    # With the same z, a step equals that with the first member alone if it sampled it.
     shared = sum(any(np.isclose(v, a, rtol=1e-6) for v in values) for a in alone)
     assert 0 < shared < len(keys)
     for wrong in (0, M + 1):
-        with pytest.raises(
-            InputError, match=f"functional_teachers={wrong} must be fro"
-        ):
+        with pytest.raises(InputError, match=f"functional_teachers={wrong} is out of"):
             create("functional", functional_teachers=wrong)
 
 
-def test_functional_predicts_by_the_same_draws_however_many():
+def test_functional_predicts_from_fixed_samples():
     student = create("functional")
     variables = initial(student)
     predict = jax.jit(student.predict)
     probs = predict(variables, X)
     assert probs.shape == (student.num_members, B, K) == (4, B, K)
     assert student.inference_cost == 4
-    # Of an image by itself the same, and of each draw another.
+    # Independent of the batch, and different for each sample.
     np.testing.assert_allclose(predict(variables, X[1:2])[:, 0], probs[:, 1], rtol=1e-4)
     assert np.abs(np.diff(probs, axis=0)).max(axis=(1, 2)).min() > 1e-4

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven through its debugging pipe."""
+"""Headless Chromium, driven through its debugging pipe."""
 
 import base64
 import json
@@ -14,10 +14,10 @@ EXECUTABLE = next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Page:
-    """One page. Use as a context manager: on leaving, the browser ends.
+    """Page of a browser; a context manager that ends the browser on exit.
 
     Attributes:
-      requests: the addresses that pages asked for.
+      requests: the addresses that pages requested.
     """
 
     def __init__(self, width: int, height: int = 800, dark: bool = False):
@@ -71,13 +71,13 @@ class Page:
         self._home.cleanup()
 
     def open(self, file: pathlib.Path) -> None:
-        """Loads a file, to the end."""
+        """Loads a file completely."""
         self._ask("Page.navigate", url=file.absolute().as_uri())
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression on the page."""
+        """Returns the value of a JavaScript expression on the page."""
         answer = self._ask(
             "Runtime.evaluate", expression=expression, returnByValue=True
         )

@@ -1,8 +1,8 @@
-"""Parses commands as they would, without running them.
+"""Parses the flags of commands without running them.
 
-Reads a JSON list of lists of words, such as ["launch.run", "--config=..."], and ends
-with the number of commands at fault, each told in a line. A program of its own, as
-each command defines flags of a process; each is parsed in a fork.
+Reads a JSON list of lists of words, such as ["launch.run", "--config=..."], prints a
+line for each invalid command and exits with their number. This is a separate program,
+as flags are global to a process; each command is parsed in a fork.
 """
 
 import importlib
@@ -18,7 +18,7 @@ from edp.experiment import create, validate  # noqa: F401
 
 
 def check(module: str, *arguments: str) -> None:
-    """Raises an exception for unknown flags, or settings that do not fit."""
+    """Raises an exception for unknown flags or invalid settings."""
     sys.argv = [module, *arguments]
     own = module.partition(".")[0] in ("benchmarks", "launch")
     is_package = own and importlib.util.find_spec(module).submodule_search_locations

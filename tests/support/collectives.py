@@ -1,4 +1,4 @@
-"""Reads from compiled programs what devices send each other."""
+"""Reads the communication of devices from compiled programs."""
 
 import math
 import re
@@ -20,14 +20,14 @@ _SHAPE = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
 
 
 class Collective(NamedTuple):
-    """One communicating instruction.
+    """Communicating instruction of a program.
 
     Attributes:
-      kind: as HLO names it, such as 'all-reduce'.
-      shapes: of the arrays that one device ends up with.
-      num_bytes: of all of them.
-      axes: the mesh axes along which devices communicate, sorted.
-      where: the operation that it comes from.
+      kind: its HLO name, such as 'all-reduce'.
+      shapes: shapes of the resulting arrays on one device.
+      num_bytes: bytes of all of them.
+      axes: mesh axes along which devices communicate, sorted.
+      where: the operation of the source.
     """
 
     kind: str
@@ -38,12 +38,12 @@ class Collective(NamedTuple):
 
 
 def collectives(compiled, mesh) -> list[Collective]:
-    """The communication of a compiled jitted function over the axes of `mesh`."""
+    """Returns the communication of a compiled function over the axes of `mesh`."""
     return parse(compiled.as_text(), dict(mesh.shape))
 
 
 def parse(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
-    """The communication in HLO `text`, for a mesh of axis names and sizes."""
+    """Returns the communication in HLO `text`, for a mesh of axis names and sizes."""
     found = []
     for line in text.splitlines():
         match = _INSTRUCTION.search(line)
@@ -63,7 +63,7 @@ def parse(text: str, mesh_shape: dict[str, int]) -> list[Collective]:
 
 
 def _axes(group, mesh_shape: dict[str, int]) -> list[str]:
-    """The axes along which the devices of a group differ."""
+    """Returns the axes along which the devices of a group differ."""
     places = np.unravel_index(group, tuple(mesh_shape.values()))
     return [
         name
@@ -73,7 +73,7 @@ def _axes(group, mesh_shape: dict[str, int]) -> list[str]:
 
 
 def _groups(line: str, num_devices: int) -> list[list[int]]:
-    """Which devices communicate, in any of the notations of HLO."""
+    """Returns the groups of communicating devices, in any notation of HLO."""
     if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
         return _listed(pairs[1])
     start = line.index("replica_groups=") + len("replica_groups=")
@@ -98,7 +98,7 @@ def _groups(line: str, num_devices: int) -> list[list[int]]:
 
 
 def _iota(text: str) -> np.ndarray:
-    """'[4,2]T(1,0)': 0, 1, ... in that shape, transposed so."""
+    """Parses '[4,2]T(1,0)': 0, 1, ... in that shape, transposed that way."""
     shape, _, order = text.partition("T")
     ids = np.arange(math.prod(_ints(shape))).reshape(_ints(shape))
     return ids.transpose(_ints(order)) if order else ids

@@ -1,4 +1,4 @@
-"""Some of scikit-learn's digits as files of the sources of data."""
+"""scikit-learn's digits, written as files of several sources."""
 
 import numpy as np
 from PIL import Image
@@ -6,7 +6,7 @@ from sklearn import datasets
 
 
 def digits_by_class():
-    """80 + 40 training and 60 test digits, ordered by class, as uint8."""
+    """Returns 120 training and 60 test digits, ordered by class, as uint8."""
     digits = datasets.load_digits()
     images = (digits.images[..., None] * (255 / 16)).astype(np.uint8)
     parts = {}

@@ -1,4 +1,4 @@
-"""What the README and the pages of docs/ hold: blocks of code, commands, links."""
+"""Parses code blocks, commands and links of the README and docs/."""
 
 import os
 import pathlib
@@ -20,12 +20,12 @@ _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block.
+    """Fenced block.
 
     Attributes:
-      language: what follows the fence; "" for nothing.
-      text: its lines.
-      line: the number of its first.
+      language: the text after the fence, or "".
+      text: its content.
+      line: number of its first line.
     """
 
     language: str
@@ -34,12 +34,12 @@ class Block(NamedTuple):
 
 
 def name(page: pathlib.Path) -> str:
-    """Its path in the repository."""
+    """Returns the page's path in the repository."""
     return str(page.relative_to(ROOT))
 
 
 def blocks(page: pathlib.Path, *languages: str) -> list[Block]:
-    """The fenced blocks of a page in some languages, in order."""
+    """Returns the fenced blocks of a page in some languages, in order."""
     text = page.read_text("utf-8")
     found = [
         Block(match[1].strip(), match[2], text[: match.start(2)].count("\n") + 1)
@@ -49,15 +49,15 @@ def blocks(page: pathlib.Path, *languages: str) -> list[Block]:
 
 
 def files(page: pathlib.Path) -> dict[str, str]:
-    """By name, the blocks that are files."""
+    """Returns the blocks that are files, by name."""
     found = [block.text for block in blocks(page, "python")]
     return {match[1]: text for text in found if (match := _FILE.match(text))}
 
 
 def run_python(page: pathlib.Path) -> dict:
-    """Runs the Python blocks of a page one after the other; returns their names.
+    """Runs the Python blocks of a page in order; returns their namespace.
 
-    Those that are files are left out.
+    Blocks that are files are skipped.
     """
     names = {"__name__": "__page__"}
     for block in blocks(page, "python"):
@@ -69,7 +69,7 @@ def run_python(page: pathlib.Path) -> dict:
 
 
 def commands(page: pathlib.Path) -> list[list[str]]:
-    """The commands of its blocks for a shell, as words; lines ending in \\ joined."""
+    """Returns the shell commands of a page as words, with continued lines joined."""
     lines = []
     for block in blocks(page, "", "sh"):
         lines += block.text.replace("\\\n", " ").splitlines()
@@ -77,23 +77,23 @@ def commands(page: pathlib.Path) -> list[list[str]]:
 
 
 def environment() -> dict[str, str]:
-    """For processes in which the modules of the repository are found."""
+    """Returns an environment in which the repository can be imported."""
     return os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
 def without_code(page: pathlib.Path) -> str:
-    """The text without fenced blocks and code in backticks."""
+    """Returns the text without fenced blocks and code in backticks."""
     return re.sub(r"`[^`]*`", "", _FENCE.sub("", page.read_text("utf-8")))
 
 
 def links(page: pathlib.Path) -> list[str]:
-    """Targets of its links and images within the repository."""
+    """Returns the targets of a page's links and images within the repository."""
     targets = re.findall(r"\]\(([^)\s]+)\)", without_code(page))
     return [target for target in targets if not re.match(r"\w+:", target)]
 
 
 def anchors(page: pathlib.Path) -> set[str]:
-    """The anchors of its headings and of pages it includes, as MyST makes them."""
+    """Returns the anchors of the headings of a page and its includes, as MyST does."""
     pages = [page]
     for target in re.findall(
         r"^```{include} (\S+)", page.read_text("utf-8"), re.MULTILINE

@@ -1,4 +1,4 @@
-"""What a finished run left, to be set beside another's."""
+"""Compares finished runs."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def read_log(stage):
 
 
 def assert_same_run(workdir, finished):
-    """Bit for bit what the uninterrupted run made, each epoch logged once."""
+    """Asserts bitwise equality with the uninterrupted run, each epoch logged once."""
     for stage in STAGES:
         assert variables(workdir / stage) == variables(finished / stage), stage
         log = read_log(workdir / stage)

@@ -1,7 +1,7 @@
-"""Starting the commands as users do, and looking at what they leave behind.
+"""Starts the commands as users do, and inspects the files they write.
 
-Run as a program, it is a server that forks a process for each command it is sent:
-as good as a new one, without seconds of importing.
+Run as a program, it is a server that forks a process for each command: equivalent to a
+new process, without seconds of imports.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ SECONDS = 300  # for a process that hangs; far more than any takes
 
 
 def module(command: str) -> str:
-    """Where a command is."""
+    """Returns the module of a command."""
     return command if command == "benchmarks" else f"launch.{command}"
 
 
 class Done(NamedTuple):
-    """What came of a command."""
+    """Result of a command."""
 
     code: int
     stdout: str
@@ -82,19 +82,19 @@ def finish(process: subprocess.Popen) -> Done:
 
 
 def succeed(done: Done) -> Done:
-    """The same, once it is seen to have ended well."""
+    """Asserts that a command succeeded, and returns its result."""
     assert done.code == 0, done
     return done
 
 
 def tiny(workdir: pathlib.Path, students: str = "") -> list[str]:
-    """The flags of a tiny run, with its own students or those named."""
+    """Returns the flags of a tiny run, with its own students or those named."""
     config = f"{TINY}:{students}" if students else TINY
     return [f"--config={config}", f"--workdir={workdir}"]
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen) -> None:
-    """Waits until something holds, which it must before the process ends."""
+    """Waits until a condition holds; fails if the process ends before."""
     end = time.monotonic() + SECONDS
     while not condition():
         if process.poll() is not None and not condition():
@@ -104,12 +104,12 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen) -> None:
 
 
 def num_lines(path: pathlib.Path) -> int:
-    """Whole lines in a file that may not be there yet."""
+    """Counts complete lines of a file that may not exist yet."""
     return path.read_text().count("\n") if path.exists() else 0
 
 
 def snapshot(directory: pathlib.Path) -> dict[str, tuple[int, bytes]]:
-    """When each file below a directory was written, and what is in it."""
+    """Returns the modification time and content of each file below a directory."""
     files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     return {
         str(path.relative_to(directory)): (path.stat().st_mtime_ns, path.read_bytes())
@@ -119,14 +119,14 @@ def snapshot(directory: pathlib.Path) -> dict[str, tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """One process at a time; released if the process dies."""
+    """Holds a lock for one process at a time; released if the process dies."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 class Server:
-    """Commands in forks of a process that has imported everything already."""
+    """Runs commands in forks of a process that has imported everything."""
 
     def __init__(self, commands: Commands):
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -143,11 +143,11 @@ class Server:
         """Runs a command to its end.
 
         Args:
-          command: of `launch`.
+          command: name of a command of `launch`.
           *flags: its flags.
-          log_compiles: whether stderr tells what is compiled.
-          kill: a signal that it gets after so many seconds, if it runs for as long.
-          max_file_bytes: writing more to a file fails, as on a full disk.
+          log_compiles: whether compilations are logged to stderr.
+          kill: (signal, seconds): sends the signal after that time.
+          max_file_bytes: file size limit, which simulates a full disk.
         """
         options = [log_compiles, max_file_bytes, module(command), *flags]
         self._process.stdin.write(json.dumps([kill, options]) + "\n")
@@ -186,7 +186,7 @@ def _serve() -> None:
 
 
 def _kill(child: int, number: int, seconds: float) -> None:
-    """Sends a process a signal after so many seconds, unless it has ended."""
+    """Sends a process a signal after a delay, unless it has ended."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
@@ -198,7 +198,7 @@ def _kill(child: int, number: int, seconds: float) -> None:
 def _run(
     log_compiles: bool, max_file_bytes: int | None, module: str, *flags: str
 ) -> int:
-    """Runs a module as `python -m` does and gives the exit code."""
+    """Runs a module as `python -m` does and returns the exit code."""
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes,) * 2)
     jax.config.update("jax_log_compiles", log_compiles)

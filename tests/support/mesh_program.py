@@ -1,9 +1,9 @@
-"""On eight devices: `python mesh_program.py MEMBER DATA STRATEGY CASE...`
+"""Checks steps on eight devices: `python mesh_program.py MEMBER DATA STRATEGY CASE...`
 
-A mesh must not change a result, and devices must send each other only what they
-have to. A case is `student:perturbation`, then `:one_at_once`, `:spread` or `:result`
-(what is sent is not looked at) if asked.
-Started by `test_sharding`, in a process that sees eight CPU devices.
+A mesh must not change a result, and devices must communicate only what they need. A
+case is `student:perturbation`, optionally with `:one_at_once`, `:spread` or `:result`
+(communication is not checked). `test_sharding` starts this in a process with eight CPU
+devices.
 """
 
 import functools
@@ -50,16 +50,16 @@ def assert_close(a, b):
 
 
 def compile_step(step, mesh, state, *args):
-    """As `training.fit` does: the state stays where it is."""
+    """Compiles a step as training does: the state keeps its sharding."""
     placed = None if mesh is None else jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(step, out_shardings=(placed, None)).lower(state, *args).compile()
 
 
 def check_sums(found, variables, *, passes):
-    """What goes over `data`: sums over the batch, no array that has a batch.
+    """Checks that only sums over the batch go over `data`, no batched arrays.
 
-    They are the moments of batch normalisation, in the forward and the backward
-    pass, the gradient of the parameters and a few metrics.
+    They are the moments of batch normalisation in the forward and backward pass, the
+    gradient of the parameters and a few metrics.
     """
     assert {c.kind for c in found} == {"all-reduce"}, found
     total = sum(c.num_bytes for c in found)
@@ -68,7 +68,7 @@ def check_sums(found, variables, *, passes):
 
 
 def check_teachers(mesh):
-    """Members do not communicate. Returns their variables after the step."""
+    """Checks that members do not communicate; returns variables after the step."""
     model, key = build_model(), jax.random.key(2)
     keys = jax.random.split(jax.random.key(0), M)
     alone = ensemble.create_state(model, TX, keys, jnp.asarray(EXAMPLE))
@@ -90,7 +90,7 @@ def check_teachers(mesh):
 
 
 def check_batches(mesh):
-    """Each device picks and augments its own images."""
+    """Checks that each device selects and augments its own images."""
     config = ml_collections.ConfigDict({"data": {"crop_padding": 2, "flip": True}})
     images = RNG.integers(0, 256, size=(64, SIZE, SIZE, 1)).astype(np.uint8)
     train = (images, np.arange(64) % K)
@@ -122,7 +122,7 @@ def check_batches(mesh):
 
 
 def compile_student(mesh, strategy, variables, kind, perturbation, options):
-    """A compiled step and its arguments."""
+    """Returns a compiled step and its arguments."""
     student = students.create_student(
         {**default.get_config().distill, "student": kind},
         build_model,
@@ -160,7 +160,7 @@ def compile_student(mesh, strategy, variables, kind, perturbation, options):
 
 
 def check_student(mesh, strategy, variables, kind, perturbation, *options):
-    """A step on the mesh is that on one device."""
+    """Checks that a step on the mesh equals that on one device."""
     case = (kind, perturbation, options)
     compiled, args = compile_student(mesh, strategy, variables, *case)
     if "result" not in options:
@@ -175,7 +175,7 @@ def check_student(mesh, strategy, variables, kind, perturbation, *options):
 
 
 def check_sent(found, mesh, state, perturbation, options):
-    """Over `member` go logits and the gradient of the inputs, no parameters."""
+    """Checks that logits and input gradients go over `member`, no parameters."""
     own = B // mesh.shape["data"]
     logits = ("all-gather", [(M, own, K)])
     gradient = ("all-reduce", [(own, SIZE, SIZE, 1)])

@@ -1,7 +1,7 @@
-"""Drawn inputs of the property tests: logits, images and probabilities at extremes.
+"""Random inputs of the property tests: extreme logits, images and probabilities.
 
-Hypothesis draws what kind of numbers they are and a seed; the numbers are NumPy's.
-Shapes are few, as each is compiled for.
+Hypothesis samples the kind of numbers and a seed; NumPy generates the numbers. There
+are few shapes, because each is compiled.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ ROWS = {
     "one_hot": lambda rng, k: 2e4 * (np.arange(k) == rng.integers(k)) - 1e4,
     "uniform": lambda rng, k: np.full(k, rng.choice([-1e4, 0.0, 3.0, 1e4])),
 }
-LOGITS = [*ROWS, "mixed", "equal"]  # mixed: each row one of them; equal: members are
+LOGITS = [*ROWS, "mixed", "equal"]  # mixed: a kind per row; equal: equal members
 IMAGES = {
     "random": lambda rng, shape: rng.uniform(size=shape),
     "black": lambda rng, shape: np.zeros(shape),
@@ -36,7 +36,7 @@ IMAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """What one example of a property test is made of."""
+    """The inputs of one example of a property test."""
 
     shape: tuple[int, int, int]
     dtype: str
@@ -45,7 +45,7 @@ class Case:
     temperature: float
     step_size: float
     seed: int
-    thorough: bool = True  # False: little is compiled
+    thorough: bool = True  # False: fewer compilations
 
     @functools.cached_property
     def rng(self) -> np.random.Generator:
@@ -57,21 +57,21 @@ class Case:
 
     @property
     def eps(self) -> float:
-        """The distance from 1 to the next number of the dtype."""
+        """Returns the machine epsilon of the dtype."""
         return float(jnp.finfo(self.dtype).eps)
 
     @property
     def rounding(self) -> float:
-        """That of float32, of logarithms of probabilities."""
+        """Returns the tolerance of log-probabilities in float32."""
         return 1e-5 + 1e-2 / self.temperature * (not self.is_smooth)
 
     @property
     def is_smooth(self) -> bool:
-        """Whether rounding cannot change much: nothing ties, and nothing underflows."""
+        """Returns whether rounding has little effect: no ties and no underflow."""
         return self.logits_of == "normal" and self.dtype == "float32"
 
     def logits(self, *lead: int) -> jax.Array:
-        """[*lead, K], of which the first axis is that of members."""
+        """Returns logits [*lead, K]; the first axis is that of members."""
         num_classes = self.shape[-1]
         rows = [self._row(num_classes) for _ in range(int(np.prod(lead)))]
         values = np.reshape(rows, (*lead, num_classes))
@@ -86,7 +86,7 @@ class Case:
         return ROWS[kind](self.rng, num_classes)
 
     def probs(self, *lead: int) -> np.ndarray:
-        """A softmax [*lead, K], as a network of this dtype gives it."""
+        """Returns a softmax [*lead, K] in the dtype of the case."""
         values = special.softmax(np.float64(self.logits(*lead)), axis=-1)
         return values.astype(jnp.dtype(self.dtype))
 
@@ -94,12 +94,12 @@ class Case:
         return self.rng.integers(0, self.shape[-1], size)
 
     def images(self, batch: int) -> jax.Array:
-        """[B, H, W, C] in [0, 1]."""
+        """Returns images [B, H, W, C] in [0, 1]."""
         values = IMAGES[self.images_of](self.rng, (batch, *IMAGE))
         return jnp.asarray(np.float32(values), self.dtype)
 
     def scores(self, size: int) -> np.ndarray:
-        """Confidences or uncertainties [n], of which some may be equal."""
+        """Returns confidences or uncertainties [n], some of them tied."""
         values = self.rng.choice([-1e4, 0.0, 0.5, 1e4], size)
         if self.logits_of in ("normal", "mixed"):
             values = np.where(

@@ -1,4 +1,4 @@
-"""A registry of what holds for which functions, and how values are looked at."""
+"""Registry of property checks, and the assertions that they share."""
 
 import functools
 import math
@@ -12,7 +12,7 @@ CHECKS: dict[Callable, Callable[[Case], None]] = {}
 
 
 def covers(*functions: Callable):
-    """Registers a check of these functions."""
+    """Returns a decorator that registers a check of these functions."""
 
     def register(check):
         CHECKS.update(dict.fromkeys(functions, check))
@@ -27,7 +27,7 @@ def jitted(function, *static):
 
 
 def finite(value, shape, dtype=None, least=-math.inf, most=math.inf, slack=1e-6):
-    """The value as float64, once its shape, dtype and range are as they should be."""
+    """Asserts shape, dtype, finiteness and range; returns the value as float64."""
     assert value.shape == tuple(shape)
     if dtype is not None:
         assert value.dtype == dtype

@@ -1,13 +1,15 @@
-"""What holds for the losses, and for what they are made of."""
+"""Property checks of the losses and of the Dirichlet functions."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from property_checks import close, covers, finite, jitted
 
 from edp import losses
+from edp.errors import InputError
 from edp.students import dirichlet_math
 
 
@@ -48,6 +50,17 @@ def check_cross_entropy(case):
     finite(gradient, z.shape, z.dtype, least=-1, most=1, slack=2 * case.eps)
 
 
+@covers(losses.check_labels)
+def check_label_range(case):
+    _, b, k = case.shape
+    labels = case.labels(b)
+    losses.check_labels(jnp.asarray(labels), k)
+    for wrong in (-1, k, 255 + k):
+        labels[case.rng.integers(b)] = wrong
+        with pytest.raises(InputError, match=f"labels has .*accepted: .*to {k - 1}"):
+            losses.check_labels(labels, k)
+
+
 def _gradient_of_cross_entropy(z, labels):
     return jax.grad(lambda z: losses.cross_entropy(z, labels).sum())(z)
 
@@ -59,7 +72,7 @@ def check_distillation(case):
     target = jitted(losses.mean_log_probs)(target, tau)
     logs = jitted(losses.log_probs)(z, tau)
     divergence = jitted(losses.kl_divergence)(target, logs)
-    # Of logits that are 2e4 apart, the tenth of a unit is all that float32 holds.
+    # float32 rounds differences of logits that are 2e4 apart.
     finite(divergence, (b,), jnp.float32, least=0, slack=1e-2)
     finite(jitted(losses.kl_divergence)(logs, target), (b,), least=0, slack=1e-2)
     close(jitted(losses.kl_divergence)(logs, logs), np.zeros(b), 0, 0)

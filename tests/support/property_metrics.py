@@ -1,4 +1,4 @@
-"""What holds for the metrics, of probabilities and of rankings."""
+"""Property checks of the metrics."""
 
 import math
 
@@ -29,7 +29,7 @@ def check_scores(case):
     for score, (least, most) in ranges.items():
         values[score] = score(probs, labels)
         assert type(values[score]) is float
-        # Rows of few bits may sum to a little more than 1.
+        # Low-precision rows may sum to slightly more than 1.
         finite(np.float64(values[score]), (), None, least, most, slack=2e-2)
     of_each = metrics.example_nll(probs, labels)
     close(finite(of_each, (b,), np.float64).mean(), values[metrics.nll])
@@ -42,7 +42,7 @@ def check_scores(case):
 
 
 def _ties(probs) -> bool:
-    """Whether the most probable class of a row is not the only one."""
+    """Returns whether any row has several most probable classes."""
     return bool(((probs == probs.max(-1, keepdims=True)).sum(-1) > 1).any())
 
 
@@ -76,7 +76,7 @@ def check_temperature(case):
     rows = np.float64(probs)
     close(as_they_are, rows / rows.sum(-1, keepdims=True), 1e-6, 1e-9)
     best = metrics.nll(fitted, labels)
-    # The 1e-12 inside logarithms is added once more; it weighs where p is as small.
+    # The second 1e-12 inside a logarithm matters where p is as small.
     assert best <= metrics.nll(as_they_are, labels) + 1e-6
     order = case.rng.permutation(k)
     places = np.argsort(order)[labels]
@@ -109,7 +109,7 @@ def check_diversity(case):
         metrics.predictive_entropy: math.log(k),
     }
     order = case.rng.permutation(k)
-    # Rows of few bits sum to 1 only about.
+    # Low-precision rows sum to 1 approximately.
     slack = max(1e-5, 4 * case.eps * math.log(k))
     for function, limit in DIVERSITY.items():
         value = function(probs)
@@ -146,13 +146,13 @@ def check_inputs(case):
     assert rows.dtype == np.float64 and (classes == labels).all()
     finite(validation.as_scores("confidence", case.scores(b)), (b,), np.float64)
     for wrong in (np.float64(probs) * 2, np.float64(probs) * np.nan, probs[0]):
-        with pytest.raises(InputError, match="probs must be"):
+        with pytest.raises(InputError, match="probs has"):
             validation.as_probs(wrong)
     for wrong in (labels + k, labels - k, labels / 1, labels[1:]):
-        with pytest.raises(InputError, match="labels must"):
+        with pytest.raises(InputError, match="labels has"):
             validation.as_probs_and_labels(probs, wrong)
     for wrong in ([], [np.nan], [np.inf], [[1.0]]):
-        with pytest.raises(InputError, match="confidence must be"):
+        with pytest.raises(InputError, match="confidence has"):
             validation.as_scores("confidence", wrong)
 
 
@@ -164,7 +164,7 @@ def check_detection(case):
         value = score(inside, outside)
         assert type(value) is float and 0 <= value <= 1 + 1e-9
         close(score(inside[::-1], case.rng.permutation(outside)), value, 1e-9, 1e-9)
-        # Only their order counts.
+        # Only their order matters.
         squeezed = (np.arctan(np.float64(x) / 1e4) for x in (inside, outside))
         close(score(*squeezed), value, 1e-9, 1e-9)
     close(metrics.auroc(inside, outside) + metrics.auroc(outside, inside), 1)

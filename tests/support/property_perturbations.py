@@ -1,4 +1,4 @@
-"""What holds for the perturbations, and for what they are made of."""
+"""Property checks of the perturbations and their parts."""
 
 import math
 import types
@@ -11,9 +11,9 @@ from property_checks import close, covers, finite, jitted
 
 from edp import losses, perturbations
 from edp.errors import InputError
-from edp.perturbations import geometry, objectives
+from edp.perturbations import checks, geometry, objectives
 
-RADIUS = math.sqrt(math.prod(IMAGE))  # of a ball, by its step size
+RADIUS = math.sqrt(math.prod(IMAGE))  # of the ball, per unit of step size
 
 
 @covers(*perturbations.QUANTITIES.values(), objectives.random_output)
@@ -25,7 +25,7 @@ def check_quantities(case):
     for function in (*perturbations.QUANTITIES.values(), objectives.random_output):
         cotangent = jitted(function)(key, z, tau)
         values = finite(cotangent, z.shape, jnp.float32, -1, 1)
-        close(values.sum(-1), np.zeros((m, b)), 0, 1e-4)  # a softmax has no more
+        close(values.sum(-1), np.zeros((m, b)), 0, 1e-4)  # as for any softmax
         largest = np.abs(values).max((0, 2))
         assert ((largest == 0) | (largest > 1 - 1e-6)).all()
         if function is not objectives.random_output and case.logits_of == "equal":
@@ -53,7 +53,7 @@ def check_difference(case):
 
 
 def linear_members(case, num_members, batch):
-    """(x -> [M, B, K], its arrays): linear in x, around the case's logits."""
+    """Returns the arrays of members linear in x around the case's logits."""
     size = math.prod(IMAGE)
     base = case.logits(num_members, batch)
     weights = case.rng.normal(size=(num_members, size, case.shape[-1]))
@@ -71,9 +71,9 @@ def logits_of(arrays):
     )
 
 
-def check_moved(case, x, moved, share=1.0):
-    """Of the shape and dtype of x, in [0, 1] and, to rounding, in its ball."""
-    values = finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+def check_perturbed(case, x, perturbed, share=1.0):
+    """Asserts the shape and dtype of x, the range [0, 1] and, to rounding, the ball."""
+    values = finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
     distance = np.linalg.norm((values - np.float64(x)).reshape(len(x), -1), axis=1)
     radius = case.step_size * RADIUS * np.asarray(share)
     assert (distance <= radius * (1 + 1e-5) + RADIUS * case.eps).all()
@@ -87,13 +87,13 @@ def check_moved(case, x, moved, share=1.0):
     perturbations.mixup,
     perturbations.mix_labels,
 )
-def check_blind(case):
+def check_without_models(case):
     x = case.images(case.shape[1])
     assert perturbations.none(case.key, None, x, step_size=case.step_size) is x
-    moved = jitted(_gaussian)(case.key, x, case.step_size)
-    finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+    perturbed = jitted(_gaussian)(case.key, x, case.step_size)
+    finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
     if case.step_size == 0:
-        np.testing.assert_array_equal(moved, x)
+        np.testing.assert_array_equal(perturbed, x)
     alpha = case.rng.choice([1e-3, 0.2, 1.0, 50.0]) if case.thorough else 1.0
     mixed = jitted(_mixup, "alpha")(case.key, x, float(alpha))
     values = finite(mixed, x.shape, x.dtype, 0, 1, slack=0)
@@ -106,8 +106,8 @@ def check_blind(case):
     labels = jitted(_mix_labels, "alpha")(case.key, probs, float(alpha))
     labels = finite(labels, probs.shape, jnp.float32, 0, 1)
     close(labels.sum(1), np.ones(len(x)), 0, 1e-6 + 2 * case.shape[2] * slack)
-    moved = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # as inputs are
-    close(moved, labels, 0, slack)
+    perturbed = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # like inputs
+    close(perturbed, labels, 0, slack)
 
 
 def _gaussian(key, x, step_size):
@@ -127,14 +127,14 @@ def check_ods(case):
     x, tau = case.images(case.shape[1]), case.temperature
     arrays = linear_members(case, 1, len(x))
     for name in ("ods", "conf_ods"):
-        moved = jitted(_ods, "name")(case.key, x, arrays, case.step_size, tau, name)
+        perturbed = jitted(_ods, "name")(case.key, x, arrays, case.step_size, tau, name)
         logits = logits_of(arrays)(x)[0]
         confidence = np.exp(np.float64(losses.log_probs(logits, tau))).max(-1)
         is_sure = np.isfinite(np.float64(logits)).all(-1)
         is_scaled = is_sure & (name == "conf_ods")
-        check_moved(case, x, moved, np.where(is_scaled, confidence + 1e-3, 1))
+        check_perturbed(case, x, perturbed, np.where(is_scaled, confidence + 1e-3, 1))
         if not np.any(np.float64(arrays[1])):  # nothing depends on x
-            np.testing.assert_array_equal(moved, x)
+            np.testing.assert_array_equal(perturbed, x)
 
 
 def _ods(key, x, arrays, step_size, temperature, name):
@@ -161,14 +161,14 @@ def check_disagreement(case):
         step = jitted(_disagreement, "quantity", "num_steps")
         return step(case.key, x, arrays, case.step_size, tau, quantity, num_steps)
 
-    moved = move(arrays)
-    check_moved(case, x, moved)
+    perturbed = move(arrays)
+    check_perturbed(case, x, perturbed)
     if m == 1:
-        np.testing.assert_array_equal(moved, x)
+        np.testing.assert_array_equal(perturbed, x)
     if case.is_smooth and quantity != "projection" and np.abs(weights).max() < 100:
         slack = 1e-2 * case.step_size + 1e-6
-        close(move((base[::-1], weights[::-1])), moved, 0, slack)
-        close(move((base[..., order], weights[..., order])), moved, 0, slack)
+        close(move((base[::-1], weights[::-1])), perturbed, 0, slack)
+        close(move((base[..., order], weights[..., order])), perturbed, 0, slack)
 
 
 def _disagreement(key, x, arrays, step_size, temperature, quantity, num_steps):
@@ -189,8 +189,8 @@ def check_tdiv_sdiv(case):
     arrays = linear_members(case, 2, len(x))
     own = linear_members(case, 2, len(x))
     for student in (None, own, arrays):
-        moved = jitted(_tdiv_sdiv)(case.key, x, arrays, student, case.step_size)
-        check_moved(case, x, moved)
+        perturbed = jitted(_tdiv_sdiv)(case.key, x, arrays, student, case.step_size)
+        check_perturbed(case, x, perturbed)
 
 
 def _tdiv_sdiv(key, x, arrays, student, step_size):
@@ -201,7 +201,7 @@ def _tdiv_sdiv(key, x, arrays, student, step_size):
 
 
 def make_teachers(arrays):
-    """A record like `edp.ensemble.Teachers`."""
+    """Returns a record like `edp.ensemble.Teachers`."""
 
     def all_logits(x, members_at_once=None):
         del members_at_once
@@ -225,10 +225,10 @@ def check_created(case):
         found = perturbations.methods(name)
         wanted = [perturbations.PERTURBATIONS[part] for part in name.split("+")]
         assert found == wanted
-        moved = jitted(_created, "name")(case.key, x, arrays, case.step_size, name)
-        finite(moved, x.shape, x.dtype, 0, 1, slack=0)
+        perturbed = jitted(_created, "name")(case.key, x, arrays, case.step_size, name)
+        finite(perturbed, x.shape, x.dtype, 0, 1, slack=0)
         if not {"gaussian", "mixup"} & set(name.split("+")):
-            check_moved(case, x, moved, len(found))
+            check_perturbed(case, x, perturbed, len(found))
     with pytest.raises(InputError, match=r"perturbation='\w+\+other' is not known"):
         perturbations.methods(f"{names[0]}+other")
 
@@ -247,7 +247,7 @@ def _created(key, x, arrays, step_size, name):
     perturbations.member_pair,
     perturbations.check_random_members,
 )
-def check_views(case):
+def check_member_selection(case):
     m, b, k = case.shape
     x, arrays = case.images(b), linear_members(case, m, b)
     every = np.float64(logits_of(arrays)(x))
@@ -271,12 +271,12 @@ def check_views(case):
     for number in range(-1, m + 2):
         if 2 <= number <= m:
             perturbations.check_random_members("random_members", number, m)
-            view = perturbations.members(
+            sample = perturbations.members(
                 case.key, teachers, None, random_members=number
             )
-            assert are_of_members(view(x)) == number
+            assert are_of_members(sample(x)) == number
         else:
-            with pytest.raises(InputError, match=f"random_members={number} must be"):
+            with pytest.raises(InputError, match=f"random_members={number} is out of"):
                 perturbations.check_random_members("random_members", number, m)
 
 
@@ -297,8 +297,8 @@ def check_unit(case):
         close(length, usable, 0, 1e-5)
 
 
-@covers(geometry.within_ball, geometry.settle)
-def check_settle(case):
+@covers(geometry.within_ball, geometry.clip_and_detach)
+def check_projection(case):
     x = case.images(case.shape[1])
     radius = geometry.radius(x, case.step_size)
     offset = case.rng.normal(size=x.shape) * case.rng.choice([0.0, 1e-3, 1.0, 1e4])
@@ -308,6 +308,42 @@ def check_settle(case):
     distance = (values - np.float64(x)).reshape(len(x), -1)
     distance = np.linalg.norm(distance, axis=1)
     assert (distance <= radius * (1 + 1e-5) + 1e-5).all()
-    check_moved(case, x, jitted(geometry.settle, "clip")(inside, x, clip=(0.0, 1.0)))
-    free = jitted(geometry.settle, "clip")(inside, x, clip=None)
+    clipped = jitted(geometry.clip_and_detach, "clip")(inside, x, clip=(0.0, 1.0))
+    check_perturbed(case, x, clipped)
+    free = jitted(geometry.clip_and_detach, "clip")(inside, x, clip=None)
     close(free, inside, case.eps, 1e-6)
+
+
+@covers(geometry.ascent_step)
+def check_ascent_step(case):
+    b = case.shape[1]
+    gradient = case.rng.normal(size=(b, *IMAGE)) * case.rng.choice([1e-20, 1.0, 1e4])
+    gradient = jnp.asarray(np.float32(gradient))
+    length = case.step_size * RADIUS
+    step = jitted(geometry.ascent_step)(gradient, length, None)
+    size = np.linalg.norm(finite(step, gradient.shape).reshape(b, -1), axis=1)
+    close(size, length, 1e-4, 0)
+    scale = jnp.float32(case.rng.choice([0.01, 1.0, 255.0]))
+    scaled = jitted(geometry.ascent_step)(gradient, length, scale)
+    close(scaled, scale * step, 1e-4, 1e-6 * scale)
+
+
+@covers(checks.check_input, checks.as_scale)
+def check_checks(case):
+    x = case.images(case.shape[1])
+    checks.check_input(x, (0.0, 1.0))
+    checks.check_input(x, None)
+    for wrong in (x + 2, x - 2, jnp.full_like(x, jnp.inf)):
+        with pytest.raises(InputError, match="outside clip"):
+            checks.check_input(wrong, (0.0, 1.0))
+        checks.check_input(wrong, None)
+    with pytest.raises(InputError, match="uint8"):
+        checks.check_input(x.astype(jnp.uint8), None)
+    assert checks.as_scale(None, x) is None
+    scale = case.rng.uniform(0.1, 9, size=IMAGE[-1:])
+    assert checks.as_scale(scale, x).dtype == jnp.float32
+    close(checks.as_scale(scale, x), scale)
+    with pytest.raises(InputError, match="scale="):
+        checks.as_scale(-scale, x)
+    with pytest.raises(InputError, match="scale has shape"):
+        checks.as_scale(np.ones(7), x)

@@ -1,4 +1,4 @@
-"""Runs to report of, and reports as they are read."""
+"""Writes runs to report, and parses reports."""
 
 import html.parser
 import json
@@ -119,12 +119,12 @@ def make_run(workdir, hostile=False):
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that tags balance; gathers tags, table rows and the text."""
+    """Parser that checks that tags balance and collects tags, table rows and text."""
 
     def __init__(self, text):
         super().__init__()
         self.open, self.tags, self.rows, self.text = [], [], [], ""
-        self.feed(text)
+        self.feed(str(text))
         self.close()
         assert self.open == []
 
@@ -162,6 +162,6 @@ def markdown_cells(text):
 
 
 def points(svg, style):
-    """The points of the one path drawn with `style`."""
+    """Returns the points of the only path with `style`."""
     (path,) = re.findall(rf'<path d="([^"]*)" [^>]*{re.escape(style)}', svg)
     return np.array(re.findall(r"-?[\d.]+", path), float).reshape(-1, 2)

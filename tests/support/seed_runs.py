@@ -1,4 +1,4 @@
-"""Made-up runs of three students under several seeds."""
+"""Writes synthetic runs of three students under several seeds."""
 
 import json
 
@@ -19,7 +19,7 @@ CONFIG = {
 
 
 def make_predictions(seed, strength):
-    """Of one network; the test labels are the same for all seeds."""
+    """Draws predictions of one network; all seeds have the same test labels."""
     rng = np.random.default_rng([seed, int(10 * strength)])
 
     def split(size, labels):
@@ -32,7 +32,7 @@ def make_predictions(seed, strength):
 
 
 def make_run(path, seed, strengths=(1.0, 2.0, 2.2), **changes):
-    """A workdir of three students, with DE-1 and DE-2 of round numbers."""
+    """Writes a workdir of three students, with round numbers for DE-1 and DE-2."""
     rows = [
         {"model": f"DE-{m}", "kind": "ensemble", "num_members": m, "seed": seed}
         | {"cnll": cnll, "prefix_cnll": cnll, "accuracy": 0.5 + 0.1 * m}

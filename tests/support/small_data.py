@@ -1,4 +1,4 @@
-"""Small datasets that tests make, and what every dataset must be."""
+"""Small synthetic datasets, and checks that every dataset passes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from edp.errors import InputError
 
 
 def make_config(**settings):
-    """A data section with every key, as the configurations have it."""
+    """Returns a `data` section with every key."""
     config = {
         "source": "digits",
         "name": None,
@@ -32,7 +32,7 @@ def create(config, seed=0, split_path=None):
 
 
 def refused(config, *words, seed=0, split_path=None):
-    """Checks that a configuration is refused in one line which has all `words`."""
+    """Checks that a configuration raises an InputError of one line with all `words`."""
     with pytest.raises(InputError) as caught:
         create(config, seed, split_path)
     message = str(caught.value)
@@ -50,19 +50,19 @@ def check_form(dataset):
 
 
 def numbered(num_examples, num_classes=3, start=0, shape=(4, 5, 1)):
-    """Images all of one value, `start` plus their index, and labels in turn."""
+    """Returns constant images of value `start` + index, and labels 0, 1, 2, 0, ..."""
     values = np.arange(start, start + num_examples, dtype=np.uint8)
     images = np.broadcast_to(values[:, None, None, None], (num_examples, *shape))
     return np.array(images), np.arange(num_examples) % num_classes
 
 
 def numbers(split):
-    """Undoes `numbered`: which examples a split holds."""
+    """Returns the values of constant images: the inverse of `numbered`."""
     return split.images[:, 0, 0, 0].tolist()
 
 
 def write_npz(path, **changes):
-    """An .npz of 30 training and 9 test examples; None removes an array."""
+    """Writes an .npz of 30 training and 9 test examples; None removes an array."""
     train_images, train_labels = numbered(30)
     test_images, test_labels = numbered(9, start=100)
     arrays = {

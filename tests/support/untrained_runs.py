@@ -1,4 +1,4 @@
-"""Stages that are complete with networks drawn at random, and no training."""
+"""Completes stages with random networks, without training."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from edp.runtime.stage import Stage
 
 
 def draw(shapes, seed):
-    """Variables of these shapes, without the time that initialising takes."""
+    """Draws variables of these shapes without the time of initialisation."""
     rng = np.random.default_rng(seed)
 
     def leaf(path, like):

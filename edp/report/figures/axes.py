@@ -1,4 +1,4 @@
-"""Axes of lines that are labelled where they end, at the right."""
+"""Axes for lines that are labelled at their right end."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 
 from edp.report.figures.svg import MUTED, new_figure
 
-# Of labels at the ends of lines, in pixels: their height, and how far off they are.
+# Height of a label at the end of a line, and its distance from it, in pixels.
 _LINE, _LEAD = 16, 26
 
 
@@ -22,14 +22,14 @@ def labelled_axes(
     *,
     whole: bool = False,
 ) -> tuple[Figure, Axes]:
-    """A figure of lines that `label_ends` labels at the right.
+    """Returns a figure for lines that `label_ends` labels at the right.
 
     Args:
-      labels: texts, for which there is room.
-      title: what is drawn; stands above the y axis.
-      xlabel: of the x axis.
-      least: the width of the axes and the least height of the figure, in pixels.
-      whole: whether the x axis is marked at whole numbers only.
+      labels: labels to reserve space for.
+      title: quantity on the y axis; drawn above it.
+      xlabel: label of the x axis.
+      least: width of the axes and least height of the figure, in pixels.
+      whole: whether x ticks are whole numbers only.
     """
     inner, height = least
     left, right, top, bottom = 48, _LEAD + 6.8 * max(map(len, labels)), 26, 42
@@ -47,13 +47,13 @@ def labelled_axes(
 def label_ends(
     axes: Axes, labels: Sequence[str], values: Sequence[float], colours: Sequence[str]
 ) -> None:
-    """Labels lines at the right end, at their values or moved apart from each other.
+    """Labels lines at the right end, spread apart where labels would overlap.
 
     Args:
-      axes: with limits set; thin leaders join the labels to the lines.
+      axes: axes with limits set; thin leaders join the labels to the lines.
       labels: texts.
-      values: where the lines end.
-      colours: of labels and leaders.
+      values: y at the end of each line.
+      colours: colours of labels and leaders.
     """
     low, high = axes.get_ylim()
     inner, pixel = axes.bbox.width, (high - low) / axes.bbox.height
@@ -74,24 +74,24 @@ def label_ends(
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Moves values apart to at least `gap`, each as little as can be.
+    """Spreads values to a distance of at least `gap`, with least squared change.
 
-    The least-squares positions under the gaps are an isotonic regression of the
-    values less the gaps below them.
+    The least-squares positions are an isotonic regression of the values minus the
+    gaps below them.
 
     Args:
-      values: where the labels would like to stand, in any order.
+      values: preferred positions, in any order.
       gap: least distance between neighbours.
-      low: lowest position; the highest is `high` as long as all of them fit.
-      high: highest position.
+      low: lowest position.
+      high: highest position; exceeded if not all of them fit.
 
     Returns:
       The positions, in the order of `values`.
     """
     order = np.argsort(values, kind="stable")
     below = gap * np.arange(len(order))
-    moved = isotonic_regression(np.asarray(values, float)[order] - below).x
-    moved = np.clip(moved, low, max(low, high - gap * (len(order) - 1))) + below
+    positions = isotonic_regression(np.asarray(values, float)[order] - below).x
+    positions = np.clip(positions, low, max(low, high - gap * (len(order) - 1))) + below
     places = np.empty(len(order))
-    places[order] = moved
+    places[order] = positions
     return places.tolist()

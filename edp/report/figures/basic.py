@@ -1,4 +1,4 @@
-"""The report's figures, one function per figure, each an `<svg>` element."""
+"""Figures on calibrated NLL, reliability and diversity, as `<svg>` elements."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,12 +14,11 @@ class Level(NamedTuple):
     """A student's horizontal line in `cnll_by_ensemble_size`.
 
     Attributes:
-      name: what the line's label says; about 20 characters have room.
-      cnll: its height.
-      dee: where on the ensemble's curve the student stands, or None.
-      series: index of its colour.
-      dashed: whether to dash the line (a student distilled without moving the
-        inputs).
+      name: label; about 20 characters fit.
+      cnll: calibrated NLL.
+      dee: deep-ensemble equivalent, or None.
+      series: colour index.
+      dashed: whether the line is dashed (a student without a perturbation).
     """
 
     name: str
@@ -29,13 +28,13 @@ class Level(NamedTuple):
     dashed: bool
 
 
-class Curve(NamedTuple):
-    """One reliability curve: arrays over the bins that hold any input.
+class ReliabilityCurve(NamedTuple):
+    """One reliability curve: arrays over the non-empty bins.
 
     Attributes:
-      confidence: [bins] mean confidence of the inputs in each bin.
-      accuracy: [bins] share of them predicted rightly.
-      share: [bins] share of all inputs that fall in the bin.
+      confidence: [bins] mean confidence in each bin.
+      accuracy: [bins] accuracy in each bin.
+      share: [bins] fraction of all inputs in each bin.
     """
 
     confidence: np.ndarray
@@ -44,9 +43,12 @@ class Curve(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One bar of `bars`; `series` None draws it in the neutral colour.
+    """One bar of `bars`.
 
-    The name stands above the bar; about 46 characters have room.
+    Attributes:
+      name: label above the bar; about 46 characters fit.
+      value: length.
+      series: colour index; None for the neutral colour.
     """
 
     name: str
@@ -63,8 +65,7 @@ def cnll_by_ensemble_size(
     Args:
       sizes: numbers of members, ascending, at least one.
       cnll: the ensemble's calibrated NLL at each size.
-      students: the students' lines; labelled at the right end, moved apart
-        where they would overlap and joined to their lines by thin leaders.
+      students: the students' lines, labelled at the right end.
 
     Returns:
       An `<svg>` element.
@@ -90,7 +91,7 @@ def cnll_by_ensemble_size(
     for end, colour in zip(students, colours, strict=False):
         style = (0, (4, 2.5)) if end.dashed else "-"
         axes.axhline(end.cnll, color=colour, linewidth=1.6, linestyle=style)
-        # Beside the curve the equivalent is cut off: nothing meets there.
+        # Outside the curve's range the DEE is clipped, and no lines meet.
         if end.dee and min(cnll) <= end.cnll <= cnll[0]:
             axes.plot(
                 [end.dee], [end.cnll], "o", markersize=6, zorder=4,
@@ -100,22 +101,25 @@ def cnll_by_ensemble_size(
     label_ends(axes, labels, [end.cnll for end in ends], colours)
     axes.plot(sizes, cnll, "-o", color=INK, linewidth=2, markersize=5, zorder=3)
 
-    said = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
-    said += [f"{level.name} {level.cnll:.4f}" for level in students]
-    return to_svg(figure, "cnll", "Calibrated NLL: " + ", ".join(said))
+    described = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
+    described += [f"{level.name} {level.cnll:.4f}" for level in students]
+    return to_svg(figure, "cnll", "Calibrated NLL: " + ", ".join(described))
 
 
 @matplotlib.rc_context(STYLE)
 def reliability(
-    curve: Curve, calibrated: Curve | None, colour: int | None, name: str
+    curve: ReliabilityCurve,
+    calibrated: ReliabilityCurve | None,
+    colour: int | None,
+    name: str,
 ) -> str:
-    """Draws accuracy against confidence; a dot's area is its bin's share of inputs.
+    """Draws accuracy against confidence; a dot's area is its fraction of inputs.
 
     Args:
-      curve: the probabilities as they came.
-      calibrated: the same after temperature scaling, drawn dashed and hollow.
-      colour: series index; None is the neutral colour.
-      name: whose diagram it is; makes the SVG's ids unique on the page.
+      curve: before temperature scaling.
+      calibrated: after temperature scaling, drawn dashed and hollow.
+      colour: colour index; None for the neutral colour.
+      name: name of the model; also the prefix of the SVG's ids on the page.
 
     Returns:
       An `<svg>` element.
@@ -149,9 +153,9 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     """Draws labelled horizontal bars from zero, the first one on top.
 
     Args:
-      title: what is measured; stands above the bars.
-      entries: the bars; their values are finite and not negative.
-      percent: whether the values are shares, to be written in per cent.
+      title: the quantity; drawn above the bars.
+      entries: the bars; values are finite and not negative.
+      percent: whether to write the values, fractions, in %.
 
     Returns:
       An `<svg>` element.
@@ -161,7 +165,7 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     axes.set_axis_off()
     axes.set(ylim=(len(entries), 0), xlim=(0, max(b.value for b in entries) or 1.0))
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=8)
-    said = []
+    described = []
     for i, bar in enumerate(entries):
         colour = MUTED if bar.series is None else series(bar.series)
         value = f"{100 * bar.value:.1f} %" if percent else f"{bar.value:.3g}"
@@ -172,8 +176,8 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
             value, (bar.value, i + 0.68), (5, 0), textcoords="offset points",
             va="center_baseline", annotation_clip=False,
         )  # fmt: skip
-        said.append(f"{bar.name} {value}")
-    return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(said))
+        described.append(f"{bar.name} {value}")
+    return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(described))
 
 
 def _areas(share: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The drawing of a Pareto front whose points lie in few places along the x axis."""
+"""Figure of a Pareto front whose points share a few costs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,27 +13,27 @@ from edp.report.figures.pareto_labels import Point
 from edp.report.figures.svg import INK, MUTED, PAPER, STYLE, new_figure, series, to_svg
 from edp.report.page.markup import shorten
 
-# In pixels: the width of a letter of the front's labels, and how far off these are; a
-# line of the legend and the width of its letters; around the axes.
+# In pixels: width of a letter and offset of the front's labels; height of a line and
+# width of a letter of the legend; margins of the axes.
 _FRONT_LETTER, _FRONT_LEAD = 7.6, 5
 _LEGEND_LINE, _LEGEND_LETTER = 19, 6.3
 _LEFT, _BOTTOM = 52, 42
 
-_TITLE = "Lower left is better: nothing beats what the line joins"
+_TITLE = "Lower left is better; the solid line is the Pareto front"
 _ENSEMBLES = "ensembles"
-_PLAIN = "hollow: taught on inputs as they are"
+_PLAIN = "hollow: distilled without a perturbation"
 
 
 @matplotlib.rc_context(STYLE)
 def pareto_figure(points: Sequence[Point], unit: str) -> str:
     """Draws calibrated NLL against the cost of a prediction, and the front.
 
-    The points of the front are joined by stairs and labelled below them; the others
-    are labelled in small letters beside them, moved apart where these would overlap.
+    Points on the front are joined by steps and labelled below; other points have
+    smaller labels at their right, spread apart where they would overlap.
 
     Args:
       points: at least one.
-      unit: of their costs.
+      unit: unit of the costs.
 
     Returns:
       An `<svg>` element.
@@ -61,8 +61,8 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     figure, axes = new_figure(
         _LEFT + inner + right, top + height + _BOTTOM, _LEFT, right, top, _BOTTOM
     )
-    said = f"cost of a prediction: {unit}, on a logarithmic scale"
-    axes.set(xlim=(0, inner), ylim=limits, xlabel=said)
+    described = f"cost of a prediction: {unit}, on a logarithmic scale"
+    axes.set(xlim=(0, inner), ylim=limits, xlabel=described)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
@@ -73,17 +73,17 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
         _label_rest(axes, own, place, colours, layout.floor(points, group))
         _label_front(axes, [p for p in group if p.on_front], place, colours)
     _draw_legend(axes, legend, top, height)
-    said = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
+    described = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
     best = ", ".join(p.name for p in points if p.on_front)
     return to_svg(
-        figure, "pareto", f"Calibrated NLL by {unit}: {said}. On the front: {best}"
+        figure, "pareto", f"Calibrated NLL by {unit}: {described}. On the front: {best}"
     )
 
 
 def _ticks(
     points: Sequence[Point], place: Callable[[Point], float]
 ) -> tuple[list[float], list[str]]:
-    """At the costs of the ensembles, and at others that are not near one of them."""
+    """Returns ticks at the ensembles' costs and at other costs not near them."""
     chosen: list[Point] = []
     for point in sorted(points, key=lambda p: p.kind is not None):
         if all(abs(place(point) - place(other)) >= 44 for other in chosen):
@@ -97,7 +97,7 @@ def _draw(
     place: Callable[[Point], float],
     colours: dict[str, str],
 ) -> None:
-    """The front, the curve of the ensembles, and the points."""
+    """Draws the front, the curve of the ensembles, and the points."""
     best = [p for p in points if p.on_front]
     axes.step(
         [*map(place, best), axes.get_xlim()[1]],
@@ -139,7 +139,7 @@ def _label_rest(
     colours: dict[str, str],
     floor: float,
 ) -> None:
-    """Names beside points, in one column above the front, joined by leaders."""
+    """Labels points in one column above the front, with leaders."""
     if len(labels) == 1 and labels[0][1]:
         _label_alone(axes, *labels[0], place, colours)
         return
@@ -174,7 +174,7 @@ def _label_alone(
     place: Callable[[Point], float],
     colours: dict[str, str],
 ) -> None:
-    """A name just above its point, on the side that the ensembles' curve leaves."""
+    """Labels a lone point above it, away from the ensembles' curve."""
     axes.annotate(
         name, (place(point), point.cnll + point.error), (2, 9),
         textcoords="offset points", color=colours.get(point.kind, INK), fontsize=9.5,
@@ -188,7 +188,7 @@ def _label_front(
     place: Callable[[Point], float],
     colours: dict[str, str],
 ) -> None:
-    """Names below the front, one below the other where points are near each other."""
+    """Labels points of the front below it, stacked if they are near each other."""
     low, high = axes.get_ylim()
     pixel = (high - low) / axes.bbox.height
     below = math.inf
@@ -204,7 +204,7 @@ def _label_front(
 def _legend(
     points: Sequence[Point], colours: dict[str, str], width: float
 ) -> list[tuple[str, str, Point | None, float, int]]:
-    """Entries: text, colour, a point that looks like it, pixels from the left, line."""
+    """Returns entries: text, colour, example point, pixels from the left, line."""
     entries = []
     if any(p.kind is None for p in points):
         entries.append((_ENSEMBLES, INK, Point("", 1, 0, 0, None, False, False)))
@@ -223,7 +223,7 @@ def _legend(
 
 
 def _draw_legend(axes: Axes, legend: Sequence, top: float, height: float) -> None:
-    """The title, the legend below it, and what the y axis is."""
+    """Draws the title, the legend below it, and the label of the y axis."""
     inner = axes.get_xlim()[1]
 
     def across(x):

@@ -1,4 +1,4 @@
-"""Where the points and labels of the figure of a Pareto front stand."""
+"""Layout of the points and labels of a Pareto figure."""
 
 import itertools
 import math
@@ -7,28 +7,28 @@ from typing import NamedTuple
 
 from edp.report.page.markup import shorten
 
-# In pixels: the height of a small label, the width of its letters, and how far it is
-# from its points; the height of the front's labels.
+# In pixels: height, width of a letter and offset of a small label; height of the
+# front's labels.
 LINE, LETTER, LEAD = 14, 5.7, 24
 FRONT_LINE = 17
 _INSIDE = 20
-_WIDTHS, _HEIGHTS = (340, 640), (260, 800)  # of the axes
-_NEAR = 16  # Points no further apart than this along the x axis are labelled together.
-_CLEAR = 12  # at the least, between a label and the points to its right
-LETTERS = (8, 28)  # of a name
+_WIDTHS, _HEIGHTS = (340, 640), (260, 800)  # least and most, of the axes
+_NEAR = 16  # Points at most this far apart along the x axis are labelled together.
+_CLEAR = 12  # least distance between a label and the points to its right
+LETTERS = (8, 28)  # least and most, of a name
 
 
 class Point(NamedTuple):
     """One predictor.
 
     Attributes:
-      name: what it is called.
-      cost: of a prediction, above 0.
-      cnll: its calibrated NLL.
-      error: half the height of its error bar; 0 without.
-      kind: of student; None for an ensemble.
-      plain: whether it is a student distilled on the inputs as they are.
-      on_front: whether it is on the front.
+      name: name of the model.
+      cost: cost of a prediction, above 0.
+      cnll: calibrated NLL.
+      error: half the height of the error bar; 0 for none.
+      kind: kind of student; None for an ensemble.
+      plain: whether it is a student distilled without a perturbation.
+      on_front: whether it is on the Pareto front.
     """
 
     name: str
@@ -41,14 +41,14 @@ class Point(NamedTuple):
 
 
 def placer(points: Sequence[Point], inner: float) -> Callable[[Point], float]:
-    """Point -> pixels from the left of the axes, by the logarithm of its cost."""
+    """Returns a function from a point to pixels from the left, by its log cost."""
     first, last = (math.log(points[i].cost) for i in (0, -1))
     scale = (inner - 2 * _INSIDE) / ((last - first) or 1.0)
     return lambda point: _INSIDE + scale * (math.log(point.cost) - first)
 
 
 def near_groups(points: Sequence[Point]) -> list[list[Point]]:
-    """Points that are near each other along the x axis, from the left."""
+    """Groups points that are near each other along the x axis, from the left."""
     place = placer(points, _WIDTHS[1])
     groups: list[list[Point]] = []
     for point in points:
@@ -60,27 +60,27 @@ def near_groups(points: Sequence[Point]) -> list[list[Point]]:
 
 
 def width(points: Sequence[Point], groups: Sequence[Sequence[Point]]) -> float:
-    """Of the axes: as much as the labels between the groups ask for, within limits."""
+    """Computes the width of the axes from the labels between groups, in pixels."""
     least, most = (width - 2 * _INSIDE for width in _WIDTHS)
     place = placer(points, _WIDTHS[1])
-    asked = [least / most]
+    needed = [least / most]
     for group, after in itertools.pairwise(groups):
         letters = [min(len(p.name), LETTERS[1]) for p in group if not p.on_front]
         if letters:
             room = lead(group) + LETTER * max(letters) + _CLEAR
-            asked.append(room / (place(after[0]) - place(group[-1])))
-    return min(1.0, max(asked)) * most + 2 * _INSIDE
+            needed.append(room / (place(after[0]) - place(group[-1])))
+    return min(1.0, max(needed)) * most + 2 * _INSIDE
 
 
 def lead(group: Sequence[Point]) -> float:
-    """How far off the labels are; that of a lone point stands just above it."""
+    """Returns the offset of a group's labels, in pixels."""
     return LEAD if len(group) > 1 else 2.0
 
 
 def cut_labels(
     groups: Sequence[Sequence[Point]], place: Callable[[Point], float]
 ) -> list[tuple[Point, str]]:
-    """The names beside points, cut where the next group is near; '' on the front."""
+    """Returns labels, cut to the space before the next group; '' on the front."""
     labels = []
     least, most = LETTERS
     for group, after in itertools.pairwise([*groups, None]):
@@ -93,25 +93,25 @@ def cut_labels(
 
 
 def floor(points: Sequence[Point], group: Sequence[Point]) -> float:
-    """The height of the front beside a group."""
+    """Returns the calibrated NLL of the front at a group."""
     return min(p.cnll for p in points if p.cost <= group[-1].cost)
 
 
 def heights(
     points: Sequence[Point], groups: Sequence[Sequence[Point]]
 ) -> tuple[float, tuple[float, float]]:
-    """Of the axes, in pixels and in calibrated NLL, with room for all labels."""
+    """Computes the height in pixels and the y limits that fit all labels."""
     low = min(p.cnll - p.error for p in points)
     high = max(p.cnll + p.error for p in points)
     if not high > low:
         low, high = low - 0.05 * abs(low or 1), high + 0.05 * abs(high or 1)
     above = 14
     below = 12 + FRONT_LINE * max(sum(p.on_front for p in g) for g in groups)
-    asked = [_HEIGHTS[0]]
+    needed = [_HEIGHTS[0]]
     for group in groups:
         count = sum(not p.on_front for p in group)
         share = max(0.1, (high - floor(points, group)) / (high - low))
-        asked.append(above + below + LINE * (count + 1) / share)
-    height = min(_HEIGHTS[1], max(asked))
+        needed.append(above + below + LINE * (count + 1) / share)
+    height = min(_HEIGHTS[1], max(needed))
     pixel = (high - low) / (height - above - below)
     return height, (low - below * pixel, high + above * pixel)

@@ -1,4 +1,4 @@
-"""Figures over several seeds: means with their standard errors."""
+"""Figures over seeds: means with standard errors."""
 
 from collections.abc import Sequence
 
@@ -22,17 +22,16 @@ _PANELS = (
 
 @matplotlib.rc_context(STYLE)
 def cnll(models: Sequence[Row]) -> str | None:
-    """Draws calibrated NLL: the ensembles as a curve, below it the students, sorted.
+    """Draws calibrated NLL: the ensembles as a curve, below it the sorted students.
 
-    Both have one scale, so that a student stands below the size it is worth; whiskers
-    and the curve's band are standard errors over seeds. Students that were distilled
-    on inputs as they are have hollow dots.
+    Both share one x axis. Whiskers and the curve's band are standard errors over
+    seeds. Students distilled without a perturbation have hollow dots.
 
     Args:
-      models: of `summary.summarize`.
+      models: `models` of `summary.summarize_runs`.
 
     Returns:
-      An `<svg>` element; None where there is no model with a calibrated NLL.
+      An `<svg>` element; None if no model has a calibrated NLL.
     """
     models = [model for model in models if "cnll" in model]
     ensembles = [m for m in models if m.get("kind") == "ensemble"]
@@ -52,7 +51,7 @@ def cnll(models: Sequence[Row]) -> str | None:
         "calibrated NLL (lower is better)",
         x=-left / inner, pad=10, loc="left", fontsize=12, fontweight="bold",
     )  # fmt: skip
-    axes.set_xlabel("hollow: distilled on inputs as they are; ± standard error")
+    axes.set_xlabel("hollow: distilled without a perturbation; ± standard error")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     means = np.array([row["cnll"]["mean"] for row in rows])
     errors = np.array([row["cnll"].get("se", 0.0) for row in rows])
@@ -77,27 +76,27 @@ def cnll(models: Sequence[Row]) -> str | None:
             f"{mean:.4f}", (1, place), (8, 0), xycoords=axes.get_yaxis_transform(),
             textcoords="offset points", va="center_baseline", annotation_clip=False,
         )  # fmt: skip
-    said = ", ".join(f"{r['model']} {_said(r['cnll'], 1, '{:.4f}')}" for r in rows)
-    return to_svg(figure, "c", f"Calibrated NLL: {said}")
+    described = ", ".join(f"{r['model']} {_said(r['cnll'], 1, '{:.4f}')}" for r in rows)
+    return to_svg(figure, "c", f"Calibrated NLL: {described}")
 
 
 @matplotlib.rc_context(STYLE)
 def argument(diversity: Sequence[Row]) -> str | None:
-    """Draws what teachers differ in and err in: on training, test and moved inputs.
+    """Draws the teachers' diversity and error on training, test and perturbed inputs.
 
     Args:
-      diversity: of `summary.summarize`; of perturbations, the students' own step
-        sizes are drawn.
+      diversity: `diversity` of `summary.summarize_runs`; perturbations are drawn at
+        the students' step sizes.
 
     Returns:
-      An `<svg>` element; None where there is nothing to draw.
+      An `<svg>` element; None if there is nothing to draw.
     """
     rows = [row for row in diversity if "@" not in str(row["inputs"])]
     panels = [panel for panel in _PANELS if rows and all(panel[0] in r for r in rows)]
     if not panels:
         return None
     names = [inputs_name(row).partition(" (")[0] for row in rows]
-    # A student's name only where that is all that tells two apart.
+    # Perturbations with the same name get the student's name instead.
     names = [
         shorten(name if names.count(name) == 1 else str(row["inputs"]), 40)
         for name, row in zip(names, rows, strict=True)
@@ -115,7 +114,7 @@ def argument(diversity: Sequence[Row]) -> str | None:
     )
     figure, axes = new_figure(width, height, left, width - left - inner, top, bottom)
     _rows(axes, names, range(len(rows)))
-    said = []
+    described = []
     for i, (key, title, scale, form) in enumerate(panels):
         if i:
             box = axes.get_position()
@@ -128,18 +127,18 @@ def argument(diversity: Sequence[Row]) -> str | None:
         panel.set_xticks([])
         panel.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=10)
         _bars(panel, rows, key, scale, form)
-        said += [
+        described += [
             f"{n} {_said(r[key], scale, form)}"
             for n, r in zip(names, rows, strict=True)
         ]
-        said[-len(rows)] = f"{title}: {said[-len(rows)]}"
-    return to_svg(figure, "a", ", ".join(said))
+        described[-len(rows)] = f"{title}: {described[-len(rows)]}"
+    return to_svg(figure, "a", ", ".join(described))
 
 
 def _curve(
     axes: Axes, places: Sequence[float], means: np.ndarray, errors: np.ndarray
 ) -> None:
-    """The ensembles, with what each size reaches led down through the students."""
+    """Draws the ensembles, with vertical lines from each size through the students."""
     own = places[: len(means)]
     axes.fill_betweenx(
         own, means - errors, means + errors, color=MUTED, alpha=0.25, linewidth=0
@@ -153,7 +152,7 @@ def _curve(
 
 
 def _bars(axes: Axes, rows: Sequence[Row], key: str, scale: float, form: str) -> None:
-    """Bars with whiskers; a level line at the test inputs."""
+    """Draws bars with whiskers, and a level line at the test inputs."""
     means = [scale * row[key]["mean"] for row in rows]
     errors = [scale * row[key].get("se", 0.0) for row in rows]
     end = max(m + e for m, e in zip(means, errors, strict=True)) or 1.0
@@ -176,7 +175,7 @@ def _bars(axes: Axes, rows: Sequence[Row], key: str, scale: float, form: str) ->
 
 
 def _rows(axes: Axes, names: Sequence[str], places: Sequence[float]) -> None:
-    """Makes the y axis one of rows from the top, with names where there are any."""
+    """Sets the y axis to rows from the top, with names if there are any."""
     axes.set_ylim(places[-1] + 0.5, -0.5)
     axes.set_yticks(places if names else [], names)
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=11, pad=6)
@@ -184,6 +183,6 @@ def _rows(axes: Axes, names: Sequence[str], places: Sequence[float]) -> None:
 
 
 def _said(value: Row, scale: float, form: str) -> str:
-    """A quantity as mean ± standard error."""
+    """Formats a quantity as mean ± standard error."""
     error = f" ± {form.format(scale * value['se'])}" if "se" in value else ""
     return form.format(scale * value["mean"]) + error

@@ -1,4 +1,4 @@
-"""The report's figure of what comes of perturbations of several step sizes."""
+"""Figure of a quantity against the step size of perturbations."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,11 +9,13 @@ from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 
 
-class Curve(NamedTuple):
-    """One perturbation: pairs of step size and value, ascending.
+class StepSizeCurve(NamedTuple):
+    """One perturbation.
 
-    `series` None draws it in the neutral colour; about 20 characters of the name
-    have room.
+    Attributes:
+      name: label; about 20 characters fit.
+      points: (step size, value), ascending.
+      series: colour index; None for the neutral colour.
     """
 
     name: str
@@ -23,14 +25,17 @@ class Curve(NamedTuple):
 
 @matplotlib.rc_context(STYLE)
 def by_step_size(
-    title: str, curves: Sequence[Curve], levels: Mapping[str, float], percent: bool
+    title: str,
+    curves: Sequence[StepSizeCurve],
+    levels: Mapping[str, float],
+    percent: bool,
 ) -> str:
     """Draws a quantity against the step size of each perturbation.
 
     Args:
-      title: the quantity; also makes the SVG's ids unique on the page.
+      title: the quantity; also the prefix of the SVG's ids on the page.
       curves: at least one.
-      levels: by name, the quantity on inputs as they are, drawn as level lines.
+      levels: by name, the quantity on clean inputs, drawn as level lines.
       percent: whether to show percentages.
 
     Returns:
@@ -42,24 +47,26 @@ def by_step_size(
     figure, axes = labelled_axes(
         labels, heading, "step size η, in 1/255", (220, 260), whole=True
     )
-    said, ends = [], []
+    described, ends = [], []
     for i, (name, value) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
         axes.axhline(scale * value, color=colour, linewidth=1.2, dashes=(4, 2.5))
         ends.append((scale * value, colour))
-        said.append(f"{name} {scale * value:.3g}")
+        described.append(f"{name} {scale * value:.3g}")
     for curve in curves:
         steps, values = zip(*curve.points, strict=True)
         steps, values = [255 * s for s in steps], [scale * v for v in values]
         colour = INK if curve.series is None else series(curve.series)
         axes.plot(steps, values, "-o", color=colour, linewidth=1.6, markersize=4)
-        # Where a curve ends before others do, its label is still at the right.
+        # A curve that ends early is still labelled at the right.
         ends.append((values[-1], colour))
         pairs = zip(steps, values, strict=True)
-        said.append(
+        described.append(
             f"{curve.name} {', '.join(f'{v:.3g} at {s:.3g}' for s, v in pairs)}"
         )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     label_ends(axes, labels, *zip(*ends, strict=True))
-    return to_svg(figure, f"steps-{title}", f"{title} by step size: {'; '.join(said)}")
+    return to_svg(
+        figure, f"steps-{title}", f"{title} by step size: {'; '.join(described)}"
+    )

@@ -1,10 +1,9 @@
-"""SVG elements for the page, which follow its colours, and the same as files.
+"""SVG elements that follow the page's colours, and standalone SVG files.
 
-A figure is drawn once and serves dark, light and print: colours are stand-ins
-that the finished SVG replaces by the page's CSS variables (`--ink`, `--muted`,
-`--rule`, `--paper` and the series `--s0` … `--s7`). Text is drawn as paths, so
-that it looks the same where the font is missing; what it says is repeated in the
-SVG's accessible label. `standalone` makes a file of the element.
+A figure is drawn once for dark, light and print: placeholder colours are replaced in
+the SVG by the page's CSS variables (`--ink`, `--muted`, `--rule`, `--paper` and the
+series `--s0` … `--s7`). Text is drawn as paths, so that it needs no font; the SVG's
+accessible label repeats its values. `standalone` turns the element into a file.
 """
 
 import html
@@ -64,14 +63,14 @@ STYLE = {
 
 
 def series(index: int) -> str:
-    """The stand-in for the page's colour number `index`."""
+    """Returns the placeholder for the page's colour number `index`."""
     return f"#05050{index % NUM_SERIES}"
 
 
 def new_figure(
     width: float, height: float, left: float, right: float, top: float, bottom: float
 ) -> tuple[Figure, Axes]:
-    """A figure with one axes, all sizes in CSS pixels."""
+    """Returns a figure with one axes; sizes are in CSS pixels."""
     figure = Figure(figsize=(width / 72, height / 72), dpi=72)
     inner_width, inner_height = width - left - right, height - top - bottom
     axes = figure.add_axes(
@@ -81,11 +80,10 @@ def new_figure(
 
 
 def to_svg(figure: Figure, name: str, label: str) -> str:
-    """Renders to an SVG element fit to stand inside an HTML page.
+    """Renders an SVG element for an HTML page.
 
-    Matplotlib's ids repeat from figure to figure: those that are referred to
-    become the figure's name and a number, the others go. Coordinates have two
-    decimals.
+    Matplotlib's ids repeat between figures: ids that are referenced become the
+    figure's name and a number, others are removed. Coordinates have two decimals.
     """
     file = io.StringIO()
     width, height = figure.get_size_inches() * 72
@@ -120,14 +118,14 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
 
 
 def standalone(svg: str, margin: float = 12) -> str:
-    """Makes an SVG element of the page a file of its own.
+    """Turns an SVG element of the page into a file.
 
-    It needs no style sheet and looks the same on a light and on a dark page: the
-    colours are those of `LIGHT`, on white, with a margin around the figure.
+    The file needs no style sheet and looks the same on light and dark pages: colours
+    of `LIGHT` on white, with a margin around the figure.
 
     Args:
-      svg: an `<svg>` element as `to_svg` makes it.
-      margin: in pixels, on all sides.
+      svg: an `<svg>` element of `to_svg`.
+      margin: margin on all sides, in pixels.
 
     Returns:
       The text of an SVG file, to be encoded as UTF-8.
@@ -142,23 +140,23 @@ def standalone(svg: str, margin: float = 12) -> str:
         f'viewBox="{-margin:g} {-margin:g} {width:g} {height:g}" {size}',
     )
     body = re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], body)
-    # Of an id, the figure's name is for the page only.
+    # Removes the figure's name from ids; only the page needs it.
     body = re.sub(r'( id="|href="#|url\(#)\w+-', r"\1i", body)
     paper = f'<rect x="{-margin:g}" y="{-margin:g}" {size} fill="{LIGHT["paper"]}"/>'
     return f"{tag}>\n{paper}{body.rstrip()}\n"
 
 
 def _shortened(body: str) -> str:
-    """The same drawing in fewer bytes; coordinates get two decimals."""
+    """Shortens the SVG; coordinates get two decimals."""
     body = re.sub(r"\s*\n\s*", "\n", body).replace("xlink:href=", "href=")
-    # Where a glyph stands, in hundredths of its size.
+    # Position of a glyph, in hundredths of its size.
     body = re.sub(
         r'(<use [^>]*)transform="translate\((\S+) 0\)"',
         lambda found: f'{found[1]}x="{float(found[2]):.0f}"',
         body,
     )
     body = re.sub(r"scale\([^)]*\)|\b\d+\.\d{3,}", _rounded, body)
-    # Lines one after another need no letter.
+    # Consecutive line commands need no letter.
     return re.sub(
         r"([ML] \S+ \S+)((?:\nL \S+ \S+)+)",
         lambda found: found[1] + found[2].replace("\nL", ""),
@@ -167,7 +165,7 @@ def _shortened(body: str) -> str:
 
 
 def _rounded(found: re.Match) -> str:
-    """Two decimals of a coordinate; glyphs are large, and their scale is kept."""
+    """Rounds a coordinate to two decimals; keeps the scale of glyphs."""
     if found[0].startswith("scale"):
         return found[0]
     return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")

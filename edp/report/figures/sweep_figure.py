@@ -1,4 +1,4 @@
-"""The figure of a sweep: calibrated NLL over settings."""
+"""Figure of a sweep: calibrated NLL over settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,11 +15,11 @@ from edp.report.rows import Row
 def draw(result: Mapping[str, Any]) -> str:
     """Draws the test cNLL of students over a sweep's settings.
 
-    Where one setting takes several numbers, as curves over them; else as one dot for
-    each student and setting, sorted.
+    Draws curves if one numeric setting varies, else one dot for each student and
+    setting, sorted.
 
     Args:
-      result: of `edp.report.seeds.sweep_results.summarize`.
+      result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
 
     Returns:
       An `<svg>` element.
@@ -36,13 +36,13 @@ def draw(result: Mapping[str, Any]) -> str:
 
 
 def _numbers(settings: Sequence[Mapping[str, Any]]) -> tuple[str, dict] | None:
-    """The one key that settings differ in, and by setting its number."""
+    """Returns the one numeric key that varies, and its value by setting."""
     keys = {key for setting in settings for key in setting["values"]}
     changed = [k for k in keys if len({s["values"][k] for s in settings}) > 1]
     try:
         (key,) = changed
         return key, {s["name"]: float(s["values"][key]) for s in settings}
-    except ValueError:  # several, none, or no numbers
+    except ValueError:  # several keys, none, or no numbers
         return None
 
 
@@ -62,12 +62,12 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         f"{key}; ring: best on validation; ± standard error",
         (320, 280),
     )
-    said, ends = [], []
+    described, ends = [], []
     for i, (name, cnll) in enumerate(levels.items()):
         colour = (MUTED, INK)[i % 2]
         axes.axhline(cnll["mean"], color=colour, linewidth=1.2, dashes=(4, 2.5))
         ends.append((cnll["mean"], colour))
-        said.append(f"{name} {cnll['mean']:.4f}")
+        described.append(f"{name} {cnll['mean']:.4f}")
     for i, (name, found) in enumerate(curves.items()):
         found.sort(key=lambda at: at[0])
         places = [place for place, _ in found]
@@ -90,8 +90,8 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         )  # fmt: skip
         ends.append((means[-1], series(i)))
         pairs = zip(places, means, strict=True)
-        said.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
+        described.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
     if min(numbers.values()) > 0 and max(numbers.values()) > 20 * min(numbers.values()):
         axes.set_xscale("log")
     label_ends(axes, labels, *zip(*ends, strict=True))
-    return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(said)}")
+    return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(described)}")

@@ -1,4 +1,4 @@
-"""How accuracy and calibrated NLL fall off on corrupted test images."""
+"""Section on corrupted test images: accuracy and calibrated NLL by severity."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ import matplotlib
 from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 from edp.report.files import read_evaluated
-from edp.report.page.markup import Section, absent, figure, paragraph, shorten
+from edp.report.page.markup import Section, absent, figure, panels, paragraph, shorten
 from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, is_plain, number, series_by_student
 
@@ -30,9 +30,13 @@ _COLUMNS = (
 
 
 class Line(NamedTuple):
-    """One model: pairs of severity and value, ascending, and how it is drawn.
+    """One model's curve.
 
-    About 20 characters of the name have room.
+    Attributes:
+      name: label; about 20 characters fit.
+      points: (severity, value), ascending.
+      colour: line colour.
+      dashed: whether the line is dashed.
     """
 
     name: str
@@ -42,7 +46,7 @@ class Line(NamedTuple):
 
 
 def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """Curves over the severity and a table of means, from `corruptions.json`."""
+    """Draws curves over severity and a table of means, from `corruptions.json`."""
     entries, protocol, why = read_evaluated(path)
     if why:
         return Section(absent(f"Corrupted images are left out: {why}."))
@@ -54,7 +58,7 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         if corruption == "none" or (corruption == "mean" and severity in _SEVERITIES):
             models.setdefault(str(entry.get("model")), {})[int(severity)] = entry
     if not models:
-        return Section(paragraph("No corruptions were asked for.", "note"))
+        return Section(paragraph("No corruptions were evaluated.", "note"))
     colours = series_by_student(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
     figures = {}
@@ -70,22 +74,21 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         if lines:
             figures[f"corruptions_{key}"] = severity_figure(title, lines)
     means = [_means(name, found, name in colours) for name, found in models.items()]
-    panels = "".join(f'<div class="panel">{svg}</div>' for svg in figures.values())
     html = figure(
-        "The mean over the corruptions of each severity; severity 0 is the images as "
-        "they are. The heavy line is the whole ensemble, the grey one a single "
-        "network; a student's is dashed if it was distilled on the inputs as they "
-        "are. In the table, the mean over all corruptions and severities stands "
-        "beside the images as they are. Bold: the best student.",
-        f'<div class="panels large">{panels}</div>'
-        + html_table(means, _COLUMNS)
-        + paragraph(protocol, "note"),
+        "Mean over the corruptions of each severity; severity 0 is the clean images. "
+        "The heavy line is the whole ensemble, the grey line a single network, and a "
+        "dashed line a student distilled without a perturbation. The table compares "
+        "the clean images with the mean over all corruptions and severities. Bold: the "
+        "best student.",
+        panels(figures.values()),
+        html_table(means, _COLUMNS),
+        paragraph(protocol, "note"),
     )
     return Section(html, figures)
 
 
 def _means(name: str, by_severity: Mapping[int, Row], is_student: bool) -> Row:
-    """A row of the table."""
+    """Returns a row of the table."""
     row = {"model": name, "kind": "student" if is_student else ""}
     for key in ("accuracy", "nll", "cnll", "ece"):
         row[f"{key} clean"] = number(by_severity.get(0, {}), key)
@@ -99,7 +102,7 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
     """Draws a quantity against the severity of corruptions.
 
     Args:
-      title: the quantity; also makes the SVG's ids unique on the page.
+      title: the quantity; also the prefix of the SVG's ids on the page.
       lines: at least one.
 
     Returns:
@@ -117,10 +120,10 @@ def severity_figure(title: str, lines: Sequence[Line]) -> str:
     axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
     ends = [line.points[-1][1] for line in lines]
     label_ends(axes, labels, ends, [line.colour for line in lines])
-    said = (
+    described = (
         f"{line.name} {', '.join(f'{v:.3g} at {s}' for s, v in line.points)}"
         for line in lines
     )
     return to_svg(
-        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(said)}"
+        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(described)}"
     )

@@ -1,13 +1,24 @@
-"""Where the teachers disagree, and whether students are like them there."""
+"""Section on the teachers' diversity, and on students that match it."""
 
-import html
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from edp.report.figures import basic, step_sizes
 from edp.report.files import load_json, read
-from edp.report.page.markup import Section, absent, figure, paragraph, shorten, unbroken
+from edp.report.page.markup import (
+    Section,
+    absent,
+    figure,
+    heading,
+    panels,
+    paragraph,
+    shorten,
+)
+from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, is_plain, number, series_by_student
+from edp.report.seeds.number_format import DASH
 
 _CLEAN = {"train": "training inputs", "test": "test inputs"}
 _BARS = (
@@ -17,42 +28,41 @@ _BARS = (
     ("error", "mean member error", True),
 )
 _CURVES = (_BARS[0], _BARS[3])
-# Heading, key, factor, decimals.
 _COLUMNS = (
-    ("KL to it", "match_kl", 1, 4),
-    ("at its τ", "tempered_match_kl", 1, 4),
-    ("by members", "member_match_kl", 1, 4),
-    ("pairwise KL", "pairwise_kl", 1, 4),
-    ("teachers'", "teacher_pairwise_kl", 1, 4),
-    ("disagree %", "disagreement_rate", 100, 2),
-    ("teachers'", "teacher_disagreement_rate", 100, 2),
-    ("error %", "error", 100, 2),
-    ("teachers'", "teacher_error", 100, 2),
+    Column("match_kl", "KL", "", 1, 4),
+    Column("tempered_match_kl", "at its τ", "", 1, 4),
+    Column("member_match_kl", "by members", "", 1, 4),
+    Column("pairwise_kl", "pairwise KL", "", 1, 4),
+    Column("teacher_pairwise_kl", "teachers'", "", 1, 4),
+    Column("disagreement_rate", "disagree %", "", 100, 2),
+    Column("teacher_disagreement_rate", "teachers'", "", 100, 2),
+    Column("error", "error %", "", 100, 2),
+    Column("teacher_error", "teachers'", "", 100, 2),
 )
 
 
 def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """The teachers' diversity and their students', from `analysis.json`."""
+    """Draws the diversity of teachers and students, from `analysis.json`."""
     analysis, why = read(path, load_json)
     entries = analysis.get("diversity") if isinstance(analysis, dict) else None
     if not entries:
-        why = why or f"{path.name} has no diversity in it"
+        why = why or f"{path.name} has no diversity"
         return Section(absent(f"The teachers' diversity is left out: {why}."))
     colours = series_by_student(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
-    # A student's name has no @ in it.
+    # A student's name has no @.
     own = [e for e in entries if "@" not in str(e.get("inputs"))]
     bars = _bars([e for e in own if str(e.get("inputs")) not in plain], colours)
     steps = _curves(entries, colours)
     students = _students(analysis.get("students") or [])
-    notes = "".join(paragraph(str(n), "note") for n in analysis.get("notes") or [])
-    body = bars.html + notes + steps.html + students
+    notes = [paragraph(str(n), "note") for n in analysis.get("notes") or []]
+    body = Markup().join([bars.html, *notes, steps.html, students])
     return Section(body, {**bars.figures, **steps.figures})
 
 
 def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
-    """Clean inputs, and those perturbed as for each student."""
-    panels = {}
+    """Draws bars for clean inputs and for inputs perturbed as for each student."""
+    figures = {}
     for key, title, percent in _BARS:
         bars = []
         for entry in entries:
@@ -66,24 +76,23 @@ def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
                     name += f", η {255 * step:.3g}/255"
             bars.append(basic.Bar(shorten(name, 46), value, colours.get(inputs)))
         if bars:
-            panels[f"diversity_{key}"] = basic.bars(title, bars, percent)
+            figures[f"diversity_{key}"] = basic.bars(title, bars, percent)
     body = figure(
-        "How far the teachers differ on inputs as they are (grey) and on training "
-        "inputs moved as for each student (a move that several have in common stands "
-        "under the name of the first). Students see training inputs, so look "
-        "first at those: where teachers fit them nearly perfectly they also agree on "
-        "them, and what makes an ensemble better than one network stays hidden. A "
-        "perturbation does its work if it lifts the diversity to that on test inputs "
-        "or above. Read it beside the error: teachers that are merely wrong also "
-        "differ.",
-        _panels(panels),
+        "Diversity of the teachers on clean inputs (grey) and on training inputs "
+        "perturbed as for each student (a perturbation that several students share "
+        "bears the name of the first). Students see training inputs: if the teachers "
+        "fit these almost perfectly, they agree on them, and the student cannot learn "
+        "what makes the ensemble better than one network. A perturbation works if it "
+        "raises the diversity at least to that on test inputs. Compare it with the "
+        "error: teachers that are merely wrong also disagree.",
+        panels(figures.values()),
     )
-    return Section(body, panels)
+    return Section(body, figures)
 
 
 def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
-    """Each perturbation over step sizes; nothing where only students' own are."""
-    panels = {}
+    """Draws each perturbation over step sizes; nothing if it has one step size."""
+    figures = {}
     for key, title, percent in _CURVES:
         levels, points = {}, {}
         for entry in entries:
@@ -97,7 +106,7 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
             elif step is not None:
                 points.setdefault(name, {})[step] = value
         lines = [
-            step_sizes.Curve(
+            step_sizes.StepSizeCurve(
                 shorten(name, 20), sorted(found.items()), colours.get(name)
             )
             for name, found in points.items()
@@ -105,62 +114,43 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
         ]
         if lines:
             drawn = step_sizes.by_step_size(title, lines, levels, percent)
-            panels[f"step_size_{key}"] = drawn
-    if not panels:
-        return Section("")
-    body = "<h3>Against the step size</h3>" + figure(
-        "The same on training inputs moved by steps of several sizes; level lines are "
-        "the inputs as they are. Training inputs hide diversity: look for the step at "
-        "which a perturbation brings back that of the test inputs, and for one that "
-        "does so at less error than others. Noise that lifts neither shows that it is "
-        "the direction that counts; a step beyond which the error rises with the "
-        "diversity is too long.",
-        _panels(panels),
+            figures[f"step_size_{key}"] = drawn
+    if not figures:
+        return Section(Markup())
+    body = heading("Against the step size") + figure(
+        "The same on training inputs perturbed with several step sizes; level lines "
+        "are clean inputs. Look for the step size at which a perturbation reaches the "
+        "diversity on test inputs, and for the perturbation that reaches it with the "
+        "least error. If noise of the same size raises neither, the direction matters. "
+        "A step size at which the error rises with the diversity is too large.",
+        panels(figures.values()),
     )
-    return Section(body, panels)
+    return Section(body, figures)
 
 
-def _students(entries: Sequence[Row]) -> str:
-    """A table of students beside their teachers; nothing where there are none."""
+def _students(entries: Sequence[Row]) -> Markup:
+    """Returns a table of students and their teachers; nothing without students."""
     if not entries:
-        return ""
-    columns = [c for c in _COLUMNS if any(number(e, c[1]) is not None for e in entries)]
+        return Markup()
+    columns = [c for c in _COLUMNS if any(c.text(entry) != DASH for entry in entries)]
     if all(e.get("match_kl") == e.get("tempered_match_kl") for e in entries):
-        columns = [c for c in columns if c[1] != "tempered_match_kl"]
-    heads = ["student", "inputs", *(heading for heading, *_ in columns)]
-    lines = []
-    for entry in entries:
-        name, inputs = str(entry.get("model")), str(entry.get("inputs"))
-        shown = _CLEAN.get(inputs, inputs).removesuffix(" inputs")
-        cells = "".join(_cell(entry, *column) for _, *column in columns)
-        lines.append(
-            f'<tr><th scope="row" title="{html.escape(name)}">'
-            f"{html.escape(shorten(name, 32))}</th><td>{html.escape(shown)}</td>"
-            f"{cells}</tr>"
-        )
-    head = "".join(
-        f'<th scope="col"{" class=number" if i > 1 else ""}>{unbroken(heading)}</th>'
-        for i, heading in enumerate(heads)
-    )
-    return "<h3>Students beside their teachers</h3>" + figure(
-        "KL to it is the mean of KL(teachers ‖ student) on inputs as they are and on "
-        "those the student was taught on; of a BatchEnsemble also that from each "
-        "teacher to the member that learnt from it, and its members' diversity beside "
-        "its teachers'. Look for students that are near their teachers on training "
-        "inputs and far from them on test inputs: what they were taught there is not "
-        "what the teachers know. Members that differ less than their teachers have "
-        "become copies of one another.",
-        f'<div class="scroll"><table class="plain"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>",
+        columns = [c for c in columns if c.key != "tempered_match_kl"]
+    texts = (Column("model", "student", ""), Column("inputs", "inputs", ""))
+    rows = [
+        {**entry, "kind": "student", "inputs": _inputs(str(entry.get("inputs")))}
+        for entry in entries
+    ]
+    return heading("Students and their teachers") + figure(
+        "KL is the mean of KL(teachers ‖ student), on clean inputs and on the "
+        "perturbed inputs the student was trained on. For a BatchEnsemble, the table "
+        "also has the KL from each teacher to the member trained on it, and the "
+        "diversity of members and teachers. A student close to its teachers on "
+        "training inputs but far on test inputs learned a match that does not "
+        "generalise. Members that differ less than their teachers have collapsed "
+        "towards each other.",
+        html_table(rows, (*texts, *columns)),
     )
 
 
-def _cell(entry: Row, key: str, factor: int, decimals: int) -> str:
-    value = number(entry, key)
-    text = "–" if value is None else f"{factor * value:.{decimals}f}"
-    return f'<td class="number">{text}</td>'
-
-
-def _panels(svgs: Mapping[str, str]) -> str:
-    panels = "".join(f'<div class="panel">{svg}</div>' for svg in svgs.values())
-    return f'<div class="panels large">{panels}</div>'
+def _inputs(name: str) -> str:
+    return _CLEAN.get(name, name).removesuffix(" inputs")

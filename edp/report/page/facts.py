@@ -1,23 +1,23 @@
-"""What a run was, in short texts by heading."""
+"""Facts about a run as short texts."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edp.report.rows import Row, of_ensembles
+from edp.report.rows import Row, ensemble_rows
 
 _SOFTWARE = ("edp", "python", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def run_facts(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, str]:
-    """What the run was, as short texts by heading; what is not known is left out.
+def describe_run(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, str]:
+    """Returns short texts by heading; leaves out what is unknown.
 
     Args:
       rows: rows of `results.json`.
       config: `config.json`, or empty.
       run: `run.json`, or empty.
     """
-    members = [m for row in of_ensembles(rows) if (m := row.get("num_members"))]
+    members = [m for row in ensemble_rows(rows) if (m := row.get("num_members"))]
     seeds = dict.fromkeys(str(row["seed"]) for row in rows if "seed" in row)
     known = {row.get("model") for row in rows}
     software = [f"{name} {run[name]}" for name in _SOFTWARE if name in run]
@@ -28,7 +28,7 @@ def run_facts(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str, s
         "Seed": str(config.get("seed", ", ".join(seeds))),
         "Software": ", ".join(software),
         "Hardware": _hardware(run),
-        "Still to come": ", ".join(
+        "Not finished": ", ".join(
             n for n in _section(config, "students") if n not in known
         ),
     }
@@ -50,13 +50,13 @@ def _dataset(data: Mapping[str, Any]) -> str:
 
 
 def _model(model: Mapping[str, Any]) -> str:
-    """As "wide_resnet, depth 28, widen_factor 10"; what is None is not used."""
+    """Formats as "wide_resnet, depth 28, widen_factor 10"; skips None."""
     settings = [f"{k} {v}" for k, v in model.items() if k != "name" and v is not None]
     return ", ".join(filter(None, [str(model.get("name") or ""), *settings]))
 
 
 def _hardware(run: Mapping[str, Any]) -> str:
-    """As "gpu (8 × NVIDIA H100, 64 CPU cores), 2 processes, Linux-6.1"."""
+    """Formats as "gpu (8 × NVIDIA H100, 64 CPU cores), 2 processes, Linux-6.1"."""
     backend, devices = str(run.get("backend") or ""), str(run.get("device") or "")
     if (num_devices := run.get("num_devices", 1)) != 1:
         devices = f"{num_devices} × {devices}"

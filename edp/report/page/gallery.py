@@ -1,21 +1,22 @@
-"""The gallery: inputs, how each perturbation moves them, and what members predict."""
+"""Gallery of perturbed inputs with the members' predictions."""
 
 import base64
-import html
 import io
 import pathlib
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from edp.report.files import load_arrays, read
-from edp.report.page.markup import absent, figure, paragraph
+from edp.report.page.markup import absent, figure, paragraph, render
 
 _GALLERY_BYTES = 1_400_000
 
 
-def gallery_section(path: pathlib.Path) -> str:
-    """HTML of `gallery.npz`; as many examples as a page has room for."""
+def gallery_section(path: pathlib.Path) -> Markup:
+    """Renders `gallery.npz`, up to about 1.4 MB of examples."""
     keys = ("names", "images", "probs", "labels", "class_names")
     arrays, why = read(path, load_arrays(*keys))
     if arrays is None:
@@ -33,25 +34,23 @@ def gallery_section(path: pathlib.Path) -> str:
                 pictures.append(0.5 + gain * changes[p - 1, i])
             uris = [image_uri(picture) for picture in pictures]
             views.append(_view(name, uris, probs[p, :, i], int(label), class_names))
-        said = html.escape(class_names[label])
-        row = (
-            f'<div class="example"><h3>Example {i + 1}: {said}</h3>'
-            f'<div class="views">{"".join(views)}</div></div>'
+        row = render(
+            "example.html", number=i + 1, label=class_names[label], views=views
         )
         size += len(row)
         if rows and size > _GALLERY_BYTES:
             break
         rows.append(row)
-    left = ""
+    left = Markup()
     if len(rows) < len(labels):
         left = paragraph(f"The first {len(rows)} of {len(labels)} examples.", "note")
     return figure(
-        "Inputs as they are and under each perturbation; on the right of a perturbed "
-        f"image the change, {gain:g} times amplified around grey. Under it, "
-        "the members' predicted classes with their probabilities, bold and green where "
-        "that is the label and orange where not. Look for images that seem unchanged "
-        "on which the members no longer agree.",
-        "".join(rows) + left,
+        "Clean inputs and each perturbation of them. Right of a perturbed image: the "
+        f"change, {gain:g} times amplified around grey. Below: each member's predicted "
+        "class and its probability, bold and green if it is the label, orange if not. "
+        "Look for images that seem unchanged but on which the members disagree.",
+        *rows,
+        left,
     )
 
 
@@ -59,9 +58,9 @@ def image_uri(image: np.ndarray, limit: int = 64) -> str:
     """Encodes one image as a PNG data URI.
 
     Args:
-      image: float [H, W, C] in [0, 1] (clipped); one channel is grey, of more
-        than three the first three are shown.
-      limit: images with a longer side than this are scaled down to it.
+      image: float [H, W, C] in [0, 1] (clipped); one channel is grey; of more
+        than three channels the first three are shown.
+      limit: images are scaled down to at most this many pixels a side.
     """
     channels = 3 if image.shape[-1] >= 3 else 1
     pixels = np.rint(np.clip(image[..., :channels], 0, 1) * 255).astype(np.uint8)
@@ -74,32 +73,23 @@ def image_uri(image: np.ndarray, limit: int = 64) -> str:
 
 def _view(
     name: str, uris: list[str], probs: np.ndarray, label: int, class_names: list[str]
-) -> str:
-    """One image, its change, and the members' predictions `probs` [M, K]."""
-    said = ["", f"change by {name}"]
-    members, told = [], []
-    for row in probs:
-        top = int(row.argmax())
-        kind = "right" if top == label else "wrong"
-        told.append(f"{class_names[top]} {row[top]:.2f}")
-        members.append(
-            f'<li class="{kind}" style="--p:{100 * row[top]:.0f}%">'
-            f"<span>{html.escape(class_names[top])}</span>"
-            f"<span>{row[top]:.2f}</span></li>"
-        )
-    said[0] = f"{name}; members predict {', '.join(told)}"
-    pictures = "".join(
-        f'<img src="{uri}" alt="{html.escape(text)}">'
-        for uri, text in zip(uris, said, strict=False)
-    )
-    return (
-        f'<div class="view"><h4>{html.escape(name)}</h4>'
-        f'<div class="pair">{pictures}</div><ol>{"".join(members)}</ol></div>'
-    )
+) -> dict[str, Any]:
+    """Returns one image, its change, and the members' predictions `probs` [M, K]."""
+    members = [
+        {"name": class_names[top], "prob": float(row[top]), "right": top == label}
+        for row, top in zip(probs, probs.argmax(-1).tolist(), strict=True)
+    ]
+    described = ", ".join(f"{m['name']} {m['prob']:.2f}" for m in members)
+    alts = (f"{name}; members predict {described}", f"change by {name}")
+    return {
+        "name": name,
+        "pictures": list(zip(uris, alts, strict=False)),
+        "members": members,
+    }
 
 
 def _gain(changes: np.ndarray) -> float:
-    """The round number that brings nearly all changes to within half the range."""
+    """Returns the largest round gain that keeps 99 % of changes within ±0.5."""
     if not changes.size:
         return 1.0
     large = float(np.quantile(np.abs(changes), 0.99))

@@ -1,11 +1,12 @@
-"""Whether uncertainty tells sets that no network saw from the test set."""
+"""Section on out-of-distribution detection."""
 
-import html
 import pathlib
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from edp.report.files import read_evaluated
-from edp.report.page.markup import absent, figure, paragraph, shorten
+from edp.report.page.markup import absent, figure, heading, paragraph, shorten
 from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, number, series_by_student
 
@@ -17,11 +18,11 @@ _TITLES = {
 }
 
 
-def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
-    """A table for each set of `ood.json`: AUROC of each model's scores."""
+def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
+    """Returns a table for each set of `ood.json`: AUROC of each score and model."""
     entries, protocol, why = read_evaluated(path)
     if why:
-        return absent(f"Detection of other sets is left out: {why}.")
+        return absent(f"OOD detection is left out: {why}.")
     students = series_by_student(rows)
     sets: dict[str, dict[str, dict]] = {}
     for entry in entries:
@@ -33,11 +34,11 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
         models.setdefault(model, {"fields": named, "auroc": {}})
         models[model]["auroc"][kind] = entry["auroc"]
     if not sets:
-        return paragraph("No set was given to be told from the test set.", "note")
+        return paragraph("No OOD set was given.", "note")
     tables = []
     for name, models in sets.items():
         kinds = dict.fromkeys(kind for m in models.values() for kind in m["auroc"])
-        # A score may have the name of a field.
+        # The prefix keeps scores apart from other fields.
         columns = [Column("model", "model", "model")] + [
             Column(f"auroc {kind}", _title(kind), kind, 100, 2, 1) for kind in kinds
         ]
@@ -45,14 +46,14 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> str:
             m["fields"] | {f"auroc {kind}": v for kind, v in m["auroc"].items()}
             for m in models.values()
         ]
-        heading = html.escape(shorten(name, 60))
-        tables.append(f"<h3>{heading}</h3>{html_table(shown, columns)}")
+        tables.append(heading(shorten(name, 60)) + html_table(shown, columns))
     return figure(
-        "AUROC in per cent of each score of uncertainty: how often an image of the "
-        "test set is less uncertain than one of the other set. 50 is chance. Mutual "
-        "information and pairwise KL see only what members disagree about; a network "
-        "without members has neither. Bold: the best student.",
-        "".join(tables) + paragraph(protocol, "note"),
+        "AUROC in % of each uncertainty score: how often a test image is less "
+        "uncertain than an image of the other set; 50 is chance. Mutual information "
+        "and pairwise KL measure the disagreement between members; a network without "
+        "members has neither. Bold: the best student.",
+        *tables,
+        paragraph(protocol, "note"),
     )
 
 

@@ -1,28 +1,28 @@
-"""What a prediction costs against how good it is, and what nothing beats in both."""
+"""Pareto front of calibrated NLL and the cost of a prediction."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from edp.report.figures.pareto import pareto_figure
 from edp.report.figures.pareto_labels import Point
-from edp.report.page.markup import Section, absent, figure
+from edp.report.page.markup import Section, absent, figure, single
 from edp.report.page.ranking import unit
-from edp.report.rows import Row, is_plain, middle
+from edp.report.rows import Row, central_value, is_plain
 
 CAPTION = (
-    "Each point is a student or an ensemble: the cheaper, the further left; the "
-    "better, the lower. The line joins those that none beats in one without losing in "
-    "the other; all above it pay more than they must. Hollow points were distilled on "
-    "the inputs as they are. Look for students on the line, and for those below the "
-    "dashed one, which joins the ensembles of each size."
+    "Each point is a student or an ensemble; cheaper is further left, better is lower. "
+    "The solid line is the Pareto front: no other model is better in one without being "
+    "worse in the other. Hollow points were distilled without a perturbation. Look for "
+    "students on the front and below the dashed line, which joins the ensembles of "
+    "each size."
 )
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The Pareto front of pairs of numbers, of which less is better.
+    """Computes the Pareto front of pairs of numbers; lower is better.
 
     Returns:
-      Indices of the points to which no other is at least equal in both and better in
-      one, ascending in the first number. Equal points are on it together.
+      Indices of the points that no other point dominates (at least as good in both
+      and better in one), ascending in the first number. Equal points are all kept.
     """
     chosen: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: points[i]):
@@ -33,22 +33,24 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
-    """The points of rows with a calibrated NLL, and the unit of their costs.
+    """Returns the points of rows with a calibrated NLL, and the unit of cost.
 
-    Costs are the operations of predicting an image where all such rows have them, and
-    else passes of one plain network; a row without either is left out.
+    The cost is FLOPs per image if all such rows have them, else forward passes of one
+    plain network. Rows without a cost are left out.
 
     Args:
       models: rows of `results.json`, or models of a summary over seeds.
     """
-    models = [row for row in models if middle(row, "cnll") is not None]
-    key, said, scale = "inference_cost", "passes of one plain network", 1.0
-    counts = [middle(row, "inference_flops") for row in models]
+    models = [row for row in models if central_value(row, "cnll") is not None]
+    key, unit_name, scale = "inference_cost", "forward passes of one plain network", 1.0
+    counts = [central_value(row, "inference_flops") for row in models]
     if counts and all(counts):
         scale, prefix = unit(counts)
-        key, said = "inference_flops", f"{prefix}FLOP per image"
-    models = [row for row in models if (middle(row, key) or 0) > 0]
-    pairs = [(scale * middle(row, key), middle(row, "cnll")) for row in models]
+        key, unit_name = "inference_flops", f"{prefix}FLOP per image"
+    models = [row for row in models if (central_value(row, key) or 0) > 0]
+    pairs = [
+        (scale * central_value(row, key), central_value(row, "cnll")) for row in models
+    ]
     best = front(pairs)
     points = [
         Point(
@@ -64,21 +66,21 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
         )
         for i, (row, (cost, cnll)) in enumerate(zip(models, pairs, strict=True))
     ]
-    return points, said
+    return points, unit_name
 
 
 def pareto_svg(models: Iterable[Row]) -> str | None:
-    """The figure of `read_points`; None where there are none."""
-    points, said = read_points(models)
-    return pareto_figure(points, said) if points else None
+    """Draws `read_points`; None if there are none."""
+    points, unit_name = read_points(models)
+    return pareto_figure(points, unit_name) if points else None
 
 
 def pareto_section(rows: Sequence[Row]) -> Section:
-    """Calibrated NLL of students and ensembles against the cost of a prediction."""
+    """Draws calibrated NLL of students and ensembles against cost."""
     svg = pareto_svg(rows)
     if svg is None:
-        return Section(absent("There is no model to set its cost against."))
-    body = figure(CAPTION, f'<div class="single wide-figure">{svg}</div>')
+        return Section(absent("No model has both a calibrated NLL and a cost."))
+    body = figure(CAPTION, single(svg, "single wide-figure"))
     return Section(body, {"pareto": svg})
 
 

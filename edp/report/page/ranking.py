@@ -1,24 +1,24 @@
-"""The students in the order of their calibrated NLL, beside what they cost."""
+"""Ranking of the students by calibrated NLL, with their cost."""
 
-import pathlib
 from collections.abc import Iterable, Sequence
 
-from edp.report.files import read_evaluated
+from markupsafe import Markup
+
 from edp.report.page.markup import paragraph
 from edp.report.page.table import Column, format_table, html_table
-from edp.report.rows import Row, middle
+from edp.report.rows import Row, central_value
 
 LEGEND = (
-    "Students by their calibrated NLL, with the ensembles among them. OOD is the AUROC "
-    "of telling the test set from a set that no network saw, by what the model knows "
-    "of its own ignorance: the mutual information, where it has members or tells a "
-    "distribution, and else the entropy of its prediction. Cost is in passes of one "
-    "plain network. FLOP are those of convolutions and matrix products, an addition "
-    "and a multiplication being two; a student's training has its teachers' passes and "
-    "the perturbation's gradients in it, and not the teachers' training."
+    "Students and ensembles sorted by calibrated NLL. OOD is the AUROC of separating "
+    "the test set from an out-of-distribution set, by mutual information if the model "
+    "has members or predicts a distribution, else by predictive entropy. Cost is in "
+    "forward passes of one plain network. FLOP counts convolutions and matrix "
+    "products, with a multiply-add as two; training FLOP of a student include its "
+    "teachers' forward passes and the gradients of the perturbation, but not the "
+    "teachers' training."
 )
 
-# Of uncertainty, the first that a model has, and what it is called here.
+# Uncertainty scores in order of preference, with their names in the table.
 _SCORES = {"mutual_information": "information", "predictive_entropy": "entropy"}
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E")
 _COUNTS = (
@@ -28,31 +28,27 @@ _COUNTS = (
 )
 
 
-def read_ood(path: pathlib.Path) -> list[Row]:
-    """The rows of `ood.json`, or none."""
-    return read_evaluated(path)[0]
-
-
 def rank(rows: Iterable[Row], ood: Iterable[Row]) -> list[dict]:
     """Sorts rows by calibrated NLL.
 
     Args:
-      rows: of `results.json`, or over several seeds; those without one are left out.
-      ood: of `ood.json`, or over several seeds.
+      rows: of `results.json`, or over seeds; rows without a calibrated NLL are left
+        out.
+      ood: of `ood.json`, or over seeds.
 
     Returns:
-      The rows in order, each with `auroc <set>` for each set and `ood_score`, the
-      score that they are of; and those of students with `rank`, from 1.
+      The sorted rows, with `auroc <set>` for each set, `ood_score` (the score used)
+      and, for students, `rank` from 1.
     """
     found: dict[str, dict[str, dict]] = {}
     for row in ood:
-        if middle(row, "auroc") is not None:
+        if central_value(row, "auroc") is not None:
             scores = found.setdefault(str(row.get("model")), {})
             aurocs = scores.setdefault(str(row.get("score")), {})
             aurocs[f"auroc {row.get('set')}"] = row["auroc"]
     ranked = sorted(
-        (row for row in rows if middle(row, "cnll") is not None),
-        key=lambda row: middle(row, "cnll"),
+        (row for row in rows if central_value(row, "cnll") is not None),
+        key=lambda row: central_value(row, "cnll"),
     )
     result, place = [], 0
     for row in ranked:
@@ -68,7 +64,7 @@ def rank(rows: Iterable[Row], ood: Iterable[Row]) -> list[dict]:
 
 
 def columns(ranked: Sequence[Row]) -> list[Column]:
-    """The columns of what `rank` returns that any of its rows has a value in."""
+    """Returns the columns that have a value in any row of `rank`."""
     keys = dict.fromkeys(key for row in ranked for key in row)
     over_seeds = "gap_closed_of_means" in keys
     sets = [key for key in keys if key.startswith("auroc ")]
@@ -86,7 +82,7 @@ def columns(ranked: Sequence[Row]) -> list[Column]:
         Column("inference_cost", "cost", "cost", 1, 2),
     ]
     for key, title, digits in _COUNTS:
-        values = [v for row in ranked if (v := middle(row, key))]
+        values = [v for row in ranked if (v := central_value(row, key))]
         if values:
             scale, prefix = unit(values)
             prefix = f", {prefix}" if prefix and key == "num_params" else prefix
@@ -96,9 +92,9 @@ def columns(ranked: Sequence[Row]) -> list[Column]:
 
 
 def unit(values: Iterable[float]) -> tuple[float, str]:
-    """What to multiply large numbers by, and the prefix that this is: k, M, ...
+    """Returns a scale for large numbers and its prefix: k, M, ...
 
-    The largest prefix with which the least of them is 1 or more.
+    The prefix is the largest with which the smallest value is at least 1.
     """
     least, power = min(values), 0
     while least >= 1000 and power < len(_PREFIXES) - 1:
@@ -106,18 +102,18 @@ def unit(values: Iterable[float]) -> tuple[float, str]:
     return 10.0 ** (-3 * power), _PREFIXES[power]
 
 
-def ranking_section(rows: Sequence[Row], ood: Sequence[Row]) -> str:
-    """The table in HTML, with a legend; nothing without students to rank."""
+def ranking_section(rows: Sequence[Row], ood: Sequence[Row]) -> Markup:
+    """Returns the ranking in HTML, with a legend."""
     ranked = rank(rows, ood)
     if not any("rank" in row for row in ranked):
-        return paragraph("There is no student with a calibrated NLL to rank.", "note")
+        return paragraph("No student has a calibrated NLL to rank.", "note")
     return html_table(ranked, columns(ranked)) + paragraph(
         f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
     )
 
 
 def format_ranking(rows: Sequence[Row], ood: Sequence[Row]) -> list[str]:
-    """The section in Markdown, as lines; none without students to rank."""
+    """Returns the ranking as lines of Markdown; empty without students."""
     ranked = rank(rows, ood)
     if not any("rank" in row for row in ranked):
         return []

@@ -1,45 +1,31 @@
-"""The sections of the page, each from the files it needs."""
+"""Sections on calibrated NLL by ensemble size and on reliability."""
 
-import html
-import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 
 from edp import metrics
 from edp.errors import InputError
 from edp.report.figures import basic
 from edp.report.files import read_test_predictions
-from edp.report.page.markup import Section, absent, figure, paragraph, shorten
+from edp.report.page.markup import Section, absent, figure, render, shorten, single
 from edp.report.rows import (
     Row,
+    ensemble_rows,
     is_plain,
     largest_ensemble,
     number,
-    of_ensembles,
     series_by_student,
 )
 
 
-def facts_section(facts: Mapping[str, str], why: str) -> str:
-    """The run's facts; `why` tells what keeps some out."""
-    entries = [
-        f"<div{' class=wide' if len(v) > 40 else ''}><dt>{html.escape(k)}</dt>"
-        f"<dd>{html.escape(v)}</dd></div>"
-        for k, v in facts.items()
-    ]
-    listed = f"<dl>{''.join(entries)}</dl>" if entries else ""
-    if why:
-        listed += absent(f"What it ran on and with is left out: {why}.")
-    return listed
-
-
 def cnll_section(rows: Sequence[Row]) -> Section:
-    """Calibrated NLL by ensemble size, with the students in it."""
+    """Draws calibrated NLL by ensemble size, with students as level lines."""
     sizes = {
         int(row["num_members"]): row["cnll"]
-        for row in of_ensembles(rows)
+        for row in ensemble_rows(rows)
         if row.get("num_members") and number(row, "cnll") is not None
     }
     if not sizes:
@@ -61,18 +47,18 @@ def cnll_section(rows: Sequence[Row]) -> Section:
     members = sorted(sizes)
     svg = basic.cnll_by_ensemble_size(members, [sizes[m] for m in members], levels)
     body = figure(
-        "The heavy curve is the ensemble with one member, two, and so on; each student "
-        "is a level line, dashed if it was distilled on the inputs as they are. A "
-        "student is worth as many members as the curve has where its line meets it "
-        "(the ring). Look for solid lines below dashed ones of the same kind of "
-        "student: there the perturbation helped.",
-        f'<div class="single">{svg}</div>',
+        "The heavy curve is the ensemble by number of members; each student is a level "
+        "line, dashed if it was distilled without a perturbation. The ring, where a "
+        "line meets the curve, is the student's deep-ensemble equivalent (DEE). A "
+        "solid line below a dashed one of the same kind of student means that the "
+        "perturbation helped.",
+        single(svg),
     )
     return Section(body, {"cnll": svg})
 
 
 def reliability_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """A reliability diagram of DE-M and of each student, from `predictions/`."""
+    """Draws a reliability diagram of DE-M and of each student."""
     students = [row for row in rows if row.get("kind") == "student"]
     shown = [*largest_ensemble(rows), *students]
     colours = series_by_student(rows)
@@ -86,24 +72,23 @@ def reliability_section(folder: pathlib.Path, rows: Sequence[Row]) -> Section:
             continue
         try:
             svg = _reliability_svg(row, *arrays, colours.get(name))
-        except InputError as error:  # As after a run that diverged.
+        except InputError as error:  # Such as after a run that diverged.
             missing.append(f"{pathlib.PurePath(file).name}.npz: {error}")
             continue
-        panels.append(_reliability_panel(row, svg))
+        panels.append((name, _calibration_errors(row), svg))
         drawn[f"reliability_{name}"] = svg
-    note = ""
+    note = Markup()
     if missing:
         note = absent(f"Reliability diagrams left out: {'; '.join(missing)}.")
     if not panels:
-        return Section(
-            note or absent("There is no model to draw a reliability diagram of.")
-        )
+        return Section(note or absent("No model has test predictions."))
     body = figure(
-        "Of the inputs predicted with a given confidence, how many are right; a dot's "
-        "area is the share of inputs in its bin. Dots under the diagonal are "
-        "overconfident. Grey and dashed is the same after temperature scaling: what "
-        "is then still off the diagonal, no single temperature mends.",
-        f'<div class="panels small">{"".join(panels)}</div>{note}',
+        "Accuracy of the inputs predicted with a given confidence; a dot's area is the "
+        "fraction of inputs in its bin. Dots below the diagonal are overconfident. "
+        "Grey and dashed: after temperature scaling; the remaining distance from the "
+        "diagonal cannot be corrected by a single temperature.",
+        render("reliability.html", panels=panels),
+        note,
     )
     return Section(body, drawn)
 
@@ -114,7 +99,7 @@ def _reliability_svg(
     def curve(p):
         bins = metrics.reliability_bins(p, labels, num_bins=15)
         full = bins.counts > 0
-        return basic.Curve(
+        return basic.ReliabilityCurve(
             confidence=bins.confidence[full],
             accuracy=bins.accuracy[full],
             share=bins.counts[full] / bins.counts.sum(),
@@ -128,25 +113,10 @@ def _reliability_svg(
     return basic.reliability(curve(probs), calibrated, colour, name)
 
 
-def _reliability_panel(row: Row, svg: str) -> str:
-    name = str(row["model"])
+def _calibration_errors(row: Row) -> str:
     errors = [
-        f"{said}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
-        for said, key in (("ECE", "ece"), ("calibrated", "cece"))
+        f"{label}\N{NO-BREAK SPACE}{100 * value:.2f}\N{NO-BREAK SPACE}%"
+        for label, key in (("ECE", "ece"), ("calibrated", "cece"))
         if (value := number(row, key)) is not None
     ]
-    return (
-        f'<div class="panel"><h3 title="{html.escape(name)}">'
-        f"{html.escape(shorten(name, 20))}</h3>"
-        + paragraph(", ".join(errors))
-        + svg
-        + "</div>"
-    )
-
-
-def configuration_section(config: Mapping, why: str) -> str:
-    """All of `config.json`, folded; `why` tells what keeps it out."""
-    if why:
-        return absent(f"The configuration is left out: {why}.")
-    text = html.escape(json.dumps(config, indent=2, ensure_ascii=False))
-    return f"<details><summary>config.json</summary><pre>{text}</pre></details>"
+    return ", ".join(errors)

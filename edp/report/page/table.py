@@ -1,14 +1,15 @@
-"""The results table, for the terminal, in Markdown and in HTML."""
+"""Results tables for the terminal, in Markdown and in HTML."""
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from edp.report.page.markup import escape_markdown, paragraph, shorten, unbroken
+from markupsafe import Markup
+
+from edp.report.page.markup import escape_markdown, paragraph, render, shorten
 from edp.report.rows import Row, number
 from edp.report.seeds.number_format import DASH
 
-# Characters of a name that are enough to know it by.
+# Least width of a column of text before spare columns are dropped.
 _NAME = 12
 
 
@@ -16,14 +17,13 @@ class Column(NamedTuple):
     """One column of the results table.
 
     Attributes:
-      key: of the row.
-      title: the heading.
-      short: the heading where there is little room.
-      scale: what a number is multiplied by; None for a column of text.
+      key: key of the row.
+      title: heading.
+      short: heading on a terminal.
+      scale: factor for numbers; None for a column of text.
       digits: decimals shown.
-      better: +1 where higher is better, -1 where lower is, 0 where it is no
-        result.
-      spare: whether a terminal too narrow for all does without it.
+      better: +1 if higher is better, -1 if lower is, 0 if neither.
+      spare: whether the column is dropped on a narrow terminal.
     """
 
     key: str
@@ -35,7 +35,7 @@ class Column(NamedTuple):
     spare: bool = False
 
     def text(self, row: Row) -> str:
-        """The cell's text, unescaped; a dash where there is no value."""
+        """Returns the cell's text, unescaped; a dash if there is no value."""
         value = row.get(self.key)
         if self.scale is None:
             return DASH if value in (None, "") else " ".join(str(value).split())
@@ -60,11 +60,11 @@ COLUMNS = (
 
 LEGEND = (
     "DE-m is the mean over the ensembles of m of the members. cNLL is the NLL after "
-    "temperature scaling on the validation set. AURC is the error among the most "
-    "confident inputs, the mean over all shares of them. DEE is the size of the "
-    "ensemble with the same cNLL: 0 is worse than one network, and no more than the "
-    "whole ensemble is ever counted. Gap closed is the share of the way from DE-1 to "
-    "the whole ensemble in cNLL. Cost is in units of one plain network."
+    "temperature scaling on the validation set. AURC is the area under the "
+    "risk-coverage curve. DEE is the deep-ensemble equivalent, the size of the "
+    "ensemble with the same cNLL: 0 is worse than one network, and the whole ensemble "
+    "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
+    "whole ensemble. Cost is in forward passes of one plain network."
 )
 
 
@@ -80,15 +80,15 @@ def format_table(
       rows: rows of `results.json`.
       style: 'plain' for a terminal, or 'markdown', where the best student of
         each column (by the digits shown) is bold if the students differ.
-      width: columns of the terminal; to fit, spare columns are left out, then the
+      width: columns of the terminal; to fit, spare columns are dropped, then the
         longest texts are cut in the middle. Markdown is never cut.
-      columns: None: those of `COLUMNS` that say something.
+      columns: None for those of `COLUMNS` that have values.
 
     Returns:
       The table's lines, without a newline at the end.
 
     Raises:
-      ValueError: for another style.
+      ValueError: if `style` is another one.
     """
     if style not in ("plain", "markdown"):
         raise ValueError(f"style={style!r}; accepted: 'plain', 'markdown'")
@@ -106,7 +106,7 @@ def format_table(
 
 
 def plain_table(columns: Sequence[Column], cells: list[list[str]], width: int) -> str:
-    """A table for a terminal; the longest texts are cut to the width."""
+    """Formats a table for a terminal; cuts the longest texts to the width."""
     heads = [column.short for column in columns]
     widths = [max(map(len, c)) for c in zip(heads, *cells, strict=True)]
     words = [i for i, column in enumerate(columns) if column.scale is None]
@@ -127,7 +127,7 @@ def plain_table(columns: Sequence[Column], cells: list[list[str]], width: int) -
 
 
 def markdown_table(columns: Sequence[Column], cells: list[list[str]]) -> str:
-    """A table in Markdown, of cells that are Markdown."""
+    """Formats a table in Markdown; cells must be escaped."""
     heads = [column.title for column in columns]
     widths = [max(3, *map(len, c)) for c in zip(heads, *cells, strict=True)]
     rule = [
@@ -143,65 +143,35 @@ def markdown_table(columns: Sequence[Column], cells: list[list[str]]) -> str:
 def _aligned(
     columns: Sequence[Column], line: Sequence[str], widths: Sequence[int]
 ) -> list[str]:
-    """Cells of their columns' widths: texts to the left, numbers to the right."""
+    """Pads cells to their columns' widths: texts left, numbers right."""
     return [
         shorten(text, w).ljust(w) if column.scale is None else text.rjust(w)
         for column, text, w in zip(columns, line, widths, strict=True)
     ]
 
 
-def table_section(rows: Sequence[Row]) -> str:
-    """The table of results in HTML, with a legend."""
+def table_section(rows: Sequence[Row]) -> Markup:
+    """Returns the results table in HTML, with a legend."""
     return html_table(rows, _shown(rows)) + paragraph(
         f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
     )
 
 
-def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> str:
-    """A table in HTML, sortable, with the best student of each column bold.
+def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
+    """Renders a sortable table with the best student of each column bold.
 
     Args:
-      rows: students are those whose `kind` says so.
-      columns: the first names the row.
+      rows: students have `kind` "student".
+      columns: the first one is the row's header.
     """
     best = _best(rows, columns)
-    heads = "".join(
-        f'<th scope="col" data-better="{c.better}"'
-        f"{'' if c.scale is None else ' class=number'}>"
-        f'<button type="button">{html.escape(unbroken(c.title))}</button></th>'
-        for c in columns
-    )
-    lines = "".join(_html_line(row, columns, best) for row in rows)
-    return (
-        f'<div class="scroll"><table class="sortable"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _html_line(row: Row, columns: Sequence[Column], best: Mapping[str, str]) -> str:
-    is_student = row.get("kind") == "student"
-    cells = []
-    for i, column in enumerate(columns):
-        is_text = column.scale is None
-        text = column.text(row)
-        tag, attributes = ("td", "") if i else ("th", ' scope="row"')
-        attributes += f' title="{html.escape(text)}"' if is_text else ' class="number"'
-        if text != DASH:
-            sortable = text if is_text else repr(row[column.key])
-            attributes += f' data-value="{html.escape(sortable)}"'
-        shown = html.escape(shorten(text, 32))
-        if is_student and text == best.get(column.key):
-            shown = f"<b>{shown}</b>"
-        cells.append(f"<{tag}{attributes}>{shown}</{tag}>")
-    return (
-        f'<tr class="{"student" if is_student else "ensemble"}">{"".join(cells)}</tr>'
-    )
+    return render("table.html", rows=rows, columns=columns, best=best, dash=DASH)
 
 
 def _shown(rows: Sequence[Row]) -> list[Column]:
-    """The columns; `student` only where the students are of several kinds.
+    """Returns the columns to show.
 
-    A spare one only where a row has it.
+    Leaves out `student` if all students are of one kind, and empty spare columns.
     """
     kinds = {row.get("student") for row in rows if row.get("kind") == "student"}
     return [
@@ -213,7 +183,7 @@ def _shown(rows: Sequence[Row]) -> list[Column]:
 
 
 def _best(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, str]:
-    """The best text by column, over students, where they differ."""
+    """Returns the best text by column over students, if they differ."""
     students = [row for row in rows if row.get("kind") == "student"]
     best = {}
     for column in columns:

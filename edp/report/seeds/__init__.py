@@ -1,1 +1,1 @@
-"""Results over seeds and settings, from the files of several runs."""
+"""Summaries over seeds and settings, from the files of several runs."""

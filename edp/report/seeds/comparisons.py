@@ -1,4 +1,4 @@
-"""What students of several runs differ in, over seeds and over test images."""
+"""Paired comparisons of students over seeds and over test images."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,13 +13,13 @@ from edp.report.seeds.runs import Run
 
 
 class Scored(NamedTuple):
-    """A predictor on the images of one run, its members pooled.
+    """Scores of a predictor on the images of one run, from its pooled members.
 
     Attributes:
-      validation_cnll: mean over the validation images, with the temperature that is
-        fitted on them.
-      nll: of each test image with that temperature, float64 [N].
-      correct: whether each test image is predicted rightly, 0.0 or 1.0 [N].
+      validation_cnll: mean over the validation images, with the temperature fitted
+        on them.
+      nll: NLL of each test image at that temperature, float64 [N].
+      correct: 1.0 for each correctly predicted test image, else 0.0, [N].
     """
 
     validation_cnll: float
@@ -28,7 +28,7 @@ class Scored(NamedTuple):
 
 
 def score_images(of: predictions.Predictions) -> Scored:
-    """Scores each test image with the temperature of the validation split."""
+    """Scores each test image at the temperature fitted on the validation split."""
     pooled = [
         probs.mean(0, dtype=np.float64)
         for probs in (of.validation_probs, of.test_probs)
@@ -45,11 +45,11 @@ def score_images(of: predictions.Predictions) -> Scored:
 def score_runs(
     runs: Sequence[Run], names: Sequence[str]
 ) -> dict[str, dict[int, Scored]]:
-    """By student and seed, the scores of its images in the runs that have it.
+    """Returns image scores by student and seed, for the runs that have the student.
 
     Raises:
-      InputError: test labels that are not those of the first run, or predictions
-        that are missing or damaged.
+      InputError: if test labels differ from those of the first run, or predictions
+        are missing or damaged.
     """
     scored: dict[str, dict[int, Scored]] = {name: {} for name in names}
     first = None
@@ -60,22 +60,22 @@ def score_runs(
             first = first or (path, of.test_labels)
             if not np.array_equal(of.test_labels, first[1]):
                 raise InputError(
-                    f"{path} and {first[0]} have other test labels; accepted: runs "
-                    "whose test images are the same"
+                    f"{path} and {first[0]} have different test labels; accepted: runs "
+                    "with the same test images"
                 )
             scored[name][run.seed] = score_images(of)
     return scored
 
 
-def compare(
+def compare_students(
     scored: Mapping[str, Mapping[int, Scored]],
     names: Sequence[str],
     baselines: Sequence[str],
 ) -> list[Row]:
-    """Compares each student with each baseline, on the seeds that have both.
+    """Compares each student with each baseline on the seeds that have both.
 
     Returns:
-      `comparisons` of `summarize`.
+      `comparisons` of `summarize_runs`.
     """
     rows, columns = [], []
     for baseline in baselines:
@@ -104,21 +104,21 @@ def compare(
 
 
 def validation_cnll(of: Mapping[int, Scored]) -> Row:
-    """The validation cNLL of a student, from its scores by seed."""
+    """Returns the validation cNLL of a student over seeds."""
     return quantity({seed: scored.validation_cnll for seed, scored in of.items()})
 
 
 def best_plain(
     scored: Mapping[str, Mapping[int, Scored]], names: Sequence[str]
 ) -> Row | None:
-    """Of the plain students that most runs have, the best by validation cNLL.
+    """Returns the best plain student by validation cNLL, among those in most runs.
 
     Args:
       scored: of `score_runs`.
       names: the plain students.
 
     Returns:
-      `best_plain` of `summarize`; None where there are no names.
+      `best_plain` of `summarize_runs`; None without names.
     """
     most = max((len(scored[name]) for name in names), default=0)
     cnll = {n: validation_cnll(scored[n]) for n in names if len(scored[n]) == most}

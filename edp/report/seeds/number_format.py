@@ -1,19 +1,19 @@
-"""What is known of a quantity over seeds, as text: mean ± standard error, and p."""
+"""Formats quantities over seeds as mean ± standard error, and p-values."""
 
 from collections.abc import Mapping
 from typing import Any
 
-DASH = "–"  # there is no value
+DASH = "–"  # no value
 
 
 def mean_text(value: Any, scale: float, digits: int, sign: str = "") -> str:
-    """A quantity as mean ± standard error; a number; or a dash for None.
+    """Formats a quantity as mean ± standard error, a number, or None as a dash.
 
     Args:
       value: {"mean", and of several seeds "se"}, a number, or None.
-      scale: what it is multiplied by.
+      scale: factor.
       digits: decimals shown.
-      sign: "+" to show that of numbers above 0 too.
+      sign: "+" to show the sign of positive numbers.
     """
     if value is None:
         return DASH
@@ -24,7 +24,7 @@ def mean_text(value: Any, scale: float, digits: int, sign: str = "") -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value; a dash for None, as of one seed."""
+    """Formats a p-value; None (one seed) as a dash."""
     if p is None:
         return DASH
     return f"{p:.3f}" if p >= 0.001 else "<0.001"

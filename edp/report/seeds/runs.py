@@ -1,4 +1,4 @@
-"""Finished runs of one configuration under several seeds, from their workdirs."""
+"""Reads finished runs of one configuration under several seeds."""
 
 import json
 import os
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edp.errors import InputError
-from edp.experiment import settings
+from edp.experiment.rules import DATA_LOCATION
 from edp.runtime import storage
 from edp.runtime.stage import different_settings
 
 Rows = list[dict[str, Any]]
 
-# Of a configuration, what does not say what a run is a run of.
+# Settings in which runs of one configuration may differ.
 _MAY_DIFFER = (
     "seed",
     "teachers_workdir",
@@ -27,16 +27,16 @@ _MAY_DIFFER = (
 
 
 class Run(NamedTuple):
-    """What a finished run left behind.
+    """Files of a finished run; rows of a missing file are empty.
 
     Attributes:
-      path: its workdir.
-      seed: of its configuration.
-      rows: of `results.json`.
-      diversity: of `analysis.json`, the teachers'; empty where it is not there.
-      students: of `analysis.json`, students beside their teachers.
-      notes: of `analysis.json`, sentences on what it leaves out.
-      ood: rows of `ood.json`; empty where it is not there.
+      path: the workdir.
+      seed: seed of the configuration.
+      rows: rows of `results.json`.
+      diversity: rows of `analysis.json` on the teachers' diversity.
+      students: rows of `analysis.json` on students and their teachers.
+      notes: sentences of `analysis.json` on what it leaves out.
+      ood: rows of `ood.json`.
       corruptions: rows of `corruptions.json`.
     """
 
@@ -51,42 +51,42 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its directory."""
+        """Name of the workdir."""
         return self.path.resolve().name
 
     @property
     def student_names(self) -> list[str]:
-        """Those with a row, in order."""
+        """Students with a row, in order."""
         rows = [row for row in self.rows if row.get("kind") == "student"]
         return list(dict.fromkeys(row["model"] for row in rows))
 
     def predictions(self, student: str) -> pathlib.Path:
-        """The file of a student's predictions."""
+        """Returns the path of a student's predictions."""
         return self.path / "predictions" / f"{student}.npz"
 
     def last_epoch(self, stage: str) -> dict[str, Any]:
-        """The last line of a stage's `metrics.jsonl`; {} where it is not there."""
+        """Returns the last record of a stage's `metrics.jsonl`; {} if it is missing."""
         path = self.path / stage / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
         lines = [line for line in lines if line.strip()]
         try:
             return json.loads(lines[-1]) if lines else {}
         except ValueError as error:
-            raise InputError(f"{path} is not JSON by lines: {error}") from error
+            raise InputError(f"{path} is not JSON Lines: {error}") from error
 
 
 def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
-    """Reads finished runs that differ in their seeds and in nothing else.
+    """Reads finished runs that differ only in their seeds.
 
-    A student that only some of them have is no difference, nor is where the data
-    lie, whose teachers were used, or how often checkpoints were made.
+    Runs may also differ in the set of students, the location of the data, the
+    teachers' workdir, and execution options such as checkpoint intervals.
 
     Returns:
       The runs by ascending seed.
 
     Raises:
-      InputError: no runs, one that is not evaluated, files that are damaged, two of
-        one seed, or settings in which runs differ; names them.
+      InputError: if there are no runs, a run is not evaluated, files are damaged, two
+        runs have the same seed, or settings differ; names them.
     """
     if not workdirs:
         raise InputError("workdirs is empty; accepted: workdirs of finished runs")
@@ -110,11 +110,11 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     for name in ("config.json", "results.json"):
         if not (path / name).exists():
             raise InputError(
-                f"workdirs: there is no {path / name}; accepted: workdirs of runs that "
-                "launch.run or launch.evaluate has finished"
+                f"workdirs: there is no {path / name}; accepted: workdirs of runs "
+                "finished by launch.run or launch.evaluate"
             )
-    config = storage.read_json(path / "config.json")
-    if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
+    config = storage.read_mapping(path / "config.json")
+    if not isinstance(config.get("seed"), int):
         raise InputError(f"{path / 'config.json'} is not the configuration of a run")
     return config
 
@@ -130,10 +130,10 @@ def _check_alike(
         _comparable(config, shared), _comparable(other, shared)
     )
     if differences:
-        said = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
+        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
         raise InputError(
-            f"{path} and {other_path} are runs of different settings "
-            f"({'; '.join(said)}); accepted: runs that differ in their seed alone"
+            f"{path} and {other_path} have different settings "
+            f"({'; '.join(described)}); accepted: runs that differ only in their seed"
         )
 
 
@@ -141,7 +141,7 @@ def _comparable(config: dict[str, Any], students: set[str]) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
     for section, keep in (
         ("students", lambda name: name in students),
-        ("data", lambda name: name not in settings.WHEREABOUTS),
+        ("data", lambda name: name not in DATA_LOCATION),
     ):
         values = config.get(section) or {}
         config[section] = {key: values[key] for key in values if keep(key)}
@@ -152,7 +152,7 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
     results = path / "results.json"
     rows = _rows(storage.read_json(results), results)
     if not all("model" in row for row in rows):
-        raise InputError(f"{results} has a row that does not name its model")
+        raise InputError(f"{results} has a row without a model")
     analysis = _read_mapping(path / "analysis.json")
     return Run(
         path=path,
@@ -173,19 +173,16 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
 
 def _sentences(value: Any, path: pathlib.Path) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-        raise InputError(f"{path} does not hold notes: a list of strings is expected")
+        raise InputError(f"{path} has invalid notes; accepted: a list of strings")
     return value
 
 
 def _read_mapping(path: pathlib.Path) -> dict[str, Any]:
-    """What is in a JSON file that need not be there."""
-    value = storage.read_json(path) if path.exists() else {}
-    if not isinstance(value, dict):
-        raise InputError(f"{path} is not a mapping")
-    return value
+    """Reads a JSON object; {} if the file is missing."""
+    return storage.read_mapping(path) if path.exists() else {}
 
 
 def _rows(value: Any, path: pathlib.Path) -> Rows:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise InputError(f"{path} does not hold rows")
+        raise InputError(f"{path} does not contain a list of rows")
     return value

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration in one: means, errors and differences."""
+"""Summary of one configuration over seeds: means, errors and differences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,40 +20,40 @@ _FACTS = (
     *("model", "kind", "student", "perturbation", "num_members", "num_params"),
     *("inference_cost", "inference_flops", "train_flops"),
 )
-_MIN_GAP = 1e-12  # as in `evaluation`: less is rounding
+_MIN_GAP = 1e-12  # as in `edp.evaluation`: smaller gaps are rounding errors
 DEFAULT_BASELINE = "single_none"
 
 
-def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
+def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
     """Summarises runs over their seeds.
 
     Args:
-      runs: of `runs.read_runs`.
-      baselines: names of the students that each other student is compared with,
-        beside the best plain one; None: `single_none` where there is one.
+      runs: runs of `runs.read_runs`.
+      baselines: names of the students that the others are compared with, in addition
+        to the best plain one; None for `single_none`, if it exists.
 
     Returns:
-      Plain values for JSON. A quantity over seeds is {"mean", "se" (absent for one
-      seed), "by_seed"}, its standard error with n − 1.
+      Values that JSON can represent. A quantity over seeds is {"mean", "se" (absent
+      for one seed), "by_seed"}; the standard error uses n − 1.
 
-      * `runs`: [{"name", "seed"}]; `notes`: what is to be known of them, sentences.
+      * `runs`: [{"name", "seed"}]; `notes`: sentences on the runs.
       * `models`: DE-1, ..., DE-M and students, with facts, `seeds` and quantities;
-        `gap_closed_of_means` (a number) is the share of the gap that the mean cNLLs
-        give; `train_accuracy` is that of single members in `analysis.json`,
-        `logged_accuracy` the last in `metrics.jsonl`, taken in training.
-      * `best_plain`: the student distilled on inputs as they are whose mean cNLL on
-        the validation images is lowest, {"model", "validation_cnll"}; absent where
-        there is none.
-      * `comparisons`: of each student with each baseline, student less baseline,
-        {"baseline", "model", "seeds", "cnll", "accuracy"}; both quantities also with
-        `p`, of a paired t-test over seeds, absent where there is none, and
-        `interval`, of the paired bootstrap over test images.
+        `gap_closed_of_means` (a number) is the gap closed by the mean cNLLs;
+        `train_accuracy` is that of single members in `analysis.json`,
+        `logged_accuracy` the last one in `metrics.jsonl`, measured during training.
+      * `best_plain`: the student distilled without a perturbation with the lowest
+        mean cNLL on the validation images, {"model", "validation_cnll"}; absent
+        without such a student.
+      * `comparisons`: each student minus each baseline, {"baseline", "model",
+        "seeds", "cnll", "accuracy"}; both quantities have `p` of a paired t-test over
+        seeds (absent if undefined) and `interval` of the paired bootstrap over test
+        images.
       * `diversity`, `students`, `ood`, `corruptions`: quantities of the rows of those
-        names; empty where no run has them.
+        names; empty if no run has them.
 
     Raises:
-      InputError: a baseline that is no student of these runs, test images that
-        differ between runs, or predictions that are missing or damaged.
+      InputError: if a baseline is no student of these runs, test images differ
+        between runs, or predictions are missing or damaged.
     """
     names = list(dict.fromkeys(n for run in runs for n in run.student_names))
     if baselines is None:
@@ -85,7 +85,7 @@ def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Ro
         "notes": _notes(runs, models),
         "models": models,
         **({"best_plain": best} if best else {}),
-        "comparisons": comparisons.compare(scored, names, list(chosen)),
+        "comparisons": comparisons.compare_students(scored, names, list(chosen)),
     }
     for name, keys in (
         ("diversity", ("inputs", "perturbation", "step_size")),
@@ -98,7 +98,7 @@ def summarize(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Ro
 
 
 def _rows_of(run: Run) -> list[Row]:
-    """The rows of results, with the accuracy on training images where it is known."""
+    """Returns the rows of a run, with the accuracy on training images if known."""
     errors = {
         row.get("model", "DE-1"): row["error"]
         for row in (*run.diversity, *run.students)
@@ -122,7 +122,7 @@ def _is_plain(row: Mapping[str, Any]) -> bool:
 
 
 def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
-    """The share of the gap in mean cNLL, over the seeds that the model has."""
+    """Returns the gap closed by the mean cNLL, over the seeds of the model."""
     ensembles = [m for m in models if m.get("kind") == "ensemble" and "cnll" in m]
     if not ensembles or "cnll" not in model:
         return {}
@@ -140,19 +140,19 @@ def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
 
 
 def _validation_cnll(model: Row, scored: Mapping[str, Mapping[int, Any]]) -> Row:
-    """That of a student; `results.json` does not have it."""
+    """Returns the validation cNLL of a student, which `results.json` lacks."""
     of = scored.get(model["model"])
     return {"validation_cnll": comparisons.validation_cnll(of)} if of else {}
 
 
 def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
-    """What the table does not show and a reader must know."""
+    """Returns sentences on limitations of the tables."""
     notes = []
     for model in models:
         if len(model["seeds"]) < len(runs):
             seeds = ", ".join(map(str, model["seeds"]))
             notes.append(
-                f"{model['model']} is in the runs of these seeds only: {seeds}."
+                f"{model['model']} exists only in the runs with seeds {seeds}."
             )
     teachers: dict[Any, list[int]] = {}
     for run in runs:
@@ -160,11 +160,11 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
         teachers.setdefault(tuple(of), []).append(run.seed)
     if any(len(seeds) > 1 for of, seeds in teachers.items() if of):
         notes.append(
-            "Some of these runs have the same teachers, so that the errors leave out "
-            "what other teachers would change."
+            "Some of these runs share their teachers, so the errors exclude the "
+            "variation between teachers."
         )
     if without := [run.name for run in runs if not run.diversity]:
-        notes.append(f"There is no analysis.json of {', '.join(without)}.")
+        notes.append(f"No analysis.json in {', '.join(without)}.")
     notes += dict.fromkeys(note for run in runs for note in run.notes)
     bound = {
         row["model"]
@@ -174,8 +174,8 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
     }
     if bound:
         notes.append(
-            "In some run the temperature was fitted at the bound of its search range, "
-            "which makes the calibrated values doubtful, for "
+            "In some run the fitted temperature is at the bound of its search range, "
+            "so calibrated values are unreliable, for "
             f"{', '.join(m['model'] for m in models if m['model'] in bound)}."
         )
     return notes

@@ -1,20 +1,24 @@
-"""What came of a sweep: its finished runs in one table, from their files alone."""
+"""Summary of the finished runs of a sweep, from their files."""
+
+from __future__ import annotations
 
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edp.errors import InputError
 from edp.evaluation import predictions
-from edp.experiment import settings
-from edp.experiment.sweep import Point
+from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
 from edp.report.seeds.aggregate import Row, over_seeds
 from edp.report.seeds.comparisons import Scored
 from edp.runtime import storage
+
+if TYPE_CHECKING:  # imports JAX
+    from edp.experiment.sweep import Point
 
 _FIELDS = (
     *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
@@ -25,13 +29,13 @@ _MARK = "finished.json"
 
 
 def is_done(directory: pathlib.Path, point: Point) -> bool:
-    """Whether the run of a point has ended well, with these very settings."""
+    """Returns whether the run of a point finished with exactly these settings."""
     path = directory / point.directory / _MARK
     return path.exists() and storage.read_json(path) == _record(point)
 
 
 def mark_done(directory: pathlib.Path, point: Point) -> None:
-    """Records that the run of a point has ended well."""
+    """Records that the run of a point finished."""
     storage.write_json(directory / point.directory / _MARK, _record(point))
 
 
@@ -39,34 +43,37 @@ def _record(point: Point) -> dict[str, Any]:
     return {"config": json.loads(point.config.to_json())}
 
 
-def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any]:
-    """Summarises the runs of a sweep that are done.
+def summarize_sweep(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any]:
+    """Summarises the finished runs of a sweep.
 
     Args:
-      directory: of the sweep.
-      points: of `sweep.points`; their first setting is what others are compared with.
+      directory: directory of the sweep.
+      points: points of `sweep.points`; the first setting is the baseline.
 
     Returns:
-      Plain values for JSON. A quantity over seeds is as in `summary.summarize`.
+      Values that JSON can represent. A quantity over seeds is as in
+      `summary.summarize_runs`.
 
-      * `settings`: [{"name", "values", "runs": [directories], "seeds"}], those with a
-        run that is done.
+      * `settings`: [{"name", "values", "runs": [directories], "seeds"}] of settings
+        with a finished run.
       * `rows`: of DE-1 and the whole ensemble, once for settings that share their
-        teachers (then without `setting`), and of every student: its `setting`,
-        `model`, facts and quantities. Of students also `validation_cnll`; `difference`
+        teachers (then without `setting`), and of every student: `setting`, `model`,
+        facts and quantities. Students also have `validation_cnll`; `difference`
         {"cnll", "accuracy"} to the first setting, paired by seed and test image, as
-        `comparisons` of `summary.summarize`; and `best` (True) in the setting whose
-        mean validation cNLL is lowest for this student.
-      * `best`: the row of the lowest of all, {"setting", "model", "validation_cnll"};
-        absent where settings do not validate on the same images.
-      * `notes`: what is to be known of them, sentences.
+        `comparisons` of `summary.summarize_runs`; and `best` (True) in the setting
+        with the lowest mean validation cNLL of this student.
+      * `best`: the row with the lowest of all, {"setting", "model",
+        "validation_cnll"}; absent if validation images differ between settings.
+      * `notes`: sentences on the runs.
 
     Raises:
-      InputError: no run is done, or files that are missing or damaged.
+      InputError: if no run is finished, or files are missing or damaged.
     """
     done = [point for point in points if is_done(directory, point)]
     if not done:
-        raise InputError(f"workdir={str(directory)!r} holds no finished run of these")
+        raise InputError(
+            f"workdir={str(directory)!r} has no finished run of this sweep"
+        )
     by_setting: dict[str, list[Point]] = {point.setting.name: [] for point in points}
     for point in done:
         by_setting[point.setting.name].append(point)
@@ -85,7 +92,9 @@ def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any
     if same_tests:
         differences = _differences(scored, points[0].setting.name)
     elif len(found) > 1:
-        notes.append("Settings have other test images: they are not compared.")
+        notes.append(
+            "Test images differ between settings, so settings are not compared."
+        )
     for name, of in found.items():
         for row in _means(of, list(scored[name])):
             student = row["model"]
@@ -107,7 +116,9 @@ def summarize(directory: pathlib.Path, points: Sequence[Point]) -> dict[str, Any
         "notes": notes,
     }
     if not same_validation:
-        notes.append("Settings have other validation images: none is marked best.")
+        notes.append(
+            "Validation images differ between settings, so no best one is marked."
+        )
         return result
     return result | _mark_best(rows)
 
@@ -117,7 +128,7 @@ def _students(of: Sequence[runs.Run]) -> list[str]:
 
 
 def _means(of: Sequence[runs.Run], names: Sequence[str]) -> list[Row]:
-    """A row of facts and quantities for each of these models."""
+    """Returns a row of facts and quantities for each of these models."""
     facts = {row["model"]: row for run in reversed(of) for row in run.rows}
     means = over_seeds({run.seed: run.rows for run in of}, ("model",), _FIELDS)
     return [
@@ -130,12 +141,12 @@ def _means(of: Sequence[runs.Run], names: Sequence[str]) -> list[Row]:
 def _ensembles(
     by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
 ) -> list[Row]:
-    """Of one network and of all, for each of the settings that differ in teachers."""
+    """Returns rows of DE-1 and DE-M, once for settings that share teachers."""
     teachers = {
         name: [p.teachers or p.config.teachers_workdir for p in by_setting[name]]
         for name in found
     }
-    # With seeds missing from one, what all others have is shared still.
+    # Teachers count as shared if a setting only lacks seeds of the others.
     most = max(teachers.values(), key=len)
     shared = all(set(of) <= set(most) for of in teachers.values())
     rows = []
@@ -152,11 +163,11 @@ def _ensembles(
 def _differences(
     scored: Mapping[str, Mapping[str, Mapping[int, Scored]]], first: str
 ) -> dict[tuple[str, str], Row]:
-    """By setting and student, what it differs in from the first setting."""
+    """Returns differences from the first setting by setting and student."""
     result = {}
     for student in scored.get(first, ()):
         of = {name: scores[student] for name, scores in scored.items()}
-        for row in comparisons.compare(of, list(of), [first]):
+        for row in comparisons.compare_students(of, list(of), [first]):
             pair = {key: row[key] for key in ("cnll", "accuracy")}
             result[row["model"], student] = pair
     return result
@@ -165,10 +176,8 @@ def _differences(
 def _same_images(
     by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
 ) -> tuple[bool, bool]:
-    """Whether all settings have the same test, and the same validation images."""
-    data = [
-        settings.teacher_dependencies(by_setting[n][0].config)["data"] for n in found
-    ]
+    """Returns whether test and validation images are the same in all settings."""
+    data = [_data_settings(by_setting[name][0]) for name in found]
     labels = []
     for of in found.values():
         first = predictions.load_predictions(of[0].predictions(_students(of)[0]))
@@ -177,8 +186,14 @@ def _same_images(
     return same_tests, all(data[0] == other for other in data)
 
 
+def _data_settings(point: Point) -> dict[str, Any]:
+    """Returns the settings that decide which images a run uses and how."""
+    data = point.config.data.to_dict()
+    return {key: data[key] for key in data if key not in DATA_LOCATION}
+
+
 def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
-    """Marks each student's best row, of those that have the most seeds."""
+    """Marks each student's best row among rows with the most seeds."""
     students = [row for row in rows if row.get("kind") == "student"]
     most = max(len(row["seeds"]) for row in students)
     whole = [row for row in students if len(row["seeds"]) == most]
@@ -199,4 +214,4 @@ def _missing(points: Sequence[Point], done: Sequence[Point]) -> list[str]:
     missing = [p.directory for p in points if not any(p is other for other in done)]
     if not missing:
         return []
-    return [f"Not done, and so left out: {', '.join(missing)}."]
+    return [f"Left out because unfinished: {', '.join(missing)}."]

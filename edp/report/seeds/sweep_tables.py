@@ -1,4 +1,4 @@
-"""The runs of a sweep in one table, with its figure."""
+"""Tables of a sweep, and its figure."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,11 @@ _P = Column("p", "p", "p", 1, spare=True)
 _SEEDS = Column("seeds", "seeds", "seeds", 1, spare=True)
 _LEGEND = (
     "Mean ± standard error over seeds (n − 1). cNLL: after temperature scaling on the "
-    "validation set. Bold, ★ on a terminal: of each student, the setting with the "
-    "lowest mean cNLL on the validation images, on which the temperature is fitted "
-    "too; the test columns play no part in it. Δ: this setting less the first, on the "
-    "seeds that have both; p: of a two-sided paired t-test of Δ cNLL over seeds, not "
-    "corrected for the number of rows. DE-m is the mean over the ensembles of m of the "
+    "validation set. Bold (★ on a terminal): the setting of each student with the "
+    "lowest mean cNLL on the validation images, on which the temperature is also "
+    "fitted; test columns are not used. Δ: this setting minus the first, on the seeds "
+    "that have both; p: two-sided paired t-test of Δ cNLL over seeds, not corrected "
+    "for multiple comparisons. DE-m is the mean over the ensembles of m of the "
     "members."
 )
 
@@ -40,13 +40,13 @@ def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]
     """Writes `sweep.json`, `sweep.md` and `sweep.svg`.
 
     Args:
-      result: of `edp.report.seeds.sweep_results.summarize`.
-      directory: made if it is not there.
+      result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
+      directory: created if missing.
 
     Returns:
       The names of the files written.
     """
-    # Matplotlib is for the figure only.
+    # Only the figure needs Matplotlib.
     from edp.report.figures import sweep_figure
     from edp.report.figures.svg import standalone
 
@@ -57,17 +57,17 @@ def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]
 
 
 def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
-    """The table as aligned text."""
+    """Formats the table as aligned text."""
     columns, cells = _table(result["rows"])
     for line, row in zip(cells, result["rows"], strict=True):
         if row.get("best"):
             line[2] = f"★ {line[2]}"
     table = plain_table(columns, cells, width)
-    return "\n".join([table, *_said(result)])
+    return "\n".join([table, *_best_on_validation(result)])
 
 
 def format_markdown(result: Mapping[str, Any]) -> str:
-    """The table with its figure."""
+    """Formats the table in Markdown, with a link to the figure."""
     settings = [s["name"] or "as configured" for s in result["settings"]]
     seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
     columns, cells = _table(result["rows"])
@@ -78,7 +78,7 @@ def format_markdown(result: Mapping[str, Any]) -> str:
     facts = [
         f"Settings: {', '.join(settings)}",
         f"Seeds: {', '.join(map(str, seeds))}",
-        *_said(result),
+        *_best_on_validation(result),
         *result["notes"],
     ]
     lines = ["# Sweep", "", *(f"- {escape_markdown(fact)}" for fact in facts), ""]
@@ -86,7 +86,7 @@ def format_markdown(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "![cNLL by setting](sweep.svg)", ""])
 
 
-def _said(result: Mapping[str, Any]) -> list[str]:
+def _best_on_validation(result: Mapping[str, Any]) -> list[str]:
     best = result.get("best")
     if best is None:
         return []
@@ -97,12 +97,12 @@ def _said(result: Mapping[str, Any]) -> list[str]:
 
 def _table(rows: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
     texts = _TEXTS if any(row.get("setting") for row in rows) else _TEXTS[1:]
-    moved = [row["difference"] for row in rows if "difference" in row]
+    differences = [row["difference"] for row in rows if "difference" in row]
     columns = [*texts, *_RESULTS]
-    if moved:
+    if differences:
         columns += [
             *_DIFFERENCES,
-            *([_P] if any("p" in m["cnll"] for m in moved) else []),
+            *([_P] if any("p" in d["cnll"] for d in differences) else []),
         ]
     if len({len(row["seeds"]) for row in rows}) > 1:
         columns.append(_SEEDS)

@@ -1,4 +1,4 @@
-"""Several seeds of one configuration: tables in Markdown, figures as files."""
+"""Tables and figures of a summary over seeds."""
 
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,31 +45,31 @@ _LEGEND = (
     "Mean ± standard error over seeds (n − 1). DE-m is the mean over the ensembles of "
     "m of the members. cNLL, cECE: after temperature scaling on the validation set. "
     "DEE: the size of the ensemble with the same cNLL; 0 is worse than one network. "
-    "Gap closed: the share of the way from DE-1 to the whole ensemble in cNLL, of the "
-    "mean cNLLs; mean of gaps is the mean of the seeds' own shares, which a small gap "
-    "in one seed can upset; by first members has the first member for DE-1. Training "
-    "accuracy: of single members, on training images. Bold: the best student."
+    "Gap closed: the fraction of the gap between DE-1 and the whole ensemble, computed "
+    "from the mean cNLLs; mean of gaps: the mean of this fraction over seeds, which is "
+    "sensitive to a small gap in one seed; by first members: with the first member as "
+    "DE-1. Training accuracy: of single members, on training images. Bold: the best "
+    "student."
 )
 _LEGEND_OF_COMPARISONS = (
-    "The row's student less the baseline: below 0 is better in cNLL, above 0 in "
-    "accuracy. ± and p, a two-sided paired t-test, are over the seeds ({seeds}) and "
-    "tell what other seeds may give on these test images; of so few seeds p is rough, "
-    "and it is not corrected for the number of rows. Brackets hold 95 % percentile "
-    "intervals of a paired bootstrap over the test images (10,000 resamples of the "
-    "differences, averaged over seeds): what other test images may give of these very "
-    "networks. Neither covers both."
+    "The row's student minus the baseline: below 0 is better in cNLL, above 0 in "
+    "accuracy. ± and p (two-sided paired t-test) are over the seeds ({seeds}) and "
+    "estimate the variation between seeds on these test images; with few seeds p is "
+    "imprecise, and it is not corrected for multiple comparisons. Brackets are 95 % "
+    "percentile intervals of a paired bootstrap over the test images (10,000 resamples "
+    "of the differences, averaged over seeds): they estimate the variation between "
+    "test sets for these networks. Neither includes both sources."
 )
 _LEGEND_OF_DIVERSITY = (
-    "How far the teachers differ on inputs as they are and on training inputs moved "
-    "as for each student (once where several perturb alike), with its step size. "
-    "Mean ± standard error over seeds. In the figure, dashed: the test inputs' level."
+    "Diversity of the teachers on clean inputs and on training inputs perturbed as for "
+    "each student (once if several share a perturbation), with its step size. Mean ± "
+    "standard error over seeds. In the figure, dashed: the level on test inputs."
 )
 _LEGEND_OF_MATCHES = (
-    "Students beside their teachers, in nats: on training inputs, on those moved as "
-    "the student was taught, and on test inputs. A student near its teachers in "
-    "training and far from them on test inputs was taught what does not generalise; "
-    "one that is far from them even on perturbed inputs did not learn what it was "
-    "taught."
+    "KL(teachers ‖ student) in nats on training inputs, on training inputs perturbed "
+    "as in distillation, and on test inputs. A student close to its teachers on "
+    "training inputs but far on test inputs learned a match that does not generalise; "
+    "a student far from them on perturbed inputs did not fit the distillation targets."
 )
 
 
@@ -77,13 +77,13 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
     """Writes `summary.json`, `summary.md` and its figures.
 
     Args:
-      summary: of `edp.report.seeds.summary.summarize`.
-      directory: made if it is not there.
+      summary: the value of `edp.report.seeds.summary.summarize_runs`.
+      directory: created if missing.
 
     Returns:
       The names of the files written.
     """
-    # Matplotlib is for the figures only.
+    # Only the figures need Matplotlib.
     from edp.report.figures import seed_figures
     from edp.report.figures.svg import standalone
     from edp.report.page import pareto
@@ -102,16 +102,16 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
 
 
 def format_terminal(summary: Mapping[str, Any], width: int = 100) -> str:
-    """The main table in short, as aligned text."""
+    """Formats the main columns as aligned text."""
     columns = [column for column in _RESULTS if column.key in _ON_TERMINAL]
     cells = [[_text(c, row) for c in columns] for row in summary["models"]]
     return plain_table(columns, cells, width)
 
 
 def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
-    """All tables, with the figures of these file names between them.
+    """Formats all tables in Markdown, with links to these figures.
 
-    What no run has is left out, but for the teachers' diversity: a sentence says so.
+    Leaves out tables without values.
     """
     runs = ", ".join(f"{run['name']} (seed {run['seed']})" for run in summary["runs"])
     seeds = len(summary["runs"])
@@ -123,13 +123,13 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
     lines += _ranking(summary, "pareto.svg" in figures)
     lines += _comparisons(summary)
-    lines += ["", "## Where the teachers differ", ""]
+    lines += ["", "## Diversity of the teachers", ""]
     if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
         lines += [_table(_DIVERSITY, rows), "", _LEGEND_OF_DIVERSITY]
     else:
-        lines += ["No run has an analysis.json with diversity in it."]
+        lines += ["No run has an analysis.json with diversity."]
     if "argument.svg" in figures:
-        lines += ["", "![Where the teachers differ](argument.svg)"]
+        lines += ["", "![Diversity of the teachers](argument.svg)"]
     lines += _matches(summary["students"])
     lines += _out_of_distribution(summary["ood"])
     lines += _corruptions(summary["corruptions"])
@@ -141,7 +141,10 @@ def _ranking(summary: Mapping[str, Any], is_drawn: bool) -> list[str]:
     if not any("rank" in row for row in ranked):
         return []
     table = _table(ranking.columns(ranked), ranked)
-    drawn = ["", "![What the cost of a prediction buys](pareto.svg)"] * is_drawn
+    drawn = [
+        "",
+        "![Calibrated NLL against the cost of a prediction](pareto.svg)",
+    ] * is_drawn
     return ["", "## Ranking", "", table, "", ranking.LEGEND, *drawn]
 
 
@@ -149,15 +152,15 @@ def _comparisons(summary: Mapping[str, Any]) -> list[str]:
     rows = summary["comparisons"]
     if not rows:
         return []
-    lines = ["", "## Students compared"]
+    lines = ["", "## Comparisons of students"]
     for baseline in dict.fromkeys(row["baseline"] for row in rows):
         lines += ["", f"### Against {escape_markdown(baseline)}", ""]
         best = summary.get("best_plain", {})
         if best.get("model") == baseline:
             cnll = mean_text(best["validation_cnll"], 1, 4)
             lines += [
-                f"{escape_markdown(baseline)} is the best plain student, chosen by its "
-                f"mean cNLL on the validation images ({cnll}).",
+                f"{escape_markdown(baseline)} is the best plain student by mean cNLL "
+                f"on the validation images ({cnll}).",
                 "",
             ]
         lines += [_differences([row for row in rows if row["baseline"] == baseline])]
@@ -195,7 +198,7 @@ def _matches(rows: Sequence[Row]) -> list[str]:
             lines += ["", f"### {title}", "", table]
     if not lines:
         return []
-    return ["", "## Students beside their teachers", *lines, "", _LEGEND_OF_MATCHES]
+    return ["", "## Students and their teachers", *lines, "", _LEGEND_OF_MATCHES]
 
 
 def _out_of_distribution(rows: Sequence[Row]) -> list[str]:
@@ -208,8 +211,8 @@ def _out_of_distribution(rows: Sequence[Row]) -> list[str]:
     if not lines:
         return []
     legend = (
-        "AUROC in % of telling test images from those of the set by each score of "
-        "uncertainty; 50 is chance. Mean ± standard error over seeds."
+        "AUROC in % of separating test images from those of the set by each "
+        "uncertainty score; 50 is chance. Mean ± standard error over seeds."
     )
     return ["", "## Out of distribution", *lines, "", legend]
 
@@ -232,9 +235,9 @@ def _corruptions(rows: Sequence[Row]) -> list[str]:
         table = _pivot(rows, "severity", severities, key, scale, digits)
         lines += ["", f"### {title}", "", table]
     legend = (
-        "By severity, mean over the corruptions; 0 is the same images as they are. The "
-        "temperature is that of the clean validation images. Mean ± standard error "
-        "over seeds."
+        "By severity, mean over the corruptions; 0 is the clean images. The "
+        "temperature is fitted on clean validation images. Mean ± standard error over "
+        "seeds."
     )
     return [*lines, "", legend]
 
@@ -242,7 +245,7 @@ def _corruptions(rows: Sequence[Row]) -> list[str]:
 def _pivot(
     rows: Sequence[Row], by: str, values: Iterable, key: str, scale: float, digits: int
 ) -> str:
-    """A table of a quantity, a line for each model and a column for each value."""
+    """Formats a table with a row for each model and a column for each value."""
     values = [value for value in values if any(row[by] == value for row in rows)]
     titles = [escape_markdown(CLEAN_INPUTS.get(v, f"{v}")) for v in values]
     columns = [_MODEL, *(Column(key, title, title, scale, digits) for title in titles)]
@@ -255,7 +258,7 @@ def _pivot(
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Columns that any row has a value in; of the students the best mean is bold."""
+    """Formats the columns that have values; the best student is bold."""
     columns = [c for c in columns if any(c.key in row for row in rows)]
     cells = [[escape_markdown(_text(c, row)) for c in columns] for row in rows]
     students = [i for i, row in enumerate(rows) if row.get("kind") == "student"]

@@ -1,1 +1,1 @@
-"""Faults that real runs are given: killed, starved, damaged. See `__main__`."""
+"""Fault injection into real runs; see `__main__`."""

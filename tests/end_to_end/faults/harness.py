@@ -1,4 +1,4 @@
-"""Gives tiny runs faults, and compares what they end with to an untroubled run."""
+"""Injects faults into tiny runs and compares the results with an undisturbed run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from edp.runtime import checkpoint, checksums
 
 STUDENT = "single_none"
 STAGES = ("teachers", f"students/{STUDENT}")
-# Saves in the middle of epochs of four steps, and at their ends.
+# Saves within epochs of four steps, and at their ends.
 FLAGS = (
     "--config.checkpoint_steps=3",
     "--config.distill.select=best",
@@ -33,13 +33,13 @@ _TIMES = ("train_seconds", "checkpoint_seconds")
 
 
 class Tally:
-    """What one kind of fault led to.
+    """Outcome of one kind of fault.
 
     Attributes:
-      kind: of fault.
-      runs: brought to their end and compared.
-      faults: injected.
-      lost: what was wrong, a line for each result lost.
+      kind: the kind of fault.
+      runs: number of runs completed and compared.
+      faults: number of faults injected.
+      lost: a line for each result lost.
     """
 
     def __init__(self, kind: str):
@@ -48,12 +48,12 @@ class Tally:
         self._started = time.monotonic()
 
     def compare(self, name: str, found: Any, expected: Any) -> None:
-        """Counts a run, and it as lost if it is not as expected."""
+        """Counts a run, and a lost result if it is not as expected."""
         self.runs += 1
         wrong = list(differences(found, expected))
         if wrong:
             self.lost.append(f"{name}: {'; '.join(wrong)[:2000]}")
-        said = "LOST" if wrong else "as it should be"
+        said = "LOST" if wrong else "ok"
         print(f"{self.kind}, {name}: {said}", file=sys.stderr, flush=True)
 
     def __str__(self):
@@ -66,7 +66,7 @@ class Tally:
 
 
 class Harness:
-    """Tiny runs in a directory, beside the untroubled one."""
+    """Runs tiny jobs with faults, beside an undisturbed reference run."""
 
     def __init__(self, root: pathlib.Path, seed: int = 0):
         self.root = root
@@ -75,7 +75,7 @@ class Harness:
         self.server = Server(self.commands)
         self.reference = root / "reference"
         self._succeed("run", self.reference)
-        started = time.monotonic()  # with what is compiled already
+        started = time.monotonic()  # with compiled programs cached
         self._succeed("run", root / "timed")
         self.seconds = time.monotonic() - started
         self.expected = contents(self.reference)
@@ -99,7 +99,7 @@ class Harness:
     # --- Kinds of faults ---
 
     def kill(self, runs: int) -> Tally:
-        """SIGKILL at random times, two or three times each run."""
+        """Kills each run two or three times, at random times."""
         tally = Tally("SIGKILL")
         for number in range(runs):
             workdir = self.root / f"kill{number}"
@@ -109,7 +109,7 @@ class Harness:
                 done = self.run("run", workdir, kill=(signal.SIGKILL, seconds))
                 if done.code == -signal.SIGKILL:
                     killed += 1
-                elif done.code == 0:  # too soon at its end: another run
+                elif done.code == 0:  # ended before the signal: start again
                     shutil.rmtree(workdir)
                     killed = 0
                 else:
@@ -120,7 +120,7 @@ class Harness:
         return tally
 
     def terminate(self, times: int) -> Tally:
-        """SIGTERM at random times; runs end with 75, or early on by the signal."""
+        """Terminates runs at random times: exit code 75, or early on the signal."""
         tally = Tally("SIGTERM")
         while tally.faults < times:
             workdir = self.root / f"terminate{tally.faults}"
@@ -132,16 +132,16 @@ class Harness:
                     break
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
-                told = last.endswith("run the command again to go on")
-                ended = done.code == -signal.SIGTERM  # before it could be told
+                reported = last.endswith("run the command again to go on")
+                ended = done.code == -signal.SIGTERM  # before the handler was set
                 early = ended and snapshot(workdir) == before
-                if not (early or (done.code == 75 and told)):
+                if not (early or (done.code == 75 and reported)):
                     tally.lost.append(f"after {seconds:.2f} s: {done}")
             self._finish(tally, workdir, f"run {tally.runs}")
         return tally
 
     def damage_checkpoints(self, every: int = 1) -> Tally:
-        """Each file of the newest checkpoint damaged in turn, then gone on from."""
+        """Damages each file of the newest checkpoint in turn, and resumes."""
         tally = Tally("damaged checkpoints")
         base = self.root / "teachers_only"
         self._copy_teachers(base)
@@ -155,23 +155,25 @@ class Harness:
             done = self.run("train_teachers", workdir)
             found = {"ended": done}
             first = done.stderr.splitlines()[:1]
-            told = first and first[0].startswith("warning: ") and "damaged" in first[0]
+            reported = (
+                first and first[0].startswith("warning: ") and "damaged" in first[0]
+            )
             silent = path.name == checksums.NAME and kind == "missing"
-            if done.code == 0 and (told or silent):
+            if done.code == 0 and (reported or silent):
                 found = stage_contents(workdir / "teachers")
             tally.compare(f"{path.relative_to(base)} {kind}", found, expected)
             shutil.rmtree(workdir)
         return tally
 
     def damage_stages(self, every: int = 1) -> Tally:
-        """Each file of a completed stage's variables; nothing may be built on it."""
+        """Damages each file of a stage's variables; dependent stages must refuse."""
         tally = Tally("damaged stages")
         base = self.root / "to_distil"
         shutil.copytree(self.reference, base)
         shutil.rmtree(base / "students")
         for kind, path in _each(base / "teachers/variables", every):
             if path.name == checksums.NAME and kind == "missing":
-                continue  # as of an older version of the code
+                continue  # older versions wrote no checksums
             backup = path.read_bytes()
             DAMAGE[kind](path)
             tally.faults += 1
@@ -185,7 +187,7 @@ class Harness:
         return tally
 
     def damage_files(self) -> Tally:
-        """The other files that a run reads: refused by name, or made again the same."""
+        """Damages other files of a run: refused by name, or rewritten identically."""
         tally = Tally("other damaged files")
         names = ["split.npz", "run.json", "analysis.json", "predictions/made_from.json"]
         names += [f"predictions/{name}.npz" for name in ("teachers", STUDENT)]
@@ -196,7 +198,7 @@ class Harness:
                 DAMAGE[kind](workdir / name)
                 tally.faults += 1
                 done = self.run("run", workdir)
-                # Of the analysis, numbers are not checked; only that it is one.
+                # The numbers of the analysis are not checked.
                 if done.code == 2 and done.stderr.count("\n") == 1:
                     place = str((workdir / name).parent)
                     found = expected = "refused by name"
@@ -211,7 +213,7 @@ class Harness:
         return tally
 
     def full_disk(self, times: int) -> Tally:
-        """No room for more than small files, from some moment on."""
+        """Limits the size of files, in new and in interrupted runs."""
         tally = Tally("full disk")
         for number in range(times):
             workdir = self.root / f"full{number}"
@@ -223,8 +225,8 @@ class Harness:
             done = self.run("run", workdir, max_file_bytes=limit)
             tally.faults += 1
             last = (done.stderr.splitlines() or [""])[-1]
-            told = "File too large" in last and "Traceback" not in done.stderr
-            if done.code not in (1, 2) or not told:
+            reported = "File too large" in last and "Traceback" not in done.stderr
+            if done.code not in (1, 2) or not reported:
                 tally.lost.append(f"limit {limit}: {done}")
             if not before.items() <= _checkpoints(workdir).items():
                 tally.lost.append(f"limit {limit}: checkpoints that there were")
@@ -232,7 +234,7 @@ class Harness:
         return tally
 
     def full_filesystem(self) -> Tally:
-        """A small filesystem of its own that fills up; needs the right to mount it."""
+        """Fills up a small filesystem; needs the permission to mount it."""
         tally = Tally("full filesystem")
         place = self.root / "mounted"
         place.mkdir()
@@ -251,8 +253,8 @@ class Harness:
                 done = self.run("run", workdir)
                 tally.faults += 1
                 last = (done.stderr.splitlines() or [""])[-1]
-                told = "No space left" in last and "Traceback" not in done.stderr
-                if done.code not in (1, 2) or not told:
+                reported = "No space left" in last and "Traceback" not in done.stderr
+                if done.code not in (1, 2) or not reported:
                     tally.lost.append(f"{kilobytes} kB: {done}")
                 ballast.unlink()
                 self._finish(tally, workdir, f"{kilobytes} kB")
@@ -261,8 +263,8 @@ class Harness:
         return tally
 
     def two_processes(self, times: int) -> Tally:
-        """One of two processes killed at a random time, then both started again."""
-        import test_distributed as distributed
+        """Kills one of two processes at a random time, then restarts both."""
+        from tests.end_to_end import test_distributed as distributed
 
         tally = Tally("two processes")
         started = time.monotonic()
@@ -288,7 +290,7 @@ class Harness:
         return tally
 
     def _copy_teachers(self, base: pathlib.Path) -> None:
-        """The reference as it was at the last step of the teachers."""
+        """Copies the reference as it was at the last step of the teachers."""
         shutil.copytree(self.reference / "teachers", base / "teachers")
         shutil.copy(self.reference / "split.npz", base)
         (base / "teachers/complete.json").unlink()
@@ -327,7 +329,7 @@ def _newest(checkpoints: pathlib.Path) -> pathlib.Path:
 
 
 def _checkpoints(workdir: pathlib.Path) -> dict[str, bytes]:
-    """The sums of each stage's newest checkpoint."""
+    """Returns the checksums of each stage's newest checkpoint."""
     found = {}
     for path in workdir.glob("**/checkpoints"):
         if any(step.name.isdigit() for step in path.iterdir()):
@@ -338,7 +340,7 @@ def _checkpoints(workdir: pathlib.Path) -> dict[str, bytes]:
 
 
 def contents(workdir: pathlib.Path, student: str = STUDENT) -> dict[str, Any]:
-    """All that a run came to, but for times and for ids that are drawn."""
+    """Returns all results of a run, without times and random ids."""
     rows = json.loads((workdir / "results.json").read_text())
     for row in rows:
         for name in _TIMES:
@@ -355,7 +357,7 @@ def contents(workdir: pathlib.Path, student: str = STUDENT) -> dict[str, Any]:
 
 
 def stage_contents(stage: pathlib.Path) -> dict[str, Any]:
-    """The variables of a completed stage, bit for bit, and its log."""
+    """Returns the variables of a complete stage, bit for bit, and its log."""
     variables = checkpoint.load_arrays(stage / "variables")
     leaves = jax.tree_util.tree_leaves_with_path(variables)
     record = json.loads((stage / "complete.json").read_text())
@@ -367,7 +369,7 @@ def stage_contents(stage: pathlib.Path) -> dict[str, Any]:
 
 
 def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
-    """Where two results differ, in words."""
+    """Yields a line for each difference between two results."""
     if isinstance(found, dict) and isinstance(expected, dict):
         for key in expected.keys() | found.keys():
             place = f"{at}/{key}"
@@ -380,7 +382,7 @@ def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
 
 
 def main(arguments: Any) -> int:
-    """Injects the faults that were asked for, and prints what came of them."""
+    """Injects the faults chosen and prints the outcome."""
     if arguments.dir is not None:
         pathlib.Path(arguments.dir).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.dir) as root:

@@ -1,10 +1,10 @@
-"""The fault harness, in its long form."""
+"""Tests that faults lose no results, with the long form of the fault harness."""
 
 import argparse
 
 import pytest
 
-from faults import harness
+from tests.end_to_end.faults import harness
 
 LONG = {"runs": 50, "terminations": 20, "every": 1, "full": 8, "two": 2, "seed": 0}
 

@@ -1,4 +1,4 @@
-"""Tests of sets of TensorFlow Datasets, which are read without TensorFlow."""
+"""Tests of TensorFlow Datasets, read without TensorFlow."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def shapes_dir(tmp_path_factory):
-    """A TFDS data directory for the made-up set `edp_shapes`."""
+    """Prepares a TFDS data directory with the synthetic dataset `edp_shapes`."""
     import tensorflow_datasets as tfds
 
     class EdpShapes(tfds.core.GeneratorBasedBuilder):
@@ -61,12 +61,12 @@ def shapes_dir(tmp_path_factory):
                 yield i, {"image": image, "label": label, "note": f"number {i}"}
 
     class EdpNotes(EdpShapes):
-        """The same, but with text where the label should be."""
+        """The same with a text feature as the label."""
 
         KEYS = ("image", "note")
 
     class EdpNothing(EdpShapes):
-        """The same, but not said to be for classification."""
+        """The same without supervised keys."""
 
         KEYS = None
 
@@ -173,7 +173,7 @@ def test_tfds_refuses_what_it_cannot_use(shapes_dir, tmp_path):
 
 
 def cifar_archive(corrupt=False):
-    """A small tar.gz of the form of CIFAR-10's binary version."""
+    """Writes a small tar.gz with the layout of CIFAR-10's binary version."""
     rng = np.random.default_rng(0)
     files = {}
     for name in [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]:
@@ -192,7 +192,7 @@ def cifar_archive(corrupt=False):
 
 
 def svhn_file(num_examples):
-    """A .mat file of the form of SVHN's; SVHN writes the digit 0 as 10."""
+    """Writes a .mat file with the layout of SVHN, where label 10 is the digit 0."""
     from scipy import io as scipy_io
 
     labels = np.arange(num_examples) % 10 + 1
@@ -203,7 +203,7 @@ def svhn_file(num_examples):
 
 
 def corrupted_archive():
-    """A small tar of the form of CIFAR-10-C, 12 examples at each severity."""
+    """Writes a small tar with the layout of CIFAR-10-C, 12 examples per severity."""
     severities = np.repeat(np.arange(5, dtype=np.uint8), 12)
     images = np.broadcast_to(severities[:, None, None, None], (60, 32, 32, 3))
     buffer = io.BytesIO()
@@ -220,7 +220,7 @@ def corrupted_archive():
 
 
 def place_downloads(monkeypatch, name, data_dir, contents):
-    """Puts made-up downloads where TFDS looks for files fetched by hand.
+    """Writes synthetic archives where TFDS looks for manual downloads.
 
     TFDS compares them with the checksums it has on record, so these are set to
     what the made-up files have.
@@ -246,7 +246,7 @@ def stock_config(name, data_dir, **settings):
 
 @contextlib.contextmanager
 def unchanged_tensorflow_names():
-    """Checks that each module's `tf` is afterwards what it was before."""
+    """Checks that each module's `tf` is restored."""
     from tensorflow_datasets.core.download import extractor
     from tensorflow_datasets.core.utils import lazy_imports_utils
     from tensorflow_datasets.image_classification import cifar

@@ -1,10 +1,9 @@
-"""Sets of TensorFlow Datasets (TFDS), read and prepared without TensorFlow.
+"""TensorFlow Datasets (TFDS), read and prepared without TensorFlow.
 
-TFDS reads its array_record form with NumPy alone. Preparing a set is another
-matter: TFDS unpacks archives, and many builders open files, with `tf.io.gfile`;
-images are encoded with `tf.image`; and large sets are shuffled through files of
-TensorFlow's. While a set is being prepared, and only then, Python's `open`, Pillow
-and memory take their place. No module named tensorflow is made or imported.
+TFDS reads array_record files with NumPy alone. Preparing a dataset uses TensorFlow:
+`tf.io.gfile` to open files, `tf.image` to encode images, and TensorFlow's files to
+shuffle large datasets. During preparation, Python's `open`, Pillow and memory replace
+them. No module named tensorflow is created or imported.
 """
 
 import contextlib
@@ -24,8 +23,8 @@ from edp.data.arrays import Source, Split
 from edp.data.image_reader import WHOLE, Records
 from edp.errors import InputError
 
-_READ_SIZE = 1024  # Records in one read: few calls, little held twice.
-_NUM_RETRIES = 4  # Downloads give up after seconds; TFDS would take minutes.
+_READ_SIZE = 1024  # records per read
+_NUM_RETRIES = 4  # of downloads; fails after seconds, TFDS's default after minutes
 
 
 def load_tfds(
@@ -38,12 +37,12 @@ def load_tfds(
     resize: str,
     known_labels: Mapping[str, np.ndarray],
 ) -> Source:
-    """Opens an image classification set by its TFDS name.
+    """Opens an image classification dataset by its TFDS name.
 
-    A set that is not in `data_dir` is downloaded and prepared there first. Where
-    there is no network, archives already placed in `data_dir/downloads/manual`
-    are used. Examples come in the order in which TFDS stores them: the same
-    everywhere, but shuffled once by TFDS for most sets.
+    A dataset that is not in `data_dir` is first downloaded and prepared there.
+    Without a network, archives in `data_dir/downloads/manual` are used. Examples
+    are in TFDS's order: the same on every machine, and shuffled once by TFDS for most
+    datasets.
 
     Args:
       name: TFDS name, such as 'cifar10' or 'cifar10_corrupted/fog_3:1.0.0'.
@@ -52,12 +51,12 @@ def load_tfds(
       test_split: split to test with.
       image_shape: (H, W, C) of the images.
       resize: see `Records`.
-      known_labels: labels by part, 'train' and 'test'; those of a part that is not
-        there are read, which takes reading the part once.
+      known_labels: labels by split, 'train' and 'test'; those of a missing split are
+        read from the examples.
 
     Raises:
-      InputError: if TFDS does not know the set, it cannot be prepared or read, or
-        it is not one of images of this shape and integer labels.
+      InputError: if TFDS does not know the dataset, it cannot be prepared or read, or
+        it does not consist of images of this shape and integer labels.
     """
     if not name:
         raise InputError(f"data.name is {name!r}; the source 'tfds' needs a TFDS name")
@@ -94,16 +93,16 @@ def open_tfds_images(
     image_shape: tuple[int, int, int],
     setting: str,
 ) -> Records:
-    """Opens the test split of a set, to be read as images of another shape.
+    """Opens the test split of a dataset, read as images of another shape.
 
     Args:
       name: see `load_tfds`.
       data_dir: see `load_tfds`.
-      image_shape: (H, W, C) that whole images of any size are brought to.
-      setting: what has `name`, for messages.
+      image_shape: (H, W, C) to which whole images are resized.
+      setting: the setting that holds `name`, for messages.
 
     Raises:
-      InputError: as `load_tfds`, but for the shape.
+      InputError: as `load_tfds`, except for the shape.
     """
     with _quiet():
         import tensorflow_datasets as tfds
@@ -120,7 +119,7 @@ def _prepared_builder(
     data_dir: str | os.PathLike | None,
     setting: str = "data.name",
 ) -> Any:
-    """Returns the builder of a set that is on disk, preparing it if it is not."""
+    """Returns the builder of a dataset, preparing it if it is not on disk."""
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except Exception as error:
@@ -142,7 +141,7 @@ def _prepared_builder(
     formats = builder.info.available_file_formats()
     if formats.isdisjoint(tfds.core.FileFormat.with_random_access()):
         raise InputError(
-            f"TFDS set {name!r} in {builder.data_dir} is in the form "
+            f"TFDS set {name!r} in {builder.data_dir} is stored as "
             f"{builder.info.file_format.value}, which only TensorFlow reads; with "
             "another data_dir it is prepared as array_record"
         )
@@ -150,7 +149,7 @@ def _prepared_builder(
 
 
 def _supervised_keys(tfds: Any, name: str, builder: Any) -> tuple[str, str]:
-    """Returns the names of the image and the label feature."""
+    """Returns the keys of the image and the label features."""
     keys, features = builder.info.supervised_keys, builder.info.features
     if (
         not isinstance(keys, tuple)
@@ -174,7 +173,7 @@ def _check_image(
     image_shape: tuple[int, int, int],
     resize: str,
 ) -> None:
-    """Raises an InputError where a set's images are known not to fit."""
+    """Raises an InputError if the declared shape does not match `image_shape`."""
     told = known_shape if resize == "none" else (None, None, known_shape[-1])
     if any(t not in (None, s) for t, s in zip(told, image_shape, strict=True)):
         raise InputError(
@@ -185,9 +184,10 @@ def _check_image(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Examples:
-    """The examples of one split, as what `Records` reads."""
+    """Examples of one split: an `Encoded` that `Records` reads."""
 
     where: str
+    version: str  # full name of the dataset, with its version
     serialized: Any  # random access to bytes
     features: Any
     image_key: str
@@ -197,21 +197,25 @@ class _Examples:
         return len(self.serialized)
 
     def fetch(self, indices: Sequence[int]) -> list[io.BytesIO]:
-        """The encoded images."""
+        """Returns the encoded images."""
         return [io.BytesIO(image) for image in self._read(self.image_key, indices)]
 
     def describe(self, index: int) -> str:
         return f"{self.where}: example {index}"
 
+    def fingerprint(self, index: int) -> bytes:
+        """Returns the dataset's name, version and split, and the index."""
+        return f"{self.version} {self.where} {index}".encode()
+
     def read_labels(self) -> np.ndarray:
-        """All labels, int64 [N]; takes reading every example, images undecoded."""
+        """Reads all labels, int64 [N]; reads every example, without decoding images."""
         starts = range(0, len(self), _READ_SIZE)
         ranges = (range(s, min(s + _READ_SIZE, len(self))) for s in starts)
         labels = [label for r in ranges for label in self._read(self.label_key, r)]
         return np.asarray(labels, np.int64)
 
     def _read(self, key: str, indices: Sequence[int]) -> list[Any]:
-        """One feature of some examples, as stored if it is the image."""
+        """Returns one feature of some examples; the image as stored, encoded."""
         import tensorflow_datasets as tfds
 
         feature = tfds.features.FeaturesDict({key: self.features[key]})
@@ -242,18 +246,19 @@ def _open_split(
             f"opened: {_one_line(error)} (splits: {', '.join(builder.info.splits)})"
         ) from error
     where = f"TFDS set {name!r}, split {split!r}"
-    return _Examples(where, serialized, builder.info.features, image_key, label_key)
+    features, version = builder.info.features, builder.info.full_name
+    return _Examples(where, version, serialized, features, image_key, label_key)
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of an error, cut to a length that can be read."""
+    """Returns the first line of an error, at most 400 characters."""
     text = str(error).strip() or "no message"
     return f"{type(error).__name__}: {text.splitlines()[0][:400]}"
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences TFDS's warnings and progress bars; its errors are raised anyway."""
+    """Silences TFDS's warnings and progress bars; errors are still raised."""
     import tensorflow_datasets as tfds
 
     verbosity = logging.get_verbosity()
@@ -267,7 +272,7 @@ def _quiet() -> Iterator[None]:
 
 
 class _PlainFiles(types.SimpleNamespace):
-    """The part of TensorFlow that plain Python can play; the rest is refused."""
+    """Stand-in for the parts of TensorFlow that plain Python can replace."""
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"this set needs TensorFlow ({name}) to be prepared")
@@ -281,11 +286,11 @@ _TF = _PlainFiles(
 
 @contextlib.contextmanager
 def _without_tensorflow(tfds: Any, builder: Any) -> Iterator[None]:
-    """Lets `builder` prepare its set without TensorFlow, then undoes every change.
+    """Lets `builder` prepare its dataset without TensorFlow; restores on exit.
 
-    Changed are globals of single modules: `tf` where it is TFDS's promise to
-    import TensorFlow, the shuffler's memory limit (past which it would write with
-    TensorFlow), and the number of download retries.
+    Replaces module globals: `tf` where it is TFDS's lazy import of TensorFlow, the
+    shuffler's memory limit (beyond it, TensorFlow writes files), and the number of
+    download retries.
     """
     from tensorflow_datasets.core import shuffle
     from tensorflow_datasets.core.download import downloader, extractor
@@ -307,7 +312,7 @@ def _without_tensorflow(tfds: Any, builder: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """Sets an attribute in the owner's own namespace for the length of the block."""
+    """Sets an attribute of `owner` within the block."""
     missing = object()
     before = vars(owner).get(name, missing)
     setattr(owner, name, value)
@@ -323,8 +328,8 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 def _png_encoder(encode: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     """Wraps an image feature's encoder to write uint8 arrays with Pillow.
 
-    Always as PNG, without loss, which TFDS decodes whatever the feature's own
-    format; files and other inputs go through as they are.
+    Arrays are always written as PNG (lossless), which TFDS decodes whatever the
+    feature's format; other inputs are passed on unchanged.
     """
 
     def encode_example(image: Any) -> bytes:

@@ -1,0 +1,59 @@
+"""Digests of datasets, to key what is computed from them."""
+
+import concurrent.futures
+import functools
+import hashlib
+
+import numpy as np
+
+from edp.data.arrays import Dataset, Split
+from edp.data.image_reader import Records
+from edp.errors import InputError
+
+
+def dataset_digest(dataset: Dataset) -> dict[str, str]:
+    """Returns the digests of the three splits and of the class names.
+
+    They depend on the content of a dataset, not on its place: a copy of the files in
+    another directory or on another file system has the same digests.
+    """
+    names = hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()
+    return {
+        "train": split_digest(dataset.train),
+        "validation": split_digest(dataset.validation),
+        "test": split_digest(dataset.test),
+        "class_names": names,
+    }
+
+
+def split_digest(split: Split) -> str:
+    """Returns the SHA-256 of the labels and the images of a split, in order.
+
+    Images in memory count with their pixels, images on disk with the fingerprint that
+    `Encoded.fingerprint` gives (of files: path below the root, size and content), the
+    image shape and `resize`; so no image is decoded. Streamed and in memory, the same
+    images have different digests.
+
+    Raises:
+      InputError: if an image file cannot be read.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(split.labels, "<i4"))
+    images = split.images
+    digest.update(repr(tuple(map(int, images.shape))).encode())
+    if isinstance(images, Records):
+        digest.update(images.resize.encode())
+        with concurrent.futures.ThreadPoolExecutor(images.num_threads) as pool:
+            for one in pool.map(functools.partial(_digest_one, images), images.indices):
+                digest.update(one)
+    else:
+        digest.update(np.ascontiguousarray(images))
+    return digest.hexdigest()
+
+
+def _digest_one(images: Records, index: int) -> bytes:
+    encoded = images.encoded
+    try:
+        return hashlib.sha256(encoded.fingerprint(int(index))).digest()
+    except OSError as error:
+        name = encoded.describe(int(index))
+        raise InputError(f"cannot read the image {name}: {error}") from error

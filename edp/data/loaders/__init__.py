@@ -1,0 +1,1 @@
+"""Loaders: one module for each form in which a dataset comes."""

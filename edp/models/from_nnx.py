@@ -1,0 +1,58 @@
+"""Flax NNX modules with the interface of Flax Linen: `init` and `apply`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from flax import nnx
+
+
+class NNXModel:
+    """An NNX module as a pure function, for students and stacked teachers.
+
+    Its variables are `params` and, if the module has others, `state`: running
+    statistics and whatever else a forward pass may update. The state of random
+    streams is not among them; a pass in training mode draws from its own key.
+    """
+
+    def __init__(self, create: Callable[[nnx.Rngs], nnx.Module]):
+        """Keeps the constructor.
+
+        Args:
+          create: rngs -> the module, called as `module(x)` -> logits [B, K]. Its
+            `train()` and `eval()` choose the mode of dropout and batch normalisation.
+        """
+        self._create = create
+
+    def init(self, key: jax.Array, x: jax.Array, train: bool = False) -> dict[str, Any]:
+        """Returns freshly initialised variables; x is not used."""
+        del x, train
+        return variables_of(self._create(nnx.Rngs(key)))
+
+    def apply(
+        self,
+        variables: Mapping[str, Any],
+        x: jax.Array,
+        train: bool = False,
+        mutable: Sequence[str] | bool = False,
+        rngs: Mapping[str, jax.Array] | None = None,
+    ) -> Any:
+        """Computes logits [B, K]; with `mutable`, and the collections that it names."""
+        # Its initial values are not used, so that the compiler drops them.
+        module = self._create(nnx.Rngs(0, **(rngs or {})))
+        for collection in variables.values():
+            nnx.update(module, collection)
+        (module.train if train else module.eval)()
+        logits = module(x)
+        if not mutable:
+            return logits
+        updated = variables_of(module)
+        names = updated if isinstance(mutable, bool) else mutable
+        return logits, {n: tree for n, tree in updated.items() if n in names}
+
+
+def variables_of(module: nnx.Module) -> dict[str, Any]:
+    """Returns the variables of an NNX module, such as a trained one, for `NNXModel`."""
+    params, _, state = nnx.state(module, nnx.Param, nnx.RngState, ...)
+    found = {"params": nnx.to_pure_dict(params), "state": nnx.to_pure_dict(state)}
+    return {name: tree for name, tree in found.items() if tree or name == "params"}

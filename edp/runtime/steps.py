@@ -1,0 +1,82 @@
+"""Training steps: several in one dispatch, non-finite updates skipped."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from edp.runtime import xla
+from edp.runtime.state import TrainState
+
+# (state, ...) -> (state, metrics), each metric [] or [M].
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Returns whether all floats of a tree of arrays are finite, a bool []."""
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(x).all() for x in leaves]).all()
+
+
+def skip_nonfinite_updates(step_fn: Step) -> Step:
+    """Returns a step that keeps the old state if the new one or a metric is not finite.
+
+    Non-finite gradients show in the state that they make. A skipped step still counts,
+    so that it is not tried again.
+
+    Args:
+      step_fn: (state, ...) -> (state, metrics).
+
+    Returns:
+      The step with one more metric, `skipped`, 1 or 0; if 1 the other metrics are 0.
+    """
+
+    def step(state: TrainState, *args):
+        new, metrics = step_fn(state, *args)
+        finite = all_finite((new, metrics))
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, state)
+        metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
+        skipped = 1 - finite.astype(jnp.float32)
+        return kept._replace(step=new.step), {**metrics, "skipped": skipped}
+
+    return step
+
+
+def jit_all_finite(placed: TrainState) -> Callable[[TrainState], jax.Array]:
+    """Returns `all_finite` of a state with these shardings, jitted."""
+    return jax.jit(all_finite, out_shardings=_on_every_process(placed))
+
+
+def jit_steps(step_fn: Step, placed: TrainState) -> Callable:
+    """Returns (state, resources, inputs, n) -> the state n steps on, metrics [n, ...].
+
+    Args:
+      step_fn: a step of `fit`.
+      placed: the shardings of the state's arrays, before and after every step.
+    """
+
+    def step(state, resources, inputs, num_steps):
+        def one(state, _):
+            place = state.step - inputs.first
+            own = jax.tree.map(lambda x: x[place], inputs.steps)
+            state, metrics = step_fn(state, resources, own)
+            return jax.lax.with_sharding_constraint(state, placed), metrics
+
+        if num_steps == 1:  # without a loop, which slows CPUs down
+            state, metrics = one(state, None)
+            return state, jax.tree.map(lambda x: x[None], metrics)
+        return jax.lax.scan(one, state, length=num_steps)
+
+    return jax.jit(
+        step,
+        static_argnums=3,
+        donate_argnums=0,
+        out_shardings=(placed, _on_every_process(placed)),
+        compiler_options=xla.compiler_options(),
+    )
+
+
+def _on_every_process(placed: TrainState) -> jax.sharding.Sharding | None:
+    """Returns the sharding of what every process reads: that of the step count."""
+    return placed.step if jax.process_count() > 1 else None
