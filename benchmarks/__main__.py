@@ -1,6 +1,7 @@
 """Times the steps against the published recipe in PyTorch and the hardware's peak.
 
     python -m benchmarks --quick                    # minutes, on a CPU
+    python -m benchmarks --quick --kernels=own,xla --peers=eager,compile
     python -m benchmarks --gpu                      # the GPU cases
     python -m benchmarks --cases=wrn28_1,resnet32   # every step of these
     python -m benchmarks --cases=wrn28_1 --scaling  # over members and batches
@@ -24,7 +25,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 _BOOLS = {
-    "quick": "Run two CPU cases in less than five minutes.",
+    "quick": "Run three CPU cases in less than eight minutes.",
     "gpu": "Run the GPU cases.",
     "scaling": "Vary M and the batch size of each case.",
 }
@@ -33,6 +34,7 @@ _LISTS = {
     "steps": "Names of steps; default: all.",
     "strategies": "Member strategies of edp; default: all.",
     "peers": "Of eager, compile and cudagraphs; --peers= times edp alone.",
+    "kernels": "Of own and xla (EDP_NATIVE=0): the CPU kernels of edp.",
 }
 _COUNTS = {
     **dict.fromkeys(("batch_size", "num_members"), "Replaces that of the case."),

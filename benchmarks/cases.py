@@ -55,13 +55,20 @@ CASES: dict[str, Case] = {
             {"name": "wide_resnet", "depth": 28, "widen_factor": 1},
             batch_size=64,
         ),
+        # The network, images and step size of configs/cifar10_small.py.
+        Case(
+            "resnet8_16",
+            {"name": "resnet", "depth": 8, "width": 16},
+            batch_size=64,
+            image_shape=(16, 16, 3),
+            step_size=16 / 255,
+        ),
         Case("resnet32", _RESNET32, batch_size=128),
         Case("resnet32_bf16", _RESNET32, batch_size=128, precision="bfloat16"),
         Case("wrn28_10", _WRN28_10, batch_size=64),
         Case("wrn28_10_bf16", _WRN28_10, batch_size=64, precision="bfloat16"),
     )
 }
-QUICK_CASES = ("wrn28_1", "resnet32")
 GPU_CASES = ("wrn28_10_bf16", "resnet32_bf16")
 
 
@@ -102,6 +109,17 @@ STEPS: dict[str, Step] = {
     )
 }
 HEADLINE_STEP = "distill/batch_ensemble/conf_ods"
+# Cases and steps of --quick.
+QUICK = {
+    "wrn28_1": (HEADLINE_STEP, "teacher_step"),
+    "resnet32": (HEADLINE_STEP,),
+    "resnet8_16": (
+        "teacher_step",
+        "distill/single/none",
+        "distill/single/disagreement",
+        "distill/batch_ensemble/disagreement",
+    ),
+}
 
 
 class Group(NamedTuple):
@@ -132,8 +150,12 @@ def override(case: Case, **values) -> Case:
 
 
 def quick_groups() -> list[Group]:
-    """Returns the headline step on the two small networks."""
-    return [Group(CASES[name], STEPS[HEADLINE_STEP]) for name in QUICK_CASES]
+    """Returns the groups of `QUICK`."""
+    return [
+        Group(CASES[case], STEPS[step])
+        for case, steps in QUICK.items()
+        for step in steps
+    ]
 
 
 def scaling_groups(case: Case) -> list[Group]:

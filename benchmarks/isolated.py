@@ -8,6 +8,7 @@ and PyTorch's steps a tenth longer.
 import contextlib
 import importlib
 import multiprocessing
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class Recipe(NamedTuple):
       strategy: name in `ensemble.STRATEGIES`, for edp; None for the peer.
       peer_mode: name in `peer.MODES`, for the peer; None for edp.
       steps_per_call: for edp; see `ours.create_contender`.
+      kernels: name in `KERNELS`, for edp.
     """
 
     case: Case
@@ -33,6 +35,11 @@ class Recipe(NamedTuple):
     strategy: str | None = None
     peer_mode: str | None = None
     steps_per_call: int = 1
+    kernels: str = "own"
+
+
+# EDP_NATIVE of a contender's process: kernels of `edp.models.native`, or XLA's alone.
+KERNELS = {"own": "1", "xla": "0"}
 
 
 class Failed(Exception):
@@ -88,6 +95,7 @@ def started(recipe: Recipe) -> Iterator[Contender]:
 
 def _serve(connection, recipe: Recipe) -> None:
     """Makes as many calls as it is told, until the other end is closed."""
+    os.environ["EDP_NATIVE"] = KERNELS[recipe.kernels]
     xla.keep_memory()
     contender = None
     with contextlib.suppress(EOFError, BrokenPipeError):

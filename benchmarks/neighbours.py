@@ -51,3 +51,29 @@ def other_cpus(before: Usage | None, after: Usage | None) -> float | None:
         return None
     others = (after.machine - before.machine) - (after.own - before.own)
     return max(0.0, others / (after.wall - before.wall))
+
+
+class Monitor:
+    """Load of other processes over chosen intervals."""
+
+    def begin(self) -> None:
+        """Begins an interval."""
+        self._before = usage()
+
+    def other_cpus(self) -> float | None:
+        """Returns the other load since `begin`, in cores; None if unknown."""
+        return other_cpus(self._before, usage())
+
+    def wait(self, limit: float, seconds: float) -> None:
+        """Waits for a second with at most `limit` cores of other load.
+
+        Args:
+          limit: cores.
+          seconds: the longest wait.
+        """
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.begin()
+            time.sleep(1)
+            if (self.other_cpus() or 0.0) <= limit:
+                return

@@ -15,7 +15,7 @@ from benchmarks import limits
 from benchmarks.cases import Case, Step
 from benchmarks.timing import Contender
 from edp import distill, ensemble, models, perturbations, students
-from edp.models import batch_norm
+from edp.models import batch_norm, native
 from edp.runtime import optimizers, rng, xla
 from edp.runtime.state import TrainState, split_variables
 
@@ -264,7 +264,8 @@ def create_contender(
         "peak_bytes": xla.peak_bytes(compiled),
         "device_peak_bytes": _raised_peak(before, _device_memory()),
     }
-    labels = {"contender": "edp", "strategy": strategy}
+    kernels = native.status()["kernels"]
+    labels = {"contender": "edp", "strategy": strategy, "kernels": kernels}
     return Contender(labels, run, steps_per_call, facts)
 
 

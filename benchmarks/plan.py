@@ -1,16 +1,19 @@
 """Turns the command's options into the groups to measure."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
-from benchmarks import cases, suite, timing
+from benchmarks import cases, isolated, suite, timing
 from edp import ensemble, models
 from edp.errors import InputError
 
-# Under five minutes in total on two slow cores, compilation included.
-_QUICK_BUDGET = timing.Budget(rounds=4, round_seconds=1.0, group_seconds=30.0)
+# Under eight minutes in total on two cores, compilation included.
+_QUICK_BUDGET = timing.Budget(
+    rounds=4, round_seconds=1.0, contender_seconds=20.0, repeats=4, wait_seconds=5.0
+)
 
 
 def create_plan(
@@ -48,6 +51,12 @@ def create_plan(
     )
     if not strategies:
         raise InputError(f"strategies is empty; accepted: {', '.join(every)}")
+    usual = "xla" if os.environ.get("EDP_NATIVE") == "0" else "own"
+    kernels = _names(options, "kernels", (usual,), isolated.KERNELS)
+    if not kernels or (len(kernels) > 1 and jax.default_backend() != "cpu"):
+        raise InputError(
+            f"kernels={','.join(kernels)!r}; accepted: own or xla, and both on a CPU"
+        )
     on_gpu = jax.default_backend() == "gpu"
     peers = ("eager", "compile") if on_gpu and not quick else ("eager",)
     budget = _QUICK_BUDGET if quick else timing.Budget()
@@ -57,6 +66,7 @@ def create_plan(
         peers=_names(options, "peers", peers, suite.PEERS),
         budget=budget._replace(**{k: v for k, v in given.items() if v is not None}),
         steps_per_call=options["steps_per_dispatch"] or 1,
+        kernels=kernels,
     )
     return _groups(options), settings
 

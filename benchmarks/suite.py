@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import pathlib
-import platform
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,19 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks import isolated, limits, neighbours, ours, tables, timing
+from benchmarks import isolated, limits, ours, tables, timing
 from benchmarks.cases import Group
 from benchmarks.isolated import Recipe
 from edp.errors import InputError
 from edp.experiment import provenance
-from edp.models import native
 
 PEERS = ("eager", "compile", "cudagraphs")
 Row = dict[str, Any]
 Start = Callable[[Recipe], contextlib.AbstractContextManager[timing.Contender]]
-
-# Cores busy with other work above which numbers are unreliable.
-_BUSY = 0.1
 
 
 class Settings(NamedTuple):
@@ -31,17 +26,18 @@ class Settings(NamedTuple):
 
     Attributes:
       strategies: names in `ensemble.STRATEGIES`; steps with one member are measured
-      with
-        the first one only.
+        with the first one only.
       peers: names in `PEERS`; empty: edp only.
       budget: see `timing.Budget`.
       steps_per_call: for edp; see `ours.create_contender`.
+      kernels: names in `isolated.KERNELS`; edp is timed with each.
     """
 
     strategies: tuple[str, ...]
     peers: tuple[str, ...]
     budget: timing.Budget
     steps_per_call: int = 1
+    kernels: tuple[str, ...] = ("own",)
 
 
 class Rates(NamedTuple):
@@ -111,8 +107,6 @@ def run(
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join(["python", "-m", "benchmarks", *command]),
         **provenance.run_facts(),
-        "kernels": native.status(),
-        "cpu": _cpu_model(),
     }
     if settings.peers:
         try:
@@ -155,20 +149,23 @@ def measure(
                 text = " ".join(str(error).split())[:300]
                 say(f"  {' '.join(labels.values())} failed: {text}")
                 rows.append({**describe(group), **labels, "error": text})
-        before = neighbours.usage()
-        rounds = timing.alternate(contenders, settings.budget)
-        others = neighbours.other_cpus(before, neighbours.usage())
-    if others is not None and others > _BUSY:
+        rounds, repeated = timing.alternate(contenders, settings.budget)
+    others = [r.other_cpus for r in rounds if r.other_cpus is not None]
+    disturbed = bool(others) and max(others) > settings.budget.other_cpus
+    if disturbed:
         say(
-            f"  Other work kept {others:.1f} cores busy; it slows contenders down "
-            "unequally, so these numbers are unreliable."
+            f"  Other processes kept {max(others):.1f} cores busy in a round, after "
+            f"{repeated} repeated; they slow contenders down unequally, so these "
+            "numbers are unreliable."
         )
     flops = ours.flops(group.case, group.step)
-    for contender, seconds in zip(contenders, rounds, strict=True):
+    for index, contender in enumerate(contenders):
+        seconds = [one.seconds[index] for one in rounds]
         facts = {k: v for k, v in contender.facts.items() if v is not None}
         row = {**describe(group), **contender.labels, **facts, "flops": flops}
-        if others is not None:
-            row["other_cpus"] = others
+        if others:
+            row |= {"other_cpus": max(others), "rounds_repeated": repeated}
+            row["disturbed"] = disturbed
         row |= timing.summarise(seconds, group.case.batch_size)
         row |= shares(flops / row["seconds_per_step"], rates)
         rows.append(row)
@@ -179,9 +176,11 @@ def _recipes(group: Group, settings: Settings) -> Iterator[tuple[Row, Recipe]]:
     """Returns the labels and the recipe of every contender."""
     strategies = settings.strategies if group.step.uses_all_members else ()
     for strategy in strategies or settings.strategies[:1]:
-        labels = {"contender": "edp", "strategy": strategy}
-        recipe = Recipe(*group, strategy, steps_per_call=settings.steps_per_call)
-        yield labels, recipe
+        for kernels in settings.kernels:
+            name = {"own": "native"}.get(kernels, kernels)  # as `native.status` has it
+            labels = {"contender": "edp", "strategy": strategy, "kernels": name}
+            steps = settings.steps_per_call
+            yield labels, Recipe(*group, strategy, None, steps, kernels)
     for mode in settings.peers:
         name = "pytorch" if mode == "eager" else f"pytorch-{mode}"
         yield {"contender": name}, Recipe(*group, peer_mode=mode)
@@ -209,34 +208,36 @@ def shares(flops_per_second: float, rates: Rates) -> Row:
 
 
 def add_ratios(rows: Sequence[Row]) -> list[Row]:
-    """Adds `ratio_to_peer` to the rows of one group: above 1 is faster than the peer.
+    """Adds to the rows of one group how many times faster they are than others.
 
-    The peer is the fastest one measured. The ratio is the median over rounds of the
-    ratio within a round, which is robust to drift of the machine; it may differ a
-    little from the ratio of the medians. Without a peer there is none.
+    `ratio_to_peer` compares with the fastest peer measured. Of several peers
+    `ratio_to_eager`, `ratio_to_compile` and `ratio_to_cudagraphs` compare with each,
+    and `ratio_to_xla` compares edp with the same strategy under XLA's kernels. A
+    ratio is the median over rounds of the ratio within a round, which cancels the
+    machine's drift; so it may differ a little from the ratio of the medians.
+
+    Returns:
+      The rows; those without times unchanged, and no ratio without a reference.
     """
-    peers = [
-        row
-        for row in rows
-        if row["contender"].startswith("pytorch") and "seconds_per_step" in row
-    ]
-    if not peers:
-        return list(rows)
-    fastest = min(peers, key=lambda row: row["seconds_per_step"])
-    reference = fastest["round_seconds_per_step"]
+    timed = [row for row in rows if "seconds_per_step" in row]
+    peers = {
+        row["contender"].removeprefix("pytorch").removeprefix("-") or "eager": row
+        for row in timed
+        if row["contender"].startswith("pytorch")
+    }
+    references = {f"ratio_to_{m}": row for m, row in peers.items() if len(peers) > 1}
+    if peers:
+        fastest = min(peers.values(), key=lambda row: row["seconds_per_step"])
+        references["ratio_to_peer"] = fastest
+    without = {r["strategy"]: r for r in timed if r.get("kernels") == "xla"}
+
+    def ratios(row: Row) -> Row:
+        others = dict(references)
+        if row.get("kernels") == "native" and row["strategy"] in without:
+            others["ratio_to_xla"] = without[row["strategy"]]
+        key = "round_seconds_per_step"
+        return {k: timing.ratio(row[key], other[key]) for k, other in others.items()}
+
     return [
-        {**row, "ratio_to_peer": timing.ratio(row["round_seconds_per_step"], reference)}
-        if "seconds_per_step" in row
-        else row
-        for row in rows
+        {**row, **ratios(row)} if "seconds_per_step" in row else row for row in rows
     ]
-
-
-def _cpu_model() -> str:
-    """Returns the CPU's name, such as 'Intel(R) Xeon(R) Processor', if known."""
-    path = pathlib.Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -13,10 +13,12 @@ _SUFFIXES = ("json", "md")
 _NOTES = """\
 An image is one training image of the batch, however many members read it; for
 teachers, each member's batch counts once. "× peer" compares with the fastest peer
-measured, within rounds: above 1 is faster. MFU is the FLOP/s of the step over those of
-a large matrix product measured on the same device; "of conv" is over its best forward
-convolution. If "other CPUs" is not near 0, the machine was busy with other work, and
-the numbers are unreliable."""
+measured, "× eager" and "× compile" with that mode of it, "× xla" with edp without its
+native kernels; all within rounds: above 1 is faster. MFU is the FLOP/s of the step over
+those of a large matrix product measured on the same device; "of conv" is over its best
+forward convolution. "other CPUs" is the number of cores that other processes used in
+the worst round kept; "repeated" is the number of rounds that were measured again
+because of them. Times contain no compilation."""
 
 
 def _number(value: float) -> str:
@@ -38,6 +40,13 @@ def _spread(row: Row) -> str:
     return f"{median} [{least}–{most}]"
 
 
+def _ratios(*names: str):
+    """Returns the columns that compare with the references `names`."""
+    for name in names:
+        key = f"ratio_to_{name}"
+        yield f"× {name}", key, lambda r, key=key: _number(r[key])
+
+
 # Heading, required key of the row, and format.
 _COLUMNS = (
     ("case", "case", lambda r: r["case"]),
@@ -48,19 +57,23 @@ _COLUMNS = (
     ("contender", "contender", lambda r: contender_name(r)),
     ("images/s", "images_per_second", lambda r: _number(r["images_per_second"])),
     ("× peer", "ratio_to_peer", lambda r: _number(r["ratio_to_peer"])),
+    *_ratios("eager", "compile", "cudagraphs", "xla"),
     ("ms/step [min–max]", "seconds_per_step", _spread),
     ("MFU", "mfu", lambda r: _per_cent(r["mfu"])),
     ("of conv", "conv_utilisation", lambda r: _per_cent(r["conv_utilisation"])),
     ("peak MiB", "peak_bytes", lambda r: _number(r["peak_bytes"] / 2**20)),
-    ("other CPUs", "other_cpus", lambda r: f"{r['other_cpus']:.1f}"),
+    ("other CPUs", "other_cpus", lambda r: f"{r['other_cpus']:.2f}"),
+    ("repeated", "rounds_repeated", lambda r: str(r["rounds_repeated"])),
     ("compile s", "compile_seconds", lambda r: _number(r["compile_seconds"])),
 )
 
 
 def contender_name(row: Row) -> str:
-    """Returns the name of a contender, such as 'edp (unroll)'."""
-    strategy = row.get("strategy")
-    return f"{row['contender']} ({strategy})" if strategy else row["contender"]
+    """Returns a contender's name: 'edp (unroll)', 'edp without native (unroll)'."""
+    name, strategy = row["contender"], row.get("strategy")
+    if row.get("kernels") == "xla" and row.get("backend") == "cpu":
+        name += " without native"
+    return f"{name} ({strategy})" if strategy else name
 
 
 def format_table(rows: Sequence[Row], columns=_COLUMNS) -> str:
@@ -100,7 +113,12 @@ def format_document(metadata: Row, rows: Sequence[Row]) -> str:
     lines = ["# Benchmark", "", format_table(rows), "", _NOTES, ""]
     failed = [row for row in rows if "error" in row]
     lines += [f"- {row['case']}, {row['what']}: {describe(row)}" for row in failed]
-    lines += [""] if failed else []
+    disturbed = [f"{r['case']}, {r['what']}" for r in rows if r.get("disturbed")]
+    lines += [
+        f"- {group}: disturbed by other processes, unreliable"
+        for group in dict.fromkeys(disturbed)
+    ]
+    lines += [""] if failed or disturbed else []
     peaks = metadata["peak_flops_per_second"]
     for precision, rates in peaks.items():
         shown = ", ".join(

@@ -2,7 +2,8 @@
 
 Machines drift: clocks change, and so does other load. Contenders that alternate share
 that drift, so two numbers of one round are comparable where numbers of two separate
-runs are not.
+runs are not. Rounds disturbed by other processes are repeated. Each contender runs in
+its own process, which `isolated` starts.
 """
 
 import math
@@ -10,6 +11,8 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from benchmarks import neighbours
 
 
 class Contender(NamedTuple):
@@ -35,12 +38,31 @@ class Budget(NamedTuple):
     Attributes:
       rounds: number of rounds; every contender has one turn in each.
       round_seconds: a turn makes as many calls as fit in this time, at least one.
-      group_seconds: no round begins after this time, except the second.
+      contender_seconds: no round begins after this time per contender, except the
+        second.
+      other_cpus: load of other processes, in cores, above which a round is repeated.
+      repeats: rounds that may be repeated.
+      wait_seconds: how long to wait for an idle machine before a round is repeated.
     """
 
     rounds: int = 7
     round_seconds: float = 2.0
-    group_seconds: float = 600.0
+    contender_seconds: float = 300.0
+    other_cpus: float = 0.1
+    repeats: int = 7
+    wait_seconds: float = 10.0
+
+
+class Round(NamedTuple):
+    """One turn of every contender.
+
+    Attributes:
+      seconds: per step, of each contender.
+      other_cpus: load of other processes meanwhile, in cores; None if unknown.
+    """
+
+    seconds: list[float]
+    other_cpus: float | None
 
 
 class NotFinite(ArithmeticError):
@@ -51,24 +73,30 @@ def alternate(
     contenders: Sequence[Contender],
     budget: Budget,
     clock: Callable[[], float] = time.perf_counter,
-) -> list[list[float]]:
+    monitor: neighbours.Monitor | None = None,
+) -> tuple[list[Round], int]:
     """Times contenders in turns.
 
-    Each first runs one call, to find how many calls fill a turn; if one call does for
-    all, that was a round. Round i begins with contender i mod n, so that none always
-    follows the same one.
+    Each first runs one call, to find how many calls fill a turn; if one call fills it
+    for all, these calls are the first round. Round i begins with contender i mod n, so
+    that the order alternates. A round with more than `budget.other_cpus` of other load
+    is repeated after a wait for an idle machine, up to `budget.repeats` times. Of all
+    rounds, the `budget.rounds` with the least other load are kept, whatever their
+    times.
 
     Args:
       contenders: n contenders that have made a warm-up call.
       budget: see `Budget`.
       clock: returns seconds from any origin.
+      monitor: measures the load of other processes; by default `neighbours.Monitor()`.
 
     Returns:
-      Per contender, the seconds per step in each round.
+      The rounds kept, in the order of measurement, and the number repeated.
 
     Raises:
       NotFinite: a contender's loss is not finite.
     """
+    monitor = monitor or neighbours.Monitor()
     started = clock()
 
     def timed(contender: Contender, calls: int) -> float:
@@ -79,21 +107,37 @@ def alternate(
             raise NotFinite(f"{contender.labels}: the loss is {value}")
         return seconds
 
-    seconds = [[timed(contender, 1)] for contender in contenders]
-    calls = [
-        max(1, round(budget.round_seconds / max(first * c.steps_per_call, 1e-9)))
-        for c, (first,) in zip(contenders, seconds, strict=True)
-    ]
-    done = int(max(calls, default=1) == 1)
-    if not done:
-        seconds = [[] for _ in contenders]
-    for index in range(done, budget.rounds):
-        if index >= 2 and clock() - started > budget.group_seconds:
-            break
+    def measure(index: int, calls: Sequence[int]) -> Round:
+        seconds = [0.0] * len(contenders)
+        monitor.begin()
         for turn in range(len(contenders)):
             which = (index + turn) % len(contenders)
-            seconds[which].append(timed(contenders[which], calls[which]))
-    return seconds
+            seconds[which] = timed(contenders[which], calls[which])
+        return Round(seconds, monitor.other_cpus())
+
+    def disturbed(one: Round) -> bool:
+        return (one.other_cpus or 0.0) > budget.other_cpus
+
+    if not contenders:
+        return [], 0
+    first = measure(0, [1] * len(contenders))
+    calls = [
+        max(1, round(budget.round_seconds / max(seconds * c.steps_per_call, 1e-9)))
+        for c, seconds in zip(contenders, first.seconds, strict=True)
+    ]
+    rounds = [first] if max(calls) == 1 else []
+    limit = budget.contender_seconds * len(contenders)
+    while len(rounds) - sum(map(disturbed, rounds)) < budget.rounds:
+        if len(rounds) >= budget.rounds + budget.repeats:
+            break
+        if len(rounds) >= 2 and clock() - started > limit:
+            break
+        if rounds and disturbed(rounds[-1]):
+            monitor.wait(budget.other_cpus, budget.wait_seconds)
+        rounds.append(measure(len(rounds), calls))
+    kept = sorted(range(len(rounds)), key=lambda i: rounds[i].other_cpus or 0.0)
+    kept = sorted(kept[: budget.rounds])
+    return [rounds[i] for i in kept], len(rounds) - len(kept)
 
 
 def summarise(seconds: Sequence[float], batch_size: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from edp import data
 from edp.errors import InputError
 from edp.experiment import preconditions, provenance, settings
 from edp.experiment.run import Run, create_run, find_teachers
-from edp.models import native
 from edp.runtime import multihost, sharding, storage
 
 
@@ -64,6 +63,7 @@ def create_experiment(
     """
     storage.check_writable(workdir)
     provenance.check_version(workdir)
+    provenance.check_hardware(workdir)
     teachers = find_teachers(config, workdir)
     student_settings = settings.resolve_students(config)
     preconditions.check_stages(config, workdir, teachers.dependencies, student_settings)
@@ -129,8 +129,7 @@ def record_run(experiment: Experiment) -> None:
         storage.write_text(directory / "config.json", text)
         # Describes the process that began the run; others may add results.
         if not (directory / "run.json").exists():
-            facts = {**provenance.run_facts(), "kernels": native.status()}
-            storage.write_json(directory / "run.json", facts)
+            storage.write_json(directory / "run.json", provenance.run_facts())
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -13,6 +14,9 @@ from edp.runtime import multihost, storage
 SCHEMA_VERSION = 1
 # The packages that determine the numbers of a run.
 _COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
+# The CPU features that decide which instructions the compilers emit.
+_FEATURES = ("avx2", "avx512_bf16", "avx512f", "fma")
+_CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
 
 def check_version(path: pathlib.Path) -> None:
@@ -44,6 +48,44 @@ def check_version(path: pathlib.Path) -> None:
         )
 
 
+def check_hardware(path: pathlib.Path) -> None:
+    """Warns if a run continues on hardware or kernels other than recorded.
+
+    Compares the backend and, on a CPU, the kernels, the CPU's features and the number
+    of available cores: they decide the order of additions. A key that `run.json` lacks
+    is not compared.
+
+    Args:
+      path: the workdir; one without `run.json` passes.
+    """
+    if not (path / "run.json").exists():
+        return
+    began = _arithmetic(storage.read_mapping(path / "run.json"))
+    now = _arithmetic(run_facts())
+    others = [key for key in now if key in began and began[key] != now[key]]
+    if others:
+        multihost.warn(
+            f"{path} was begun with {', '.join(began[key] for key in others)} and "
+            f"continues with {', '.join(now[key] for key in others)}: results are not "
+            "bit-identical to those of an uninterrupted run"
+        )
+
+
+def _arithmetic(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what decides a run's rounding, as texts; omits what `facts` lacks."""
+    texts = {"backend": f"backend {facts['backend']}"} if "backend" in facts else {}
+    if facts.get("backend") != "cpu":
+        return texts
+    if kernels := facts.get("kernels"):
+        built = (kernels.get(key) for key in ("kernels", "instructions", "compiler"))
+        texts["kernels"] = f"kernels {' '.join(filter(None, built))}"
+    if "cpu_features" in facts:
+        texts["features"] = f"CPU features {' '.join(facts['cpu_features']) or 'none'}"
+    if cores := facts.get("available_cores"):
+        texts["cores"] = f"{cores} available core{'s' if cores > 1 else ''}"
+    return texts
+
+
 def versions() -> dict[str, str]:
     """Returns by name the versions of this code and of the packages that compute."""
     names = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -51,8 +93,10 @@ def versions() -> dict[str, str]:
 
 
 def run_facts() -> dict[str, Any]:
-    """Returns the versions and the hardware of this process, for `run.json`."""
-    import jax
+    """Returns the versions, hardware and kernels of this process, for `run.json`."""
+    import jax  # inside, as reports are drawn without JAX
+
+    from edp.models import native
 
     devices = jax.devices()
     return {
@@ -65,4 +109,22 @@ def run_facts() -> dict[str, Any]:
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
         "cpu_count": os.cpu_count(),
+        **_cpu_facts(),
+        "kernels": native.status(),
+    }
+
+
+def _cpu_facts() -> dict[str, Any]:
+    """Returns the CPU's model, its features and the cores this process may use."""
+    info: dict[str, str] = {}
+    if _CPU_INFO.exists():
+        for line in _CPU_INFO.read_text().splitlines():
+            key, _, value = line.partition(":")
+            info.setdefault(key.strip(), value.strip())
+    flags = info.get("flags", "").split()
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return {
+        "cpu": info.get("model name") or platform.processor() or platform.machine(),
+        "cpu_features": [name for name in _FEATURES if name in flags],
+        "available_cores": len(affinity(0)) if affinity else os.cpu_count(),
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import json
 import math
 import multiprocessing
@@ -27,6 +28,7 @@ from benchmarks import (
     tables,
     timing,
 )
+from configs import cifar10_small
 from edp import ensemble, models
 from edp.errors import InputError
 from edp.models import cpu_convolution, native
@@ -162,17 +164,38 @@ class Machine:
         return timing.Contender({"contender": name}, run, steps_per_call, {})
 
 
+class Monitor:
+    """Other work as given, one value for each interval; records waits."""
+
+    def __init__(self, machine, others=None):
+        self.machine = machine
+        self.others = itertools.repeat(0.0) if others is None else iter(others)
+        self.waits = []
+
+    def begin(self):
+        pass
+
+    def other_cpus(self):
+        return next(self.others)
+
+    def wait(self, limit, seconds):
+        self.waits.append((limit, seconds))
+
+
 def test_contenders_take_turns():
     machine = Machine()
     # A first call, then the rounds.
     a = machine.contender("a", [1, 1, 2, 3])
     b = machine.contender("b", [4, 4, 8, 5], steps_per_call=2)
-    budget = timing.Budget(rounds=3, round_seconds=2.0, group_seconds=1e9)
-    seconds = timing.alternate([a, b], budget, clock=lambda: machine.now)
+    budget = timing.Budget(rounds=3, round_seconds=2.0, contender_seconds=1e9)
+    monitor = Monitor(machine)
+    rounds, repeated = timing.alternate([a, b], budget, lambda: machine.now, monitor)
+    seconds = [list(turns) for turns in zip(*(r.seconds for r in rounds), strict=True)]
+    assert repeated == 0
     assert machine.log[:2] == [("a", 1), ("b", 1)]
     # Two calls of a fill a turn, one of b does; they swap who begins.
-    rounds = [("a", 2), ("b", 1), ("b", 1), ("a", 2), ("a", 2), ("b", 1)]
-    assert machine.log[2:] == rounds
+    turns = [("a", 2), ("b", 1), ("b", 1), ("a", 2), ("a", 2), ("b", 1)]
+    assert machine.log[2:] == turns
     assert seconds == [[1, 2, 3], [2, 4, 2.5]]
     row = timing.summarise(seconds[1], batch_size=10)
     assert row["seconds_per_step"] == 2.5 and row["images_per_second"] == 4
@@ -184,9 +207,63 @@ def test_contenders_take_turns():
 def test_time_runs_out_after_two_rounds_at_the_earliest():
     machine = Machine()
     slow = machine.contender("slow", [10] * 9)
-    budget = timing.Budget(rounds=7, round_seconds=1.0, group_seconds=5.0)
-    (seconds,) = timing.alternate([slow], budget, clock=lambda: machine.now)
-    assert seconds == [10, 10]
+    budget = timing.Budget(rounds=7, round_seconds=1.0, contender_seconds=5.0)
+    rounds, _ = timing.alternate(
+        [slow], budget, lambda: machine.now, Monitor(machine, [0.0, 0.9])
+    )
+    # There is no time left to repeat the second one.
+    assert rounds == [timing.Round([10], 0.0), timing.Round([10], 0.9)]
+
+
+def test_disturbed_rounds_are_repeated_after_a_wait():
+    machine = Machine()
+    # The first call, then rounds; the times do not decide which are kept.
+    one = machine.contender("one", [1, 1, 9, 3, 2, 4])
+    budget = timing.Budget(rounds=3, round_seconds=2.0, other_cpus=0.1, repeats=5)
+    monitor = Monitor(machine, [0.0, 0.5, 0.1, 0.3, 0.0, 0.05])
+    rounds, repeated = timing.alternate([one], budget, lambda: machine.now, monitor)
+    assert rounds == [
+        timing.Round([9], 0.1),
+        timing.Round([2], 0.0),
+        timing.Round([4], 0.05),
+    ]
+    assert repeated == 2
+    assert monitor.waits == [(0.1, 10.0)] * 2
+
+
+def test_on_a_busy_machine_the_quietest_rounds_are_kept():
+    machine = Machine()
+    one = machine.contender("one", range(1, 9))
+    budget = timing.Budget(rounds=2, round_seconds=0.0, other_cpus=0.1, repeats=2)
+    monitor = Monitor(machine, [0.8, 0.4, 0.9, 0.5])
+    rounds, repeated = timing.alternate([one], budget, lambda: machine.now, monitor)
+    # One call is a round here, so the first one counts; four rounds at most.
+    assert rounds == [timing.Round([2], 0.4), timing.Round([4], 0.5)]
+    assert repeated == 2
+    assert len(machine.log) == 4
+
+
+def test_where_other_work_is_unknown_nothing_is_repeated():
+    machine = Machine()
+    one = machine.contender("one", [1] * 9)
+    budget = timing.Budget(rounds=3, round_seconds=0.0)
+    monitor = Monitor(machine, [None] * 9)
+    rounds, repeated = timing.alternate([one], budget, lambda: machine.now, monitor)
+    assert (len(rounds), repeated) == (3, 0)
+
+
+def test_waiting_ends_with_a_quiet_second_or_in_time(monkeypatch):
+    now, others = [0.0], iter([0.5, 0.05, 0.5, 0.5, 0.5])
+    monkeypatch.setattr(neighbours.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(
+        neighbours.time, "sleep", lambda s: now.__setitem__(0, now[0] + s)
+    )
+    monkeypatch.setattr(neighbours, "usage", lambda: None)
+    monkeypatch.setattr(neighbours, "other_cpus", lambda *_: next(others))
+    neighbours.Monitor().wait(0.1, 9.0)
+    assert now == [2.0]
+    neighbours.Monitor().wait(0.1, 3.0)
+    assert now == [5.0]
 
 
 def test_other_work_is_what_is_not_our_own():
@@ -240,8 +317,29 @@ def test_ratios_are_to_the_fastest_peer():
     )
     ratios = [r.get("ratio_to_peer") for r in rows]
     assert ratios == [1.5, 0.75, 1.0, None]
+    assert (rows[0]["ratio_to_eager"], rows[0]["ratio_to_compile"]) == (2, 1.5)
+    assert "ratio_to_cudagraphs" not in rows[0]
+    assert not any("ratio_to_xla" in r for r in rows)
     alone = suite.add_ratios([row("edp", [1.0])])
     assert "ratio_to_peer" not in alone[0]
+
+
+def test_ratios_to_our_own_with_xlas_kernels():
+    rows = suite.add_ratios(
+        [
+            row("edp", [1.0, 2.0], strategy="unroll", kernels="native"),
+            row("edp", [3.0, 6.0], strategy="unroll", kernels="xla"),
+            row("edp", [1.0, 1.0], strategy="vmap", kernels="native"),
+            row("pytorch", [2.0, 4.0]),
+        ]
+    )
+    assert [r.get("ratio_to_xla") for r in rows] == [3, None, None, None]
+    assert rows[0]["ratio_to_peer"] == 2
+    # Of a single peer the fastest one tells all.
+    assert not any("ratio_to_eager" in r for r in rows)
+    assert tables.contender_name(rows[1] | {"backend": "cpu"}) == (
+        "edp without native (unroll)"
+    )
 
 
 def test_shares_of_the_peaks():
@@ -266,7 +364,12 @@ def test_table_by_hand():
         "|        |                   |        |",
     ]
     metadata = {"command": "x", "peak_flops_per_second": {}}
+    rows[0]["disturbed"] = True
     document = tables.format_document(metadata, rows)
+    assert (
+        document.count("- c, teacher_step: disturbed by other processes, unreliable")
+        == 1
+    )
     assert "- c, teacher_step: pytorch: failed, Out of memory" in document
 
 
@@ -290,6 +393,7 @@ NOTHING = {
     "steps": None,
     "strategies": None,
     "peers": None,
+    "kernels": None,
     "batch_size": None,
     "num_members": None,
     "precision": None,
@@ -303,18 +407,36 @@ def create_plan(**options):
     return plan.create_plan({**NOTHING, **options})
 
 
-def test_quick_measures_the_two_named_cases():
+def test_quick_measures_the_three_named_cases(monkeypatch):
+    monkeypatch.delenv("EDP_NATIVE", raising=False)
     groups, settings = create_plan(quick=True)
     assert [(g.case.name, g.step.name) for g in groups] == [
         ("wrn28_1", "distill/batch_ensemble/conf_ods"),
+        ("wrn28_1", "teacher_step"),
         ("resnet32", "distill/batch_ensemble/conf_ods"),
+        ("resnet8_16", "teacher_step"),
+        ("resnet8_16", "distill/single/none"),
+        ("resnet8_16", "distill/single/disagreement"),
+        ("resnet8_16", "distill/batch_ensemble/disagreement"),
     ]
-    wrn, resnet = (group.case for group in groups)
-    assert (wrn.batch_size, resnet.batch_size) == (64, 128)
-    for case in (wrn, resnet):
+    sizes = {group.case.name: group.case.batch_size for group in groups}
+    assert sizes == {"wrn28_1": 64, "resnet32": 128, "resnet8_16": 64}
+    for case, _ in groups:
         assert (case.num_members, case.alpha, case.temperature) == (4, 0.9, 1.0)
     assert settings.strategies == (ensemble.default_strategy(),)
     assert settings.peers == ("eager",)
+    assert settings.kernels == ("own",)
+    monkeypatch.setenv("EDP_NATIVE", "0")
+    assert create_plan(quick=True)[1].kernels == ("xla",)
+
+
+def test_the_small_case_is_the_small_config():
+    case, config = cases.CASES["resnet8_16"], cifar10_small.get_config()
+    assert case.image_shape[0] == config.data.image_shape[0] // config.data.downsample
+    used = {k: v for k, v in config.model.items() if v is not None and v is not False}
+    assert case.model.items() <= used.items()
+    assert case.batch_size == config.teachers.batch_size
+    assert case.step_size == config.distill.step_size
 
 
 def test_everything_is_measured_by_default():
@@ -344,6 +466,8 @@ def test_scaling_varies_one_size_at_a_time():
         ({"cases": ["tiny"], "strategies": ["map"]}, "strategies='map'.*unroll"),
         ({"cases": ["tiny"], "strategies": []}, "strategies is empty"),
         ({"cases": ["tiny"], "peers": ["jit"]}, "peers='jit'.*eager"),
+        ({"cases": ["tiny"], "kernels": ["cuda"]}, "kernels='cuda'.*own, xla"),
+        ({"cases": ["tiny"], "kernels": []}, "kernels=''.*own or xla"),
         ({"cases": ["tiny"], "precision": "float16"}, "precision='float16'"),
     ],
 )
@@ -421,6 +545,56 @@ def test_a_failure_in_a_contenders_process_is_told():
     ):
         pass
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("kernels", "value"), [("own", "1"), ("xla", "0")])
+def test_kernels_are_chosen_before_a_contender_is_built(kernels, value, monkeypatch):
+    sent = []
+
+    class Connection:
+        def send(self, message):
+            sent.append(message)
+
+        def recv(self):
+            raise EOFError
+
+    def build(recipe):
+        assert os.environ["EDP_NATIVE"] == value
+        return timing.Contender({"contender": "edp"}, lambda calls: 0.0, 1, {})
+
+    monkeypatch.setenv("EDP_NATIVE", "unset")
+    monkeypatch.setattr(isolated, "build", build)
+    monkeypatch.setattr(isolated.xla, "keep_memory", lambda: None)
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/ods"])
+    recipe = isolated.Recipe(*group, "unroll", kernels=kernels)
+    isolated._serve(Connection(), recipe)
+    failure, made = sent[0]
+    assert failure is None and made["labels"] == {"contender": "edp"}
+
+
+def test_every_strategy_is_timed_with_each_kernels_and_beside_each_peer():
+    started = []
+
+    @contextlib.contextmanager
+    def start(recipe):
+        started.append((recipe.strategy, recipe.kernels, recipe.peer_mode))
+        raise isolated.Failed("not built")
+        yield
+
+    settings = suite.Settings(
+        ("unroll", "vmap"), ("eager", "compile"), timing.Budget(), 1, ("own", "xla")
+    )
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["teacher_step"])
+    rows = suite.measure(group, settings, suite.Rates(1, None), str, start)
+    assert started == [
+        ("unroll", "own", None),
+        ("unroll", "xla", None),
+        ("vmap", "own", None),
+        ("vmap", "xla", None),
+        (None, "own", "eager"),
+        (None, "own", "compile"),
+    ]
+    assert [r.get("kernels") for r in rows] == ["native", "xla"] * 2 + [None] * 2
 
 
 # The peer.

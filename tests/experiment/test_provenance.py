@@ -1,0 +1,95 @@
+"""Tests that a run which continues on other hardware says so."""
+
+import pytest
+
+from edp.experiment import provenance
+from edp.runtime import storage
+
+
+@pytest.fixture
+def here():
+    """The facts of this process, with values that the test knows."""
+    return provenance.run_facts() | {
+        "backend": "cpu",
+        "kernels": {"kernels": "native", "compiler": "g++ 1", "instructions": "avx2"},
+        "cpu_features": ["avx2", "fma"],
+        "available_cores": 2,
+    }
+
+
+def check(began, now, directory, monkeypatch, capfd):
+    """Returns what `check_hardware` prints for a made-up `run.json`."""
+    storage.write_json(directory / "run.json", began)
+    monkeypatch.setattr(provenance, "run_facts", lambda: now)
+    provenance.check_hardware(directory)
+    return capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "began", "continues"),
+    [
+        ({"available_cores": 1}, "1 available core", "2 available cores"),
+        (
+            {"cpu_features": ["avx2", "avx512f", "fma"]},
+            "CPU features avx2 avx512f fma",
+            "CPU features avx2 fma",
+        ),
+        (
+            {"kernels": {"kernels": "xla", "reason": "EDP_NATIVE=0"}},
+            "kernels xla",
+            "kernels native avx2 g++ 1",
+        ),
+        ({"backend": "gpu", "available_cores": 8}, "backend gpu", "backend cpu"),
+    ],
+)
+def test_other_hardware_is_a_warning_of_one_line(
+    changed, began, continues, here, tmp_path, monkeypatch, capfd
+):
+    said = check(here | changed, here, tmp_path, monkeypatch, capfd)
+    assert said == (
+        f"warning: {tmp_path} was begun with {began} and continues with {continues}: "
+        "results are not bit-identical to those of an uninterrupted run\n"
+    )
+
+
+def test_the_same_hardware_gives_no_warning(here, tmp_path, monkeypatch, capfd):
+    other_model = here | {"cpu": "another", "num_processes": 2}
+    assert check(other_model, here, tmp_path, monkeypatch, capfd) == ""
+
+
+def test_the_reason_for_xla_kernels_does_not_count(here, tmp_path, monkeypatch, capfd):
+    one, other = (
+        here | {"kernels": {"kernels": "xla", "reason": reason}}
+        for reason in ("EDP_NATIVE=0", "no C++ compiler was found (g++)")
+    )
+    assert check(one, other, tmp_path, monkeypatch, capfd) == ""
+
+
+def test_the_cpu_of_a_gpu_run_does_not_count(here, tmp_path, monkeypatch, capfd):
+    one, other = (
+        here | {"backend": "gpu", "available_cores": cores} for cores in (4, 8)
+    )
+    assert check(one, other, tmp_path, monkeypatch, capfd) == ""
+
+
+def test_an_old_workdir_gives_no_warning(here, tmp_path, monkeypatch, capfd):
+    for gone in ("kernels", "cpu_features", "available_cores", "backend"):
+        old = {key: value for key, value in here.items() if key != gone}
+        assert check(old, here, tmp_path, monkeypatch, capfd) == ""
+    provenance.check_hardware(tmp_path / "new")  # not begun
+    assert capfd.readouterr().err == ""
+
+
+def test_facts_describe_this_cpu(tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    info.write_text(
+        "processor\t: 0\nmodel name\t: A CPU\nflags\t\t: fpu fma avx2 avx512f\n\n"
+        "processor\t: 1\nmodel name\t: Another\nflags\t\t: fpu\n"
+    )
+    monkeypatch.setattr(provenance, "_CPU_INFO", info)
+    monkeypatch.setattr(provenance.os, "sched_getaffinity", lambda _: {3, 5, 7})
+    facts = provenance.run_facts()
+    assert facts["cpu"] == "A CPU"
+    assert facts["cpu_features"] == ["avx2", "avx512f", "fma"]
+    assert facts["available_cores"] == 3
+    assert facts["kernels"]["kernels"] in ("native", "xla")
