@@ -44,6 +44,9 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     complete = {name: r["id"] for name, r in predictors.records.items()}
     teachers = complete.pop(TEACHERS)
     own_members, left_out = _used_students(run, complete)
+    train = data.fixed_part(
+        experiment.data.dataset.train, config.evaluation.diversity_size
+    )
     made_from = {
         "teachers": teachers,
         "students": complete,
@@ -51,6 +54,7 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
             name: settings.perturbation_settings(student)
             for name, student in students.items()
         },
+        "data": {**predictors.data_digests, "train": data.split_digest(train)},
         "looked_at": own_members,
         "left_out": left_out,
         "seed": config.seed,

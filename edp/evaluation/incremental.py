@@ -47,8 +47,8 @@ def write_rows(
     """Evaluates the predictors whose latest training `path` does not have.
 
     The file holds the `rows` of the teachers and of every completed student, the
-    `protocol`, and `made_from`: the settings, and by predictor the `id` of its
-    training.
+    `protocol`, and `made_from`: the settings, the digests of the data, and by
+    predictor the `id` of its training.
 
     Args:
       predictors: the completed networks.
@@ -59,6 +59,7 @@ def write_rows(
     """
     ids = {name: record["id"] for name, record in predictors.records.items()}
     # Through JSON, to compare equal to what is read back.
+    depends = {**depends, "data": predictors.data_digests}
     made_from = json.loads(json.dumps({**depends, "predictors": ids}))
     stored = multihost.from_first(storage.read_mapping(path) if path.exists() else {})
     before = stored.get("made_from", {})

@@ -49,7 +49,13 @@ def write_detection(experiment: Experiment, predictors: Predictors) -> None:
     incremental.write_rows(
         predictors,
         run.workdir / "ood.json",
-        {key: evaluation[key] for key in ("ood_sets", "ood_size")},
+        {
+            **{key: evaluation[key] for key in ("ood_sets", "ood_size")},
+            "ood_digests": {
+                name: data.split_digest(data.Split(images, np.zeros(len(images))))
+                for name, images in experiment.data.ood_sets.items()
+            },
+        },
         _PROTOCOL.format(
             num_members=run.num_members,
             sizes=", ".join(f"{size:,} of {name}" for name, size in sizes.items()),

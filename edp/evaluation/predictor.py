@@ -1,5 +1,6 @@
 """Predictors: the trained networks of a run, each loaded and compiled once."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edp import students
+from edp import data, students
 from edp.experiment import restore, settings
 from edp.experiment.create import Experiment
 from edp.runtime import sharding
@@ -70,6 +71,13 @@ class Predictors(Mapping[str, Predictor]):
                 self.records[name] = record
         self._loaded: dict[str, Predictor] = {}
         self._programs: dict[str, tuple[_Program, _Program, list[str]]] = {}
+
+    @functools.cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Digests of the validation and the test split, to key results by."""
+        dataset = self._experiment.data.dataset
+        parts = {"validation": dataset.validation, "test": dataset.test}
+        return {name: data.split_digest(split) for name, split in parts.items()}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.records)

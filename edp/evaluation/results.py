@@ -8,6 +8,9 @@ from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
+# Key of the data's digests in `made_from.json`; with a space, no name of a student.
+_DATA = "data sha256"
+
 
 def collect_rows(
     experiment: Experiment,
@@ -56,12 +59,15 @@ def load_predictions(
 ) -> predictions.Predictions:
     """Reads the predictions of a predictor; computes and writes missing ones.
 
-    They are in `predictions/<name>.npz`. Those of an earlier training are replaced.
+    They are in `predictions/<name>.npz`. Those of an earlier training, or of other
+    validation or test data at the same place, are replaced.
     """
     directory = experiment.run.workdir / "predictions"
     # By predictor, the `id` of the training that its file comes from.
     index = directory / "made_from.json"
     made_from = storage.read_mapping(index) if index.exists() else {}
+    if made_from.get(_DATA) != predictors.data_digests:
+        made_from = {_DATA: predictors.data_digests}
     path = directory / f"{name}.npz"
     training = predictors.records[name]["id"]
     made = path.exists() and made_from.get(name) == training

@@ -321,6 +321,32 @@ def test_a_retrained_student_is_evaluated_anew(evaluated, monkeypatch):
     assert set(loaded) == {"plain"}
 
 
+def test_other_test_data_at_the_same_path_make_all_again(evaluated, tmp_path):
+    directory = shutil.copytree(evaluated.run.workdir, tmp_path / "run")
+    same = evaluated._replace(run=evaluated.run._replace(workdir=directory))
+    dataset = evaluated.data.dataset
+    labels = (dataset.test.labels + 1) % 10
+    dataset = dataset._replace(
+        test=dataset.test._replace(labels=labels),
+        full_test=dataset.full_test._replace(labels=labels),
+    )
+    changed = same._replace(data=same.data._replace(dataset=dataset))
+    names = ("plain", "be")
+
+    def load(experiment):
+        networks = Predictors(experiment)
+        return [results.load_predictions(experiment, networks, n) for n in names]
+
+    before = [load(same), *(read_rows(same, f) for f in ("corruptions.json",))]
+    evaluate(changed)
+    after = [load(changed), *(read_rows(same, f) for f in ("corruptions.json",))]
+    for old, new in zip(before[0], after[0], strict=True):
+        np.testing.assert_array_equal(new.test_labels, labels)
+        np.testing.assert_array_equal(old.test_probs, new.test_probs)
+    assert list(before[1]) == list(after[1])
+    assert all(row != after[1][key] for key, row in before[1].items())
+
+
 def test_other_settings_make_all_anew_and_fewer_students_leave_the_rest(
     evaluated, unseen, tmp_path
 ):

@@ -22,6 +22,8 @@ from finished_runs import (
 )
 from launching import finish, snapshot, succeed, tiny
 
+from edp import data
+
 SCORES = ("accuracy", "nll", "brier", "ece", "aurc", "cnll", "cbrier", "cece")
 SCORES += ("temperature",)
 DIVERSITY = ("pairwise_kl", "disagreement_rate", "mutual_information")
@@ -158,12 +160,13 @@ def test_analysis_sets_students_beside_their_teachers(finished):
         several = row["model"] == "be_disagreement"
         for name in (*DIVERSITY, "variance", "member_match_kl"):
             assert (name in row) == several
-    # From the predictions; the analysis uses the first 30 test images.
+    # From the predictions; the analysis uses 30 test images, stratified by class.
     with np.load(finished / "predictions/teachers.npz") as file:
-        target = file["test_probs"][:, :30].astype(float)
+        chosen = data.fixed_subset(file["test_labels"], "test_size", 30)
+        target = file["test_probs"][:, chosen].astype(float)
     with np.load(finished / "predictions/be_disagreement.npz") as file:
-        probs = file["test_probs"][:, :30].astype(float)
-        labels = file["test_labels"][:30]
+        probs = file["test_probs"][:, chosen].astype(float)
+        labels = file["test_labels"][chosen]
     by_member = (target * np.log(target / probs)).sum(-1).mean()
     np.testing.assert_allclose(rows[1]["member_match_kl"], by_member, rtol=1e-4)
     target, pooled = target.mean(0), probs.mean(0)
