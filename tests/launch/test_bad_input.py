@@ -181,7 +181,10 @@ BAD = {
             students__single_none__student="functional",
             students__single_none__functional_teachers=9,
         ),
-        ["students.single_none.functional_teachers=9", "the number of teachers, 2"],
+        [
+            "students.single_none.functional_teachers=9",
+            "1 to 2 (the number of teachers)",
+        ],
     ),
     "milestones": (
         settings(teachers__schedule="step_linear", teachers__milestones="(3, 2)"),
