@@ -45,6 +45,9 @@ _OPTIONS = [
     *(flags.DEFINE_bool(name, False, text) for name, text in _BOOLS.items()),
     *(flags.DEFINE_list(name, None, text) for name, text in _LISTS.items()),
     *(flags.DEFINE_integer(name, None, text, 1) for name, text in _COUNTS.items()),
+    flags.DEFINE_integer(
+        "repeats", None, "Most rounds to repeat on a busy machine.", 0
+    ),
     flags.DEFINE_float("round_seconds", None, "Seconds per turn.", 0.0),
     flags.DEFINE_string("precision", None, "float32 or bfloat16; default: the case's."),
 ]

@@ -74,7 +74,7 @@ def started(recipe: Recipe) -> Iterator[Contender]:
     def receive():
         try:
             failure, value = here.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             process.join()
             raise Failed(f"its process ended with code {process.exitcode}") from None
         if failure is not None:
@@ -82,7 +82,8 @@ def started(recipe: Recipe) -> Iterator[Contender]:
         return value
 
     def run(calls: int) -> float:
-        here.send(calls)
+        with contextlib.suppress(BrokenPipeError):  # `receive` tells why it ended
+            here.send(calls)
         return receive()
 
     try:

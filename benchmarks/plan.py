@@ -60,7 +60,7 @@ def create_plan(
     on_gpu = jax.default_backend() == "gpu"
     peers = ("eager", "compile") if on_gpu and not quick else ("eager",)
     budget = _QUICK_BUDGET if quick else timing.Budget()
-    given = {key: options[key] for key in ("rounds", "round_seconds")}
+    given = {key: options[key] for key in ("rounds", "round_seconds", "repeats")}
     settings = suite.Settings(
         strategies=strategies,
         peers=_names(options, "peers", peers, suite.PEERS),

@@ -149,7 +149,12 @@ def measure(
                 text = " ".join(str(error).split())[:300]
                 say(f"  {' '.join(labels.values())} failed: {text}")
                 rows.append({**describe(group), **labels, "error": text})
-        rounds, repeated = timing.alternate(contenders, settings.budget)
+        try:
+            rounds, repeated = timing.alternate(contenders, settings.budget)
+        except (isolated.Failed, timing.NotFinite) as error:
+            say(f"  {error}: this step has no times")
+            failed = {**describe(group), "error": f"not timed: {error}"}
+            return rows + [{**failed, **contender.labels} for contender in contenders]
     others = [r.other_cpus for r in rounds if r.other_cpus is not None]
     disturbed = bool(others) and max(others) > settings.budget.other_cpus
     if disturbed:

@@ -399,6 +399,7 @@ NOTHING = {
     "precision": None,
     "rounds": None,
     "round_seconds": None,
+    "repeats": None,
     "steps_per_dispatch": None,
 }
 
@@ -440,12 +441,12 @@ def test_the_small_case_is_the_small_config():
 
 
 def test_everything_is_measured_by_default():
-    groups, settings = create_plan(cases=["tiny"], batch_size=3, rounds=9)
+    groups, settings = create_plan(cases=["tiny"], batch_size=3, rounds=9, repeats=0)
     assert [group.step.name for group in groups] == list(cases.STEPS)
     assert {group.case.batch_size for group in groups} == {3}
     assert set(settings.strategies) == set(ensemble.STRATEGIES)
     assert settings.strategies[0] == ensemble.default_strategy()
-    assert settings.budget.rounds == 9
+    assert (settings.budget.rounds, settings.budget.repeats) == (9, 0)
 
 
 def test_scaling_varies_one_size_at_a_time():
@@ -533,6 +534,38 @@ def test_a_contender_that_fails_leaves_the_others():
     assert by_strategy["vmap"]["error"] == "MemoryError: not enough"
     assert by_strategy["unroll"]["images_per_second"] > 0
     assert "not enough" in said[0]
+
+
+def test_a_contender_that_ends_while_timed_leaves_the_other_groups():
+    @contextlib.contextmanager
+    def start(recipe):
+        def run(calls):
+            if recipe.strategy == "vmap":
+                raise isolated.Failed("its process ended with code -9")
+            return 0.0
+
+        labels = {"contender": "edp", "strategy": recipe.strategy}
+        yield timing.Contender(labels, run, 1, {})
+
+    settings = suite.Settings(("unroll", "vmap"), (), timing.Budget())
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/disagreement"])
+    rows = suite.measure(group, settings, suite.Rates(1e12, None), str, start)
+    assert [(r["strategy"], r["error"]) for r in rows] == [
+        (strategy, "not timed: its process ended with code -9")
+        for strategy in ("unroll", "vmap")
+    ]
+    assert "failed" in tables.describe(rows[0])
+
+
+@pytest.mark.long
+def test_a_process_that_was_killed_is_told():
+    group = cases.Group(cases.CASES["tiny"], cases.STEPS["perturb/ods"])
+    with isolated.started(isolated.Recipe(*group, "unroll")) as contender:
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        with pytest.raises(isolated.Failed, match="ended with code -9"):
+            contender.run(1)
 
 
 def test_a_failure_in_a_contenders_process_is_told():
@@ -710,6 +743,7 @@ def test_command_writes_rows_and_a_table(tmp_path):
         "--strategies=vmap",
         "--rounds=2",
         "--round_seconds=0",
+        "--repeats=0",
         f"--output={tmp_path}",
     )
     assert done.returncode == 0, done.stderr
