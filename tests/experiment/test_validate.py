@@ -176,8 +176,8 @@ def test_a_setting_of_any_name_hides_no_fault_of_the_sections(key):
     values["students"]["single_none"]["temperature"] = 0.0
     with pytest.raises(InputError) as caught:
         validate.check(ml_collections.ConfigDict(values))
-    told = str(caught.value)
-    assert f"{key} is no setting" in told
-    assert "students.single_none.temperature=0.0 must be" in told
-    assert "data.downsample=3 must divide" in told
-    assert "model.depth=9: accepted" in told
+    message = str(caught.value)
+    assert f"{key} is no setting" in message
+    assert "students.single_none.temperature=0.0 must be" in message
+    assert "data.downsample=3 must divide" in message
+    assert "model.depth=9 is no depth of a resnet; accepted" in message
