@@ -301,7 +301,7 @@ BAD = {
     "parts of data": (
         settings(data__train_split="", data__validation="first", data__num_workers=-1),
         [
-            "data.train_split='' must be a text",
+            "data.train_split='' must be a non-empty text",
             "data.validation='first' must be one of stratified, last",
             "data.num_workers=-1 must be an integer of at least 0",
         ],

@@ -57,7 +57,7 @@ def test_seeds_are_summarised(finished, server, tmp_path):
     files = {"cnll.svg", "argument.svg", "pareto.svg", "summary.json", "summary.md"}
     assert {path.name for path in out.iterdir()} == files
     found = json.loads((out / "summary.json").read_text())
-    only = [f"{name} is in the runs of these seeds only: 0." for name in STUDENTS[:2]]
+    only = [f"{name} exists only in the runs with seeds 0." for name in STUDENTS[:2]]
     assert found["notes"][:2] == only
     runs = [{row["model"]: row for row in read_rows(w)} for w in (finished, workdir)]
     for model in found["models"]:
