@@ -246,12 +246,17 @@ def _created(key, x, arrays, step_size, name):
     perturbations.members,
     perturbations.member_pair,
     perturbations.check_random_members,
+    perturbations.check_differentiable,
 )
 def check_member_selection(case):
     m, b, k = case.shape
     x, arrays = case.images(b), linear_members(case, m, b)
     every = np.float64(logits_of(arrays)(x))
     teachers = make_teachers(arrays)
+    perturbations.check_differentiable("ods", teachers)
+    with pytest.raises(InputError, match=r"accepted: none, gaussian, mixup$"):
+        no_gradients = types.SimpleNamespace(differentiable=False)
+        perturbations.check_differentiable("ods", no_gradients)
 
     def are_of_members(found):
         rows = np.float64(found).reshape(-1, b, k)
