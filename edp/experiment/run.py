@@ -64,7 +64,7 @@ class Run(NamedTuple):
         return self.num_train // batch_size
 
 
-class Teachers(NamedTuple):
+class TeachersOfRun(NamedTuple):
     """The location of a run's teachers and the settings that they depend on.
 
     Attributes:
@@ -79,7 +79,7 @@ class Teachers(NamedTuple):
 def create_run(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
-    teachers: Teachers,
+    teachers: TeachersOfRun,
     student_settings: Mapping[str, Mapping[str, Any]],
     *,
     num_train: int,
@@ -111,7 +111,9 @@ def create_run(
     )
 
 
-def find_teachers(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Teachers:
+def find_teachers(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> TeachersOfRun:
     """Finds the teachers of a run: its own, or those of `teachers_workdir`.
 
     Raises:
@@ -120,10 +122,10 @@ def find_teachers(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> T
     """
     dependencies = settings.teacher_dependencies(config)
     if config.teachers_workdir is None:
-        return Teachers(workdir, dependencies)
+        return TeachersOfRun(workdir, dependencies)
     source = storage.as_path(config.teachers_workdir)
     provenance.check_version(source)
-    return Teachers(source, _dependencies_elsewhere(source, dependencies))
+    return TeachersOfRun(source, _dependencies_elsewhere(source, dependencies))
 
 
 def model_builder(

@@ -12,7 +12,7 @@ import numpy as np
 from edp import data
 from edp.experiment.create import Experiment
 from edp.runtime import rng, sharding
-from edp.runtime.feed import Feed, Schedule, StepInputs, resident_feed
+from edp.runtime.feed import Feed, StepInputs, TrainingLength, resident_feed
 
 
 def create_feed(
@@ -56,7 +56,7 @@ def create_feed(
         crop_seed=tuple(_key_data(key, "crop").tolist()),
     )
 
-    def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:
+    def feed(schedule: TrainingLength, step: int) -> Generator[StepInputs, None, None]:
         batches = data.read_steps(
             reader, step, schedule.num_steps, experiment.run.config.data.num_workers
         )

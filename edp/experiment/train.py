@@ -13,7 +13,7 @@ from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
 from edp.runtime import best_epoch, loop, optimizers, rng, trackers
-from edp.runtime.feed import Feed, Schedule
+from edp.runtime.feed import Feed, TrainingLength
 from edp.runtime.stage import Stage
 
 
@@ -111,7 +111,7 @@ def fit_teachers(
             num_trained,
             bootstrap=config.bootstrap,
         ),
-        _create_schedule(experiment.run, config, images_per_step),
+        _training_length(experiment.run, config, images_per_step),
         restore.create_teachers_selection(experiment, model),
         stop_requests,
     )
@@ -167,7 +167,7 @@ def fit_student(
         state,
         (experiment.data.train, teacher_variables),
         step_inputs.create_feed(experiment, key, config["batch_size"], None),
-        _create_schedule(experiment.run, config, config["batch_size"]),
+        _training_length(experiment.run, config, config["batch_size"]),
         restore.create_selection(experiment, config, probs_fn, of_each=False),
         stop_requests,
     )
@@ -182,12 +182,14 @@ def _fit(
     state: Any,
     resources: Any,
     feed: Feed,
-    schedule: Schedule,
+    schedule: TrainingLength,
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
 ) -> tuple[Any, dict[str, Any]]:
     """Calls `loop.fit` with the arguments that all stages of a run share."""
-    seen_as = trackers.Stage(experiment.run.workdir, stage.path, label, stage.settings)
+    seen_as = trackers.TrackedStage(
+        experiment.run.workdir, stage.path, label, stage.settings
+    )
     with (
         stop_requests() as should_stop,
         trackers.open_trackers(experiment.run.config, seen_as) as track,
@@ -207,9 +209,9 @@ def _fit(
         )
 
 
-def _create_schedule(
+def _training_length(
     run: Run, section: Mapping[str, Any], images_per_step: int
-) -> Schedule:
+) -> TrainingLength:
     """Returns the length of training and the intervals at which it saves.
 
     Args:
@@ -217,7 +219,7 @@ def _create_schedule(
       section: the `teachers` section, or a student's settings.
       images_per_step: images that all networks read in a step.
     """
-    return Schedule(
+    return TrainingLength(
         num_epochs=section["num_epochs"],
         steps_per_epoch=run.steps_per_epoch(section["batch_size"]),
         images_per_step=images_per_step,

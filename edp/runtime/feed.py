@@ -1,4 +1,4 @@
-"""Schedule of training steps, and feeds of their inputs."""
+"""TrainingLength of training steps, and feeds of their inputs."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 
-class Schedule(NamedTuple):
+class TrainingLength(NamedTuple):
     """Number of training steps, and when to save.
 
     Attributes:
@@ -59,7 +59,7 @@ class StepInputs(NamedTuple):
 # (schedule, step) -> the inputs of each of `schedule.dispatches(step)`. Stateless: from
 # any step on, a feed yields what it would yield there if begun at step 0. The loop
 # closes it when training ends or stops.
-Feed = Callable[[Schedule, int], Generator[StepInputs, None, None]]
+Feed = Callable[[TrainingLength, int], Generator[StepInputs, None, None]]
 
 
 def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
@@ -70,7 +70,7 @@ def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
         [steps, ...]; jittable. Called once an epoch.
     """
 
-    def feed(schedule: Schedule, step: int) -> Generator[StepInputs, None, None]:
+    def feed(schedule: TrainingLength, step: int) -> Generator[StepInputs, None, None]:
         per_epoch = schedule.steps_per_epoch
 
         @jax.jit

@@ -55,7 +55,7 @@ def fit(
     state: TrainState,
     resources: Any,
     feed: feed.Feed,
-    schedule: feed.Schedule,
+    schedule: feed.TrainingLength,
     stage: Stage,
     *,
     label: str,
@@ -181,7 +181,7 @@ def _restore(
 def _check(
     loop: LoopState,
     is_finite: Callable[[TrainState], jax.Array],
-    schedule: feed.Schedule,
+    schedule: feed.TrainingLength,
     checkpoints: Checkpoints,
     stage: Stage,
     label: str,
@@ -250,7 +250,7 @@ class _Saver:
     def __init__(
         self,
         checkpoints: Checkpoints,
-        schedule: feed.Schedule,
+        schedule: feed.TrainingLength,
         step: int,
         record: dict[str, Any],
     ):

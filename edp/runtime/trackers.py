@@ -17,7 +17,7 @@ from edp.runtime import multihost, storage
 Row = Mapping[str, Any]
 
 
-class Stage(NamedTuple):
+class TrackedStage(NamedTuple):
     """Stage whose training is logged.
 
     Attributes:
@@ -36,7 +36,7 @@ class Stage(NamedTuple):
 class _TensorBoard:
     """Event files in `tensorboard/<label>`, by optimizer step."""
 
-    def __init__(self, package: Any, chosen: bool, stage: Stage, first: Row):
+    def __init__(self, package: Any, chosen: bool, stage: TrackedStage, first: Row):
         # Hides rows logged after the checkpoint that training resumed from.
         self._writer = package.SummaryWriter(
             str(stage.directory / "tensorboard" / stage.label),
@@ -55,7 +55,7 @@ class _TensorBoard:
 class _WandB:
     """A run of the project for each stage; the stages of a workdir form a group."""
 
-    def __init__(self, package: Any, chosen: str, stage: Stage, first: Row):
+    def __init__(self, package: Any, chosen: str, stage: TrackedStage, first: Row):
         group = stage.directory.name
         self._run = package.init(
             project=chosen,
@@ -74,7 +74,7 @@ class _WandB:
         self._run.finish()
 
 
-def _wandb_id(stage: Stage) -> str:
+def _wandb_id(stage: TrackedStage) -> str:
     """Returns the id of the stage's run; draws and stores it the first time.
 
     So a resumed stage continues its run, also in a workdir that was moved; a retrained
@@ -103,7 +103,7 @@ _TRACKERS = {
 
 @contextlib.contextmanager
 def open_trackers(
-    config: Mapping[str, Any], stage: Stage
+    config: Mapping[str, Any], stage: TrackedStage
 ) -> Iterator[Callable[[Row], None]]:
     """Yields a function that logs a row of a stage to the trackers in the settings.
 

@@ -288,7 +288,7 @@ def set_in(section, **values):
             "students.be_none.alpha is None and 0.5",
         ),
         ("config", lambda c: c.update(seed=0), "run0 and .*run1 both have seed=0"),
-        ("config", lambda c: [], "config.json is damaged: a mapping is expected"),
+        ("config", lambda c: [], "config.json is damaged; accepted: a JSON object"),
         (
             "results",
             lambda rows: {"model": 1},
@@ -301,7 +301,11 @@ def set_in(section, **values):
             "analysis.json does not contain a list of rows",
         ),
         ("analysis", lambda a: a.update(notes="x"), "has invalid notes"),
-        ("analysis", lambda a: [1], "analysis.json is damaged: a mapping is expected"),
+        (
+            "analysis",
+            lambda a: [1],
+            "analysis.json is damaged; accepted: a JSON object",
+        ),
     ],
 )
 def test_runs_that_do_not_fit_are_refused(copies, file, change, message):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from edp.runtime import best_epoch, loop
-from edp.runtime.feed import Schedule, resident_feed
+from edp.runtime.feed import TrainingLength, resident_feed
 from edp.runtime.stage import Stage
 from edp.runtime.state import TrainState
 
-SCHEDULE = Schedule(
+SCHEDULE = TrainingLength(
     num_epochs=4, steps_per_epoch=2, images_per_step=1, checkpoint_minutes=0.0
 )
 # Scores of two members after each epoch, up and down, with a tie; and their means.

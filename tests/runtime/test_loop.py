@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import pytest
 
 from edp.runtime import loop
-from edp.runtime.feed import Schedule, StepInputs, resident_feed
+from edp.runtime.feed import StepInputs, TrainingLength, resident_feed
 from edp.runtime.stage import Stage
 from edp.runtime.state import TrainState
 
-SCHEDULE = Schedule(
+SCHEDULE = TrainingLength(
     num_epochs=3, steps_per_epoch=2, images_per_step=5, checkpoint_minutes=0.0
 )
 # Epoch e visits x = 10 e + 1, then 10 e + 2; w becomes 3 w + x.
@@ -130,7 +130,7 @@ def test_resumes_after_every_single_step(tmp_path):
 
 
 def test_dispatches_end_with_the_epoch():
-    schedule = Schedule(2, 5, 1, 0.0, steps_per_dispatch=2)
+    schedule = TrainingLength(2, 5, 1, 0.0, steps_per_dispatch=2)
     whole = [(0, 2), (2, 2), (4, 1), (5, 2), (7, 2), (9, 1)]
     assert list(schedule.dispatches(0)) == whole
     assert list(schedule.dispatches(5)) == whole[3:]
@@ -155,7 +155,7 @@ def test_several_steps_per_dispatch_change_no_result(
         "resident": resident_feed(lambda epoch: orders[epoch]),
         "streamed": streamed_feed,
     }[feed]
-    schedule = Schedule(num_epochs, per_epoch, 5, 0.0, steps_per_dispatch=4)
+    schedule = TrainingLength(num_epochs, per_epoch, 5, 0.0, steps_per_dispatch=4)
     w, _, num_traces = fit(tmp_path / "whole", schedule=schedule, feed=feed)
     assert (w, num_traces) == (TRAINED, num_programs)
     log = read_log(tmp_path / "whole")
@@ -250,7 +250,7 @@ def test_saves_every_checkpoint_steps(tmp_path, every, per_dispatch, crashes, sa
     """In one long epoch of six steps, or five, and resumes in its middle."""
     per_epoch = 5 if every == 5 else 6
     order = jnp.array(VISITED)[:per_epoch]
-    schedule = Schedule(1, per_epoch, 5, 1e9, per_dispatch, every)
+    schedule = TrainingLength(1, per_epoch, 5, 1e9, per_dispatch, every)
     feed = resident_feed(lambda epoch: order)
     if crashes * per_dispatch >= per_epoch:
         fit(tmp_path, schedule=schedule, feed=feed)
@@ -275,7 +275,7 @@ def test_saves_within_an_epoch_after_checkpoint_minutes(tmp_path, monkeypatch):
         now[0] += 40
         return False
 
-    schedule = Schedule(1, 6, 5, checkpoint_minutes=1.0)
+    schedule = TrainingLength(1, 6, 5, checkpoint_minutes=1.0)
     feed = resident_feed(lambda epoch: jnp.array(VISITED))
     with pytest.raises(Crash):
         fit(tmp_path, should_stop, schedule, feed=feed)

@@ -29,7 +29,7 @@ def make_config(**changes):
 
 
 def log(config, directory, rows, label="teachers"):
-    stage = trackers.Stage(directory, directory / label, label, {"seed": 0})
+    stage = trackers.TrackedStage(directory, directory / label, label, {"seed": 0})
     with trackers.open_trackers(config, stage) as track:
         for row in rows:
             track(row)
