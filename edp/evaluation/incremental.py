@@ -61,6 +61,8 @@ def write_rows(
     # Through JSON, to compare equal to what is read back.
     depends = {**depends, "data": predictors.data_digests}
     made_from = json.loads(json.dumps({**depends, "predictors": ids}))
+    # One decision for all processes, whose copies of the data may differ.
+    made_from = multihost.from_first(made_from)
     stored = multihost.from_first(storage.read_mapping(path) if path.exists() else {})
     before = stored.get("made_from", {})
     if before == made_from:
@@ -71,7 +73,8 @@ def write_rows(
             name = row["model"] if row["model"] in before["predictors"] else TEACHERS
             if name in ids and ids[name] == before["predictors"][name]:
                 kept[name].append(row)
-    kept |= evaluate([name for name, rows in kept.items() if not rows])
+    if missing := [name for name, rows in kept.items() if not rows]:
+        kept |= evaluate(missing)
     rows = [row for name in ids for row in kept[name]]
     value = {"made_from": made_from, "protocol": protocol, "rows": rows}
     storage.write_json(path, value)

@@ -72,6 +72,10 @@ class Predictors(Mapping[str, Predictor]):
         self._loaded: dict[str, Predictor] = {}
         self._programs: dict[str, tuple[_Program, _Program, list[str]]] = {}
 
+    def __contains__(self, name: object) -> bool:
+        """Returns whether the stage is complete, without reading its variables."""
+        return name in self.records
+
     @functools.cached_property
     def data_digests(self) -> dict[str, str]:
         """Digests of the validation and the test split, to key results by."""

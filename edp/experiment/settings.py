@@ -97,14 +97,22 @@ def student_dependencies(
       student: from `student_settings`.
       teachers: every setting that its teachers depend on.
     """
-    own = _functions(methods(student["perturbation"]))
-    read = keywords([STUDENTS[student["student"]], *own])
+    chosen = methods(student["perturbation"])
+    read = keywords([STUDENTS[student["student"]], *_functions(chosen)])
     any_reads = keywords(ALL_METHODS)
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
         "distill": _without(_of_schedule(student), any_reads.keys() - read.keys()),
         "from": dict(teachers),
+        # Students trained with the first image's label alone are not continued.
+        **({"mixed_labels": True} if _mixes_labels(student, chosen) else {}),
     }
+
+
+def _mixes_labels(student: Mapping[str, Any], chosen: Iterable[Method]) -> bool:
+    """Returns whether the label term of the student takes mixed labels."""
+    takes_labels = not student["clean_pass"] and student["alpha"] < 1
+    return takes_labels and any(method.mix_labels for method in chosen)
 
 
 def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:

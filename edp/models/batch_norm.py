@@ -58,7 +58,13 @@ class BatchNorm(nn.Module):
             y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)
             y = nn.relu(y) if self.relu else y
         elif native.takes_normalisation(x):
-            y, *moments = native.normalise(x, scale, bias, self.epsilon, self.relu)
+            y, *moments = native.normalise(
+                x,
+                scale.astype(jnp.float32),
+                bias.astype(jnp.float32),
+                self.epsilon,
+                self.relu,
+            )
         else:
             y, *moments = normalise(x, scale, bias, self.epsilon)
             y = nn.relu(y) if self.relu else y

@@ -44,7 +44,7 @@ class NNXModel:
             nnx.update(module, collection)
         (module.train if train else module.eval)()
         logits = module(x)
-        if not mutable:
+        if mutable is False:  # an empty list asks for updates too
             return logits
         updated = variables_of(module)
         names = updated if isinstance(mutable, bool) else mutable

@@ -88,5 +88,6 @@ def clip_and_detach(perturbed: jax.Array, x: jax.Array, clip: Clip) -> jax.Array
     result stays in the ball.
     """
     if clip is not None:
-        perturbed = jnp.clip(perturbed, *clip)
+        lower, upper = (jnp.asarray(bound, perturbed.dtype) for bound in clip)
+        perturbed = jnp.clip(perturbed, lower, upper)
     return jax.lax.stop_gradient(perturbed.astype(x.dtype))

@@ -303,6 +303,7 @@ def test_nothing_is_evaluated_twice(evaluated, monkeypatch):
     before = [(file.stat().st_mtime_ns, file.read_bytes()) for file in files]
     loaded = watch(monkeypatch)
     evaluate(evaluated)
+    assert "plain" in Predictors(evaluated)  # looks at the record alone
     assert loaded == []
     assert [(file.stat().st_mtime_ns, file.read_bytes()) for file in files] == before
 

@@ -73,11 +73,18 @@ def test_the_cpu_of_a_gpu_run_does_not_count(here, tmp_path, monkeypatch, capfd)
 
 
 def test_an_old_workdir_gives_no_warning(here, tmp_path, monkeypatch, capfd):
-    for gone in ("kernels", "cpu_features", "available_cores", "backend"):
+    for gone in ("cpu_features", "available_cores", "backend"):
         old = {key: value for key, value in here.items() if key != gone}
         assert check(old, here, tmp_path, monkeypatch, capfd) == ""
     provenance.check_hardware(tmp_path / "new")  # not begun
     assert capfd.readouterr().err == ""
+
+
+def test_a_workdir_without_kernels_was_begun_with_those_of_xla(
+    here, tmp_path, monkeypatch, capfd
+):
+    old = {key: value for key, value in here.items() if key != "kernels"}
+    assert "kernels xla" in check(old, here, tmp_path, monkeypatch, capfd)
 
 
 def test_facts_describe_this_cpu(tmp_path, monkeypatch):

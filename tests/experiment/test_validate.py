@@ -181,3 +181,18 @@ def test_a_setting_of_any_name_hides_no_fault_of_the_sections(key):
     assert "students.single_none.temperature=0.0 must be" in message
     assert "data.downsample=3 must divide" in message
     assert "model.depth=9 is no depth of a resnet; accepted" in message
+
+
+def test_a_label_term_of_mixtures_is_a_dependency_of_its_own():
+    config = digits.get_config()
+    config.students = {"mixed": {"perturbation": "mixup+disagreement", "alpha": 0.5}}
+    teachers = settings.teacher_dependencies(config)
+    for clean_pass, alpha, expected in (
+        (False, 0.5, True),
+        (True, 0.5, False),
+        (False, 1.0, False),
+    ):
+        student = settings.student_settings(config, "mixed")
+        student |= {"clean_pass": clean_pass, "alpha": alpha}
+        found = settings.student_dependencies(config, student, teachers)
+        assert ("mixed_labels" in found) == expected

@@ -64,6 +64,22 @@ class NNXNet(nnx.Module):
         return self.head(self.drop(self.norm(x)).mean((1, 2)))
 
 
+class StatelessNet(nnx.Module):
+    def __init__(self, rngs):
+        self.head = nnx.Linear(3, K, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(x.mean((1, 2)))
+
+
+def test_a_module_without_running_state_gives_empty_updates():
+    model = from_nnx.NNXModel(StatelessNet)
+    x = jnp.ones((2, 4, 4, 3))
+    variables = model.init(jax.random.key(0), x)
+    logits, updates = model.apply(variables, x, train=True, mutable=[])
+    assert logits.shape == (2, K) and updates == {}
+
+
 # --- The pages --------------------------------------------------------------------
 
 

@@ -137,3 +137,15 @@ def test_wrong_scales_are_refused():
             jax.random.key(0), None, x, step_size=0.1
         ),
     )
+
+
+def test_bounds_per_channel_may_be_tuples():
+    x, clip = jnp.full((2, 1, 1, 2), 0.5), ((0.4, 0.5), (0.6, 0.5))
+    found = perturbations.gaussian(
+        jax.random.key(0), None, x, step_size=10.0, clip=clip
+    )
+    assert (found[..., 1] == 0.5).all()
+    assert set(np.round(np.unique(found[..., 0]), 3)) <= {
+        np.float32(0.4),
+        np.float32(0.6),
+    }

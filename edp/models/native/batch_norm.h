@@ -135,7 +135,7 @@ void Normalise(const Layer& s, const float* x, const float* scale, const float* 
   for (Index c = 0; c < s.channels; ++c) {
     const double m = sum[c] / s.rows;
     mean[c] = shift[c] + m;
-    var[c] = std::max(0.0, squares[c] / s.rows - m * m);
+    var[c] = std::max(squares[c] / s.rows - m * m, 0.0);  // NaN stays NaN
   }
   const Coefficients k(s, mean, var, scale, bias);
   const Index width = s.width();

@@ -68,9 +68,12 @@ def library() -> tuple[pathlib.Path, dict[str, Any]]:
 
 
 def _cache() -> pathlib.Path:
-    return pathlib.Path(
-        os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    )
+    try:
+        return pathlib.Path(
+            os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        )
+    except RuntimeError as error:
+        raise Unavailable(f"{error} Set XDG_CACHE_HOME") from error
 
 
 def _processor() -> tuple[str, str]:
@@ -80,7 +83,11 @@ def _processor() -> tuple[str, str]:
         raise Unavailable(f"they are for x86-64 and Linux, not {machine}")
     wanted = ("model name", "flags")
     found: dict[str, str] = {}
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError as error:
+        raise Unavailable(f"the processor is unknown: {error}") from error
+    for line in lines:
         key, _, value = line.partition(":")
         if key.strip() in wanted:
             found.setdefault(key.strip(), value.strip())
@@ -196,7 +203,7 @@ def _test(built: pathlib.Path) -> None:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "EDP_NATIVE": "0",
-        "PYTHONPATH": os.pathsep.join(filter(None, [os.getcwd(), *sys.path])),
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
     }
-    command = [sys.executable, "-m", f"{__package__}.selftest", str(built)]
+    command = [sys.executable, "-P", "-m", f"{__package__}.selftest", str(built)]
     _run(command, "their test", env=environment)

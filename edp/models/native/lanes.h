@@ -30,9 +30,9 @@ typedef std::int32_t Mask
 inline Vector Load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void Store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
 
-// x where positive, else 0.
+// x where the condition is positive or NaN, else 0: ReLU keeps NaN, as XLA's does.
 inline Vector Positive(Vector x, Vector condition) {
-  return (Vector)((Mask)x & (Mask)(condition > 0.0f));
+  return (Vector)((Mask)x & ~(Mask)(condition <= 0.0f));
 }
 
 inline Index Vectors(Index floats) { return (floats + kLanes - 1) / kLanes; }

@@ -114,6 +114,17 @@ def test_normalisation(shape, relu):
     assert_near(got, (dx.reshape(shape), (h * unit).sum(0), h.sum(0)))
 
 
+@KERNELS
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_stay_so(value):
+    x = jax.random.normal(jax.random.key(0), (4, 3, 3, 16)).at[1, 0, 2, 5].set(value)
+    scale, bias = jnp.ones(16), jnp.zeros(16)
+    own, *_ = native.normalise(x, scale, bias, 1e-5, True)
+    expected = jax.nn.relu(batch_norm.normalise(x, scale, bias, 1e-5)[0])
+    assert np.isnan(expected[..., 5]).all()
+    np.testing.assert_array_equal(np.isnan(own), np.isnan(expected))
+
+
 def test_a_mean_far_from_zero_costs_no_digits_of_the_variance():
     if native.status()["kernels"] == "native":
         x = 1000 + draw(0, 512, 16)
