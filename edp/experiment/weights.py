@@ -69,8 +69,8 @@ def read(name: str, path: pathlib.Path, like: Any) -> Weights:
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
         except Exception as error:  # Damage can show in any layer of a library.
-            told = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise InputError(f"{name} cannot be read as {kind}: {told}") from error
+            message = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(f"{name} cannot be read as {kind}: {message}") from error
         if tree is not None:
             break
     else:
@@ -80,8 +80,10 @@ def read(name: str, path: pathlib.Path, like: Any) -> Weights:
     faults = list(_faults(taken, wanted))
     if faults:
         more = len(faults) - _MAX_FAULTS
-        told = [*faults[:_MAX_FAULTS], *([f"and {more} more"] if more > 0 else [])]
-        raise InputError(f"{name} does not fit the configured model: {'; '.join(told)}")
+        message = [*faults[:_MAX_FAULTS], *([f"and {more} more"] if more > 0 else [])]
+        raise InputError(
+            f"{name} does not fit the configured model: {'; '.join(message)}"
+        )
     leaves = [np.asarray(taken[p]).astype(leaf.dtype) for p, leaf in wanted.items()]
     collections = ", ".join(sorted({path[0] for path in wanted}))
     description = f"{collections} of {kind}" + (f"; left out: {left}" if left else "")

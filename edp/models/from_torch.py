@@ -155,8 +155,10 @@ class TorchModel:
         try:
             module.load_state_dict(state_dict)
         except RuntimeError as error:
-            told = " ".join(str(error).split())
-            raise InputError(f"a state dict does not fit the module: {told}") from error
+            message = " ".join(str(error).split())
+            raise InputError(
+                f"a state dict does not fit the module: {message}"
+            ) from error
         return module
 
 
@@ -216,10 +218,10 @@ def _export(module, shape, batch=None):
             module, (torch.zeros(shape),), dynamic_shapes=(dims,)
         ).run_decompositions()
     except Exception as error:  # Whatever the module raises.
-        told = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise InputError(
             f"{_name(module)} cannot be traced with torch.export for inputs of shape "
-            f"{shape}: {told}"
+            f"{shape}: {message}"
         ) from error
     nodes = program.graph.nodes
     for node in nodes:

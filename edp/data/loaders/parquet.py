@@ -84,11 +84,11 @@ def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
             "give the folder of one of them"
         )
     for file in files:
-        told = re.search(r"-of-(\d+)\.parquet$", file.name)
-        if told and int(told[1]) != len(files):
+        total = re.search(r"-of-(\d+)\.parquet$", file.name)
+        if total and int(total[1]) != len(files):
             raise InputError(
                 f"{file.parent} has {len(files)} files of which {file.name} is one; "
-                f"there must be {int(told[1])}"
+                f"there must be {int(total[1])}"
             )
 
 
@@ -171,7 +171,7 @@ def _columns(path: pathlib.Path, schema: Any) -> tuple[str, str]:
 def _names(schema: Any, label: str) -> tuple[str, ...] | None:
     """Returns the class names in the Hub's metadata, if any."""
     try:
-        told = json.loads((schema.metadata or {})[b"huggingface"])
-        return tuple(map(str, told["info"]["features"][label]["names"]))
+        metadata_json = json.loads((schema.metadata or {})[b"huggingface"])
+        return tuple(map(str, metadata_json["info"]["features"][label]["names"]))
     except (KeyError, TypeError, ValueError):
         return None

@@ -174,8 +174,10 @@ def _check_image(
     resize: str,
 ) -> None:
     """Raises an InputError if the declared shape does not match `image_shape`."""
-    told = known_shape if resize == "none" else (None, None, known_shape[-1])
-    if any(t not in (None, s) for t, s in zip(told, image_shape, strict=True)):
+    expected_shape = known_shape if resize == "none" else (None, None, known_shape[-1])
+    if any(
+        t not in (None, s) for t, s in zip(expected_shape, image_shape, strict=True)
+    ):
         raise InputError(
             f"data.image_shape is {image_shape}, but the images of TFDS set {name!r} "
             f"are {known_shape}"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edp.errors import InputError
+from edp.evaluation import scoring
 from edp.report.seeds import comparisons
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
 from edp.report.seeds.runs import Run
@@ -20,7 +21,6 @@ _FACTS = (
     *("model", "kind", "student", "perturbation", "num_members", "num_params"),
     *("inference_cost", "inference_flops", "train_flops"),
 )
-_MIN_GAP = 1e-12  # as in `edp.evaluation`: smaller gaps are rounding errors
 DEFAULT_BASELINE = "single_none"
 
 
@@ -133,7 +133,7 @@ def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
         for of in (ensembles[0], ensembles[-1])
     ]
     first, last = np.mean(ends, axis=1)
-    if not abs(first - last) > _MIN_GAP:
+    if not abs(first - last) > scoring.MIN_GAP:
         return {}
     share = (first - model["cnll"]["mean"]) / (first - last)
     return {"gap_closed_of_means": float(share)}
