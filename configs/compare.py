@@ -89,7 +89,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         tempered = {"perturbation": perturbation, "temperature": 4.0}
         add(f"single_{perturbation}_tau4", **tempered)
         add(f"be_{perturbation}_tau4", student="batch_ensemble", **tempered)
-        add(f"hydra_{perturbation}_tau4", student="hydra", **tempered)
+        for student in ("hydra", "mimo", "packed"):
+            add(f"{student}_{perturbation}_tau4", student=student, **tempered)
         for loss in ("mle", "proxy"):
             add(
                 f"dirichlet_{loss}_{perturbation}",

@@ -89,14 +89,18 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     data.flip = False
 
     config.model = model = ml_collections.ConfigDict()
-    # "convnet", "resnet", "wide_resnet" or "resnet50".
+    # "convnet", "resnet", "wide_resnet", "resnet50" or "vit".
     model.name = "convnet"
-    # convnet, resnet: channels of the first stage.
+    # convnet, resnet: channels of the first stage; vit: features of a token.
     model.width = placeholder(int)
-    # resnet: 6n + 2; wide_resnet: 6n + 4.
+    # resnet: 6n + 2; wide_resnet: 6n + 4; vit: number of blocks.
     model.depth = placeholder(int)
     # wide_resnet: k of WRN-depth-k.
     model.widen_factor = placeholder(int)
+    # vit: attention heads; divides the width.
+    model.heads = placeholder(int)
+    # vit: side of a patch in pixels; divides the images' sides.
+    model.patch_size = placeholder(int)
     # All but convnet: rematerialise activations (less memory, more time).
     model.remat = placeholder(bool)
     # BatchNorm statistics over each of G equal parts of the batch, as on G devices that
@@ -110,9 +114,17 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Number of members M.
     teachers.num_members = 4
     # "deep": M networks. "snapshot": one, at the end of each of M cosine cycles of
-    # num_epochs / M epochs, whatever the schedule (Huang et al., 2017). "dropout": one,
-    # under M fixed masks, with model.dropout_rate (Gal and Ghahramani, 2016).
+    # num_epochs / M epochs, whatever the schedule (Huang et al., 2017). "checkpoint":
+    # one, after each of the last epochs (Chen et al., 2017). "dropout": one, or
+    # `networks`, under M fixed masks, with model.dropout_rate (Gal and Ghahramani,
+    # 2016). "prior": M networks, each with a frozen random one (Osband et al., 2018).
     teachers.kind = "deep"
+    # dropout: networks, each under M / networks masks.
+    teachers.networks = 1
+    # prior: β, the standard deviation of the random networks' logits.
+    teachers.prior_scale = 1.0
+    # checkpoint: epochs between two members.
+    teachers.epochs_between = 1
     # True: each member trains on its own N draws with replacement from the N training
     # images (bagging, Breiman 1996).
     teachers.bootstrap = False
@@ -132,8 +144,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.distill = distill = ml_collections.ConfigDict()
     # "single"; "batch_ensemble" (as many members as teachers); "latent_batch_ensemble"
     # (the same in training, one plain network afterwards); "hydra" (a head per
-    # teacher); "dirichlet" (predicts a distribution of probabilities); "functional"
-    # (one function per draw of a random input).
+    # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
+    # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
+    # per draw of a random input).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -168,6 +181,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.rank_one_lr_factor = 0.5
     # hydra: share of the training with one head, for the mean.
     distill.hydra_single_share = 0.5
+    # mimo: times that an image is shown to each head in a step.
+    distill.mimo_repetitions = 1
+    # packed: α; each network has α/M of the channels.
+    distill.packed_alpha = 2.0
     # dirichlet: "proxy" or "mle".
     distill.dirichlet_loss = "proxy"
     # dirichlet, mle: initial temperature T; it is annealed to 1.
@@ -267,6 +284,7 @@ _SMALLEST = {
     "resnet": {"depth": 8, "width": 4},
     "wide_resnet": {"depth": 10, "widen_factor": 1},
     "resnet50": {"blocks": (1, 1, 1, 1)},
+    "vit": {"depth": 1, "width": 8, "heads": 2, "patch_size": 4},
 }
 
 

@@ -227,15 +227,23 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
 
 
 def teachers_from_masks(
-    model, variables, keys: jax.Array, *, strategy=None, mesh=None
+    model,
+    variables,
+    keys: jax.Array,
+    *,
+    num_networks: int | None = None,
+    strategy=None,
+    mesh=None,
 ) -> Teachers:
-    """Creates `Teachers` from one network under fixed dropout masks.
+    """Creates `Teachers` from networks under fixed dropout masks.
 
     Args:
       model: a Flax module that, in evaluation mode, samples one mask for all inputs
         from its `dropout` stream, as `edp.models` do.
-      variables: of one network, not stacked.
+      variables: of one network, not stacked; of several, see `num_networks`.
       keys: one PRNG key per member [M]; each key fixes one member's masks.
+      num_networks: N, where `variables` are those of N networks, stacked: member m is
+        network m modulo N. None: one network, not stacked.
       strategy: see `member_map`.
       mesh: shards the members over its `member` axis, batches over `data`.
     """
@@ -243,17 +251,24 @@ def teachers_from_masks(
     def member(key, variables, x):
         return model.apply(variables, x, train=False, rngs={"dropout": key})
 
+    axis, axes = (None, ()) if num_networks is None else (0, (sharding.MEMBER,))
+
     def all_logits(x, members_at_once=None):
         data = _data_axes(mesh, x)
+        of_members = variables
+        if num_networks is not None:
+            of_members = select(variables, jnp.arange(len(keys)) % num_networks)
         mapped = member_map(
-            member, (0, None, None), strategy=strategy, members_at_once=members_at_once
+            member, (0, axis, None), strategy=strategy, members_at_once=members_at_once
         )
-        in_axes, out_axes = ((sharding.MEMBER,), (), data), (sharding.MEMBER, *data)
+        in_axes, out_axes = ((sharding.MEMBER,), axes, data), (sharding.MEMBER, *data)
         per_device = sharding.per_device(mapped, mesh, in_axes, out_axes)
-        result = per_device(keys, variables, x)
+        result = per_device(keys, of_members, x)
         return sharding.constrain(result, mesh, None, *data)
 
     def member_logits(m, x):
-        return member(keys[m], variables, x)
+        if num_networks is None:
+            return member(keys[m], variables, x)
+        return member(keys[m], select(variables, m % num_networks), x)
 
     return Teachers(len(keys), all_logits, member_logits)

@@ -205,7 +205,7 @@ def _create_perturber(
         own["student_variables"] = predictor.variables
     return disagreement.create_perturber(
         functools.partial(_create_perturbation, section),
-        functools.partial(restore.make_teachers, run, mesh, run.build_model()),
+        functools.partial(restore.make_teachers, run, mesh, run.build_teacher()),
         teacher_variables,
         run.config.evaluation.batch_size,
         mesh=mesh,

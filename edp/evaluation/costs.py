@@ -39,7 +39,7 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
     run = _in_one_program(run)
     kind, num_members = run.kind, run.num_members
     section = run.teacher_dependencies["teachers"]
-    model = run.build_model()
+    model = run.build_teacher()
     state = jax.eval_shape(
         lambda: ensemble.create_state(model, _TX, run.key[None], run.example)
     )
@@ -59,12 +59,12 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
     )
     return [
         {
-            "num_params": record["num_params"] * kind.num_kept(size),
-            "inference_cost": size,
+            "num_params": record["num_params"] * kind.num_kept(size, section),
+            "inference_cost": size * kind.passes,
             "train_seconds": record["train_seconds"]
-            * kind.num_trained(size)
-            / kind.num_trained(num_members),
-            "train_flops": _times(kind.num_trained(size), trained),
+            * kind.num_trained(size, section)
+            / kind.num_trained(num_members, section),
+            "train_flops": _times(kind.num_trained(size, section), trained),
             "inference_flops": _times(size, one),
         }
         for size in range(1, num_members + 1)
@@ -94,7 +94,7 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
         run.key,
         run.example,
     )
-    teachers = restore.teachers_like(run, run.build_model())
+    teachers = restore.teachers_like(run, run.build_teacher())
     batch = _batch(run, section["batch_size"])
     return {
         "num_params": record["num_params"],

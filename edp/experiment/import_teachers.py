@@ -34,7 +34,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             "where teachers are imported"
         )
     paths = [pathlib.Path(path).expanduser().absolute() for path in members]
-    wanted = run.kind.num_kept(run.num_members)
+    wanted = run.num_kept
     if len(paths) != wanted:
         raise InputError(
             f"--members names {len(paths)} networks; accepted: {wanted}, as "
@@ -50,7 +50,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             print("teachers: complete")
             return
         raise InputError(f"{stage.path} has other teachers; give another workdir")
-    model = run.build_model()
+    model = run.build_teacher()
     like = jax.eval_shape(lambda: model.init(run.key, run.example, train=False))
     names = [f"member {m} ({path})" for m, path in enumerate(paths)]
     read = [weights.read(n, p, like) for n, p in zip(names, paths, strict=True)]

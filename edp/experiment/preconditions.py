@@ -67,7 +67,8 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
     sections: dict[str, Mapping[str, Any]] = {}
     at_once: dict[str, int] = {}
     if config.teachers_workdir is None:
-        num_trained = teacher_kinds.of(config.teachers).num_trained(num_members)
+        kind = teacher_kinds.of(config.teachers)
+        num_trained = kind.num_trained(num_members, config.teachers)
         name = f"teachers.kind={config.teachers.kind!r}: number of networks trained"
         sharding.check_divides(mesh, sharding.MEMBER, name, num_trained)
         sections["teachers"], at_once["teachers"] = config.teachers, num_trained

@@ -41,7 +41,7 @@ def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
       InputError: if they are not trained yet.
     """
     teachers_record(run)
-    model = run.build_model()
+    model = run.build_teacher()
     like = teachers_like(run, model)
     variables = _load_variables(run.teachers_dir / "variables", like)
     return model, put_teachers(run, mesh, variables)
@@ -49,14 +49,14 @@ def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
 
 def teachers_like(run: Run, model: models.Classifier) -> Any:
     """Returns the shapes of the variables in a completed teachers' stage."""
-    num_kept = run.kind.num_kept(run.num_members)
+    num_kept = run.num_kept
     keys = jax.random.split(run.key, num_kept)
     return jax.eval_shape(lambda: ensemble.init(model, keys, run.example))
 
 
 def put_teachers(run: Run, mesh: Mesh | None, variables: Any) -> Any:
     """Places the teachers' variables: split over members, or replicated if shared."""
-    num_kept = run.kind.num_kept(run.num_members)
+    num_kept = run.num_kept
     axes = (sharding.MEMBER,) if num_kept == run.num_members else ()
     return sharding.put(variables, mesh, *axes)
 
@@ -155,7 +155,7 @@ def create_teachers_selection(
     def by_accuracy(of_each):
         return create_selection(experiment, config, probs_fn, of_each=of_each)
 
-    return run.kind.select(run.num_members, config.num_epochs, by_accuracy)
+    return run.kind.select(config, by_accuracy)
 
 
 def complete(
@@ -170,7 +170,8 @@ def complete(
       num_networks: number of networks stacked in `variables`.
     """
     checkpoint.save_variables(stage.variables, variables)
-    num_params = models.count_params(variables["params"]) // num_networks
+    counted = {k: v for k, v in variables.items() if k != "batch_stats"}
+    num_params = models.count_params(counted) // num_networks
     stage.complete({**record, "num_params": num_params})
 
 

@@ -60,6 +60,17 @@ class Run(NamedTuple):
         """The kind of the teachers."""
         return teacher_kinds.of(self.teacher_dependencies["teachers"])
 
+    @property
+    def num_kept(self) -> int:
+        """Number of networks whose variables the teachers consist of."""
+        section = self.teacher_dependencies["teachers"]
+        return self.kind.num_kept(self.num_members, section)
+
+    def build_teacher(self) -> Any:
+        """Creates the network of a teacher, a Flax module."""
+        section = self.teacher_dependencies["teachers"]
+        return self.kind.network(self.build_model, section)
+
     def steps_per_epoch(self, batch_size: int) -> int:
         return self.num_train // batch_size
 

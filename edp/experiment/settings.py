@@ -18,7 +18,16 @@ _SECTIONS = ("seed", "dtype", "model")
 _EXECUTION_OPTIONS = ("member_strategy", "members_at_once", "remat")
 # Settings that did not exist once, and the behaviour then: a stage depends on them
 # only where they differ, so that a workdir begun before can be continued.
-_DEFAULT_BEFORE = {"bootstrap": False, "kind": "deep", "dropout_rate": None}
+_DEFAULT_BEFORE = {
+    "bootstrap": False,
+    "kind": "deep",
+    "networks": 1,
+    "prior_scale": 1.0,
+    "epochs_between": 1,
+    "dropout_rate": None,
+    "heads": None,
+    "patch_size": None,
+}
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
 _DERIVED = {"num_members", "training_steps"}

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 
 from edp import ensemble
+from edp.models.prior import RandomizedPrior
 from edp.runtime import best_epoch
 
+Section = Mapping[str, Any]
 # (of_each) -> selection of epochs by the members' validation accuracy; None keeps the
 # last. See `best_epoch.by_accuracy`.
 ByAccuracy = Callable[[bool], best_epoch.Selection | None]
@@ -20,19 +22,27 @@ class Kind(NamedTuple):
     """A kind of teachers. The leading axis of its variables is the networks kept.
 
     Attributes:
-      num_trained: M -> number of networks trained.
-      num_kept: M -> number of networks whose variables are kept.
-      select: (M, number of epochs, `ByAccuracy`) -> the selection of epochs.
+      num_trained: (m, section) -> number of networks trained for m of the members.
+      num_kept: (m, section) -> number of networks whose variables are kept for them.
+      select: (section, `ByAccuracy`) -> the selection of epochs.
       teachers: (model, variables, M, key of the masks, strategy=, mesh=) ->
         `ensemble.Teachers`.
+      network: (build_model, section) -> the network of a member, of which each forward
+        pass costs `passes` of a plain one.
+      passes: forward passes of a plain network in one of `network`.
       training: the `teachers` section -> the settings of its optimizer.
       faults: the configuration -> its faults for this kind.
+
+    A section is the `teachers` section, or that part of it that the teachers depend on,
+    without settings that did not exist when they were trained.
     """
 
-    num_trained: Callable[[int], int]
-    num_kept: Callable[[int], int]
-    select: Callable[[int, int, ByAccuracy], best_epoch.Selection | None]
+    num_trained: Callable[[int, Section], int]
+    num_kept: Callable[[int, Section], int]
+    select: Callable[[Section, ByAccuracy], best_epoch.Selection | None]
     teachers: Callable[..., ensemble.Teachers]
+    network: Callable[[Callable[..., Any], Section], Any] = lambda build, _: build()
+    passes: int = 1
     training: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda section: section
     faults: Callable[[Mapping[str, Any]], Iterator[str]] = lambda values: iter(())
 
@@ -42,13 +52,19 @@ def of(teachers: Mapping[str, Any]) -> Kind:
     return KINDS[teachers.get("kind", "deep")]
 
 
-def _all(num_members: int) -> int:
+def _all(num_members: int, section: Section) -> int:
+    del section
     return num_members
 
 
-def _one(num_members: int) -> int:
-    del num_members
+def _one(num_members: int, section: Section) -> int:
+    del num_members, section
     return 1
+
+
+def _networks(num_members: int, section: Section) -> int:
+    """Returns how many networks the members of a dropout ensemble share."""
+    return min(num_members, section.get("networks", 1))
 
 
 def _stacked(model, variables, num_members, key, *, strategy, mesh):
@@ -59,17 +75,52 @@ def _stacked(model, variables, num_members, key, *, strategy, mesh):
 
 
 def _masked(model, variables, num_members, key, *, strategy, mesh):
+    num_networks = jax.tree.leaves(variables)[0].shape[0]
+    one = num_networks == 1  # computed without copies for each member
     return ensemble.teachers_from_masks(
         model,
-        ensemble.select(variables, 0),
+        ensemble.select(variables, 0) if one else variables,
         jax.random.split(key, num_members),
+        num_networks=None if one else num_networks,
         strategy=strategy,
         mesh=mesh,
     )
 
 
-def _cycles(section: Mapping[str, Any]) -> dict[str, Any]:
+def _with_prior(build_model, section):
+    scale = section.get("prior_scale", 1.0)
+    return RandomizedPrior(build_model(), build_model(), scale)
+
+
+def _cycles(section: Section) -> dict[str, Any]:
     return {**section, "schedule": "cyclic", "cycles": section["num_members"]}
+
+
+def _ends_of_cycles(section: Section) -> tuple[int, ...]:
+    num_members = section["num_members"]
+    length = section["num_epochs"] // num_members
+    return tuple(length * m for m in range(1, num_members + 1))
+
+
+def _last_epochs(section: Section) -> tuple[int, ...]:
+    """Returns the epochs that a checkpoint ensemble keeps."""
+    num_epochs, between = section["num_epochs"], section.get("epochs_between", 1)
+    return tuple(
+        num_epochs - between * m for m in reversed(range(section["num_members"]))
+    )
+
+
+def _faults_of_checkpoints(values: Mapping[str, Any]) -> Iterator[str]:
+    teachers = values["teachers"]
+    if _last_epochs(teachers)[0] < 1:
+        needed = 1 + (teachers["num_members"] - 1) * teachers["epochs_between"]
+        yield (
+            f"teachers.num_epochs={teachers['num_epochs']} must be at least {needed} "
+            f"for {teachers['num_members']} checkpoints with teachers.epochs_between="
+            f"{teachers['epochs_between']}"
+        )
+    yield from _faults_of_one_network(values)
+    yield from _faults_of_selection(teachers)
 
 
 def _faults_of_snapshots(values: Mapping[str, Any]) -> Iterator[str]:
@@ -81,21 +132,32 @@ def _faults_of_snapshots(values: Mapping[str, Any]) -> Iterator[str]:
             f"teachers.num_members={num_members} for snapshots, of a cycle each"
         )
     yield from _faults_of_one_network(values)
+    yield from _faults_of_selection(teachers)
+
+
+def _faults_of_selection(teachers: Section) -> Iterator[str]:
     if teachers["select"] != "last":
         yield (
-            f"teachers.select={teachers['select']!r} must be last for snapshots, which "
-            "are those of the ends of the cycles"
+            f"teachers.select={teachers['select']!r} must be last for teachers.kind="
+            f"{teachers['kind']!r}, whose epochs are fixed"
         )
 
 
 def _faults_of_dropout(values: Mapping[str, Any]) -> Iterator[str]:
-    rate = values["model"].get("dropout_rate")
-    if not rate:
+    rate, teachers = values["model"].get("dropout_rate"), values["teachers"]
+    networks, num_members = teachers["networks"], teachers["num_members"]
+    if num_members % networks:
+        yield (
+            f"teachers.networks={networks} must divide teachers.num_members="
+            f"{num_members}, so that each network has as many masks"
+        )
+    if not rate and networks < num_members:
         yield (
             f"model.dropout_rate={rate!r} must be above 0 for teachers.kind='dropout', "
             "whose members differ in nothing else"
         )
-    yield from _faults_of_one_network(values)
+    if networks == 1:
+        yield from _faults_of_one_network(values)
 
 
 def _faults_of_one_network(values: Mapping[str, Any]) -> Iterator[str]:
@@ -112,7 +174,7 @@ KINDS: dict[str, Kind] = {
     "deep": Kind(
         num_trained=_all,
         num_kept=_all,
-        select=lambda m, num_epochs, by_accuracy: by_accuracy(True),
+        select=lambda section, by_accuracy: by_accuracy(True),
         teachers=_stacked,
     ),
     # One network at the end of each of M cycles of the learning rate (Huang et al.,
@@ -120,17 +182,37 @@ KINDS: dict[str, Kind] = {
     "snapshot": Kind(
         num_trained=_one,
         num_kept=_all,
-        select=lambda m, num_epochs, by_accuracy: best_epoch.snapshots(m, num_epochs),
+        select=lambda section, by_accuracy: best_epoch.at(_ends_of_cycles(section)),
         teachers=_stacked,
         training=_cycles,
         faults=_faults_of_snapshots,
     ),
-    # One network trained with dropout, under M masks that are drawn once (Gal and
-    # Ghahramani, *Dropout as a Bayesian Approximation*, 2016, arXiv 1506.02142).
-    "dropout": Kind(
+    # One network after each of the last epochs of one training (Chen, Lundberg, Lee,
+    # *Checkpoint Ensembles*, 2017, arXiv 1710.03282).
+    "checkpoint": Kind(
         num_trained=_one,
-        num_kept=_one,
-        select=lambda m, num_epochs, by_accuracy: by_accuracy(False),
+        num_kept=_all,
+        select=lambda section, by_accuracy: best_epoch.at(_last_epochs(section)),
+        teachers=_stacked,
+        faults=_faults_of_checkpoints,
+    ),
+    # M networks, each beside a frozen network of its own at its random start (Osband et
+    # al., 2018, arXiv 1806.03335).
+    "prior": Kind(
+        num_trained=_all,
+        num_kept=_all,
+        select=lambda section, by_accuracy: by_accuracy(True),
+        teachers=_stacked,
+        network=_with_prior,
+        passes=2,
+    ),
+    # Networks trained with dropout, under M masks that are drawn once: one network (Gal
+    # and Ghahramani, *Dropout as a Bayesian Approximation*, 2016, arXiv 1506.02142), or
+    # several (stochastic ensembles).
+    "dropout": Kind(
+        num_trained=_networks,
+        num_kept=_networks,
+        select=lambda section, by_accuracy: by_accuracy(False),
         teachers=_masked,
         faults=_faults_of_dropout,
     ),

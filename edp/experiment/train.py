@@ -31,7 +31,7 @@ def create_distillation(
     perturb = perturbations.create_perturbation(config)
     steps_per_epoch = run.steps_per_epoch(config["batch_size"])
     tx = optimizers.create_optimizer(config, steps_per_epoch, student.rule)
-    model = run.build_model()
+    model = run.build_teacher()
 
     def step(state, batch, key, variables):
         return distill.distill_step(
@@ -71,9 +71,9 @@ def fit_teachers(
     config = experiment.run.config.teachers
     key = rng.stream(experiment.run.key, "teachers")
     mesh, kind = experiment.mesh, experiment.run.kind
-    num_trained = kind.num_trained(experiment.run.num_members)
+    num_trained = kind.num_trained(experiment.run.num_members, config)
     per_epoch = experiment.run.steps_per_epoch(config.batch_size)
-    model = experiment.run.build_model()
+    model = experiment.run.build_teacher()
     tx = optimizers.create_optimizer(kind.training(config), per_epoch)
     init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
     state = ensemble.create_state(model, tx, init_keys, experiment.run.example)
@@ -115,8 +115,7 @@ def fit_teachers(
         restore.create_teachers_selection(experiment, model),
         stop_requests,
     )
-    num_kept = kind.num_kept(experiment.run.num_members)
-    restore.complete(stage, variables, record, num_kept)
+    restore.complete(stage, variables, record, experiment.run.num_kept)
 
 
 def fit_student(

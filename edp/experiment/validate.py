@@ -79,6 +79,8 @@ _DISTILL = {
     "factor_init": one_of("normal", "sign", "ones"),
     "rank_one_lr_factor": NOT_NEGATIVE,
     "hydra_single_share": FRACTION,
+    "mimo_repetitions": COUNT,
+    "packed_alpha": POSITIVE,
     "dirichlet_loss": one_of("mle", "proxy"),
     "dirichlet_start_temperature": POSITIVE,
     "dirichlet_annealing": SHARES,
@@ -104,6 +106,9 @@ _RULES = {
         "num_members": COUNT,
         "bootstrap": BOOL,
         "kind": one_of(*KINDS),
+        "networks": COUNT,
+        "prior_scale": NOT_NEGATIVE,
+        "epochs_between": COUNT,
         "member_strategy": optional(one_of("vmap", "unroll")),
     },
     "evaluation": {

@@ -24,6 +24,7 @@ from edp.models.dropout import Dropout
 from edp.models.layers import average_factors, rank_one_mask
 from edp.models.resnet import ResNet
 from edp.models.resnet50 import ResNet50
+from edp.models.vit import ViT
 from edp.models.wide_resnet import WideResNet
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Dropout",
     "ResNet",
     "ResNet50",
+    "ViT",
     "WideResNet",
     "average_factors",
     "check_groups",
@@ -45,6 +47,7 @@ MODELS: dict[str, type[Classifier]] = {
     "convnet": ConvNet,
     "resnet": ResNet,
     "resnet50": ResNet50,
+    "vit": ViT,
     "wide_resnet": WideResNet,
 }
 
@@ -64,6 +67,8 @@ def create_model(
     shared_bias: bool = False,
     num_heads: int | None = None,
     extra_channels: int = 0,
+    num_images: int = 1,
+    width_factor: float = 1.0,
 ) -> Classifier:
     """Builds the model named in a config.
 
@@ -81,6 +86,8 @@ def create_model(
       shared_bias: whether its members also share their biases.
       num_heads: None for one last layer; M for M on the same features.
       extra_channels: number of channels after the image's that are not normalised.
+      num_images: number of images concatenated along the channels of an input.
+      width_factor: multiplies the channels of every layer but the last.
 
     Returns:
       The model, not yet initialised.
@@ -111,6 +118,8 @@ def create_model(
         shared_bias=shared_bias,
         num_heads=num_heads,
         extra_channels=extra_channels,
+        num_images=num_images,
+        width_factor=width_factor,
         batchnorm_groups=config.get("batchnorm_groups"),
         dropout_rate=config.get("dropout_rate") or 0.0,
         **settings,

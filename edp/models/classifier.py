@@ -80,6 +80,8 @@ class Classifier(nn.Module):
       num_heads: None for one last layer; M for M of them, initialised equally, on the
         features of one network.
       extra_channels: number of channels after the image's that are not normalised.
+      num_images: number of images concatenated along the channels of an input.
+      width_factor: multiplies the channels of every layer but the last; see `channels`.
       batchnorm_groups: None, or G: in training, batch normalisation normalises each
         of G equal, consecutive parts of the images (with all members) separately.
       dropout_rate: fraction of features dropped before the last layer and, in residual
@@ -99,6 +101,8 @@ class Classifier(nn.Module):
     shared_bias: bool = False
     num_heads: int | None = None
     extra_channels: int = 0
+    num_images: int = 1
+    width_factor: float = 1.0
     batchnorm_groups: int | None = None
     dropout_rate: float = 0.0
 
@@ -113,6 +117,11 @@ class Classifier(nn.Module):
                     f"num_heads={self.num_heads} is set besides num_members="
                     f"{self.num_members}; accepted: one of them, the other None"
                 )
+        check_positive("num_images", self.num_images)
+        if not self.width_factor > 0:
+            raise InputError(
+                f"width_factor={self.width_factor} is out of range; accepted: above 0"
+            )
         if self.batchnorm_groups is not None:
             check_positive("batchnorm_groups", self.batchnorm_groups)
         if not 0 <= self.dropout_rate < 1:
@@ -131,6 +140,10 @@ class Classifier(nn.Module):
                 f"std={self.std} is out of range; accepted: numbers above 0"
             )
         super().__post_init__()
+
+    def channels(self, number: int) -> int:
+        """Multiplies a number of channels by `width_factor`, rounded, at least 1."""
+        return max(1, round(self.width_factor * number))
 
     def feature_maps(
         self,
@@ -157,8 +170,8 @@ class Classifier(nn.Module):
         """Classifies images.
 
         Args:
-          x: [B, H, W, C] in [0, 1], and extra channels of any value. All members
-            see the same images.
+          x: [B, H, W, num_images * C] in [0, 1], and extra channels of any value. All
+            members see the same images.
           train: whether batch normalisation uses the statistics of this batch and
             updates the running ones (`mutable=['batch_stats']`), or uses the running
             statistics.
@@ -169,8 +182,8 @@ class Classifier(nn.Module):
         Raises:
           InputError: in training, if `batchnorm_groups` does not divide B.
         """
-        mean = (*self.mean, *[0.0] * self.extra_channels)
-        std = (*self.std, *[1.0] * self.extra_channels)
+        mean = (*self.num_images * self.mean, *[0.0] * self.extra_channels)
+        std = (*self.num_images * self.std, *[1.0] * self.extra_channels)
         mean, std = jnp.asarray((mean, std), jnp.float32)
         chex.assert_shape(x, (None, None, None, len(mean)))
         members: dict[str, Any] = {

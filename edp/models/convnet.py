@@ -33,6 +33,8 @@ class ConvNet(Classifier):
     ) -> jax.Array:
         del drop  # dropout only before the last layer
         for i, (scale, strides) in enumerate(((1, 1), (2, 2), (2, 1)), start=1):
-            x = conv(scale * self.width, strides=strides, name=f"conv{i}")(x)
+            x = conv(
+                self.channels(scale * self.width), strides=strides, name=f"conv{i}"
+            )(x)
             x = norm(relu=True, name=f"norm{i}")(x)
         return x

@@ -86,7 +86,7 @@ class ResNet(Classifier):
         drop: Callable[..., nn.Module],
     ) -> jax.Array:
         block_class = nn.remat(BasicBlock) if self.remat else BasicBlock
-        x = conv(self.width, name="stem_conv")(x)
+        x = conv(self.channels(self.width), name="stem_conv")(x)
         x = norm(relu=True, name="stem_norm")(x)
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
@@ -94,7 +94,7 @@ class ResNet(Classifier):
                     conv,
                     norm,
                     drop,
-                    features=self.width * 2**stage,
+                    features=self.channels(self.width * 2**stage),
                     strides=2 if stage > 0 and block == 0 else 1,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x)

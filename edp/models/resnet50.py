@@ -78,7 +78,7 @@ class ResNet50(Classifier):
         drop: Callable[..., nn.Module],
     ) -> jax.Array:
         block_class = nn.remat(BottleneckBlock) if self.remat else BottleneckBlock
-        x = conv(64, kernel_size=7, strides=2, name="stem_conv")(x)
+        x = conv(self.channels(64), kernel_size=7, strides=2, name="stem_conv")(x)
         x = norm(relu=True, name="stem_norm")(x)
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, num_blocks in enumerate(self.blocks):
@@ -87,7 +87,7 @@ class ResNet50(Classifier):
                     conv,
                     norm,
                     drop,
-                    features=64 * 2**stage,
+                    features=self.channels(64 * 2**stage),
                     strides=2 if stage > 0 and block == 0 else 1,
                     zero_init_residual=self.zero_init_residual,
                     name=f"stage{stage + 1}_block{block + 1}",

@@ -78,14 +78,14 @@ class WideResNet(Classifier):
         drop: Callable[..., nn.Module],
     ) -> jax.Array:
         block_class = nn.remat(PreActivationBlock) if self.remat else PreActivationBlock
-        x = conv(16, name="stem_conv")(x)
+        x = conv(self.channels(16), name="stem_conv")(x)
         for stage in range(3):
             for block in range((self.depth - 4) // 6):
                 x = block_class(
                     conv,
                     norm,
                     drop,
-                    features=16 * self.widen_factor * 2**stage,
+                    features=self.channels(16 * self.widen_factor * 2**stage),
                     strides=2 if stage > 0 and block == 0 else 1,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )(x)

@@ -1,7 +1,7 @@
 """Best-epoch selection: the variables kept need not be those of the last epoch."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -91,17 +91,15 @@ def by_accuracy(
     return by_score("validation_accuracy", score)
 
 
-def snapshots(num_members: int, num_epochs: int) -> Selection:
-    """Keeps a network's variables at the end of each of M equal cycles of epochs.
+def at(epochs: Sequence[int]) -> Selection:
+    """Keeps a network's variables after each of M given epochs.
 
-    Snapshot ensembles (arXiv 1704.00109). The network's variables have a leading axis
-    of 1, those kept one of M.
+    The network's variables have a leading axis of 1, those kept one of M.
 
     Args:
-      num_members: M; divides `num_epochs`.
-      num_epochs: epochs of all cycles.
+      epochs: M distinct epochs, from 1.
     """
-    length = num_epochs // num_members
+    num_members = len(epochs)
 
     def begin(variables):
         places = jnp.zeros(num_members, int)
@@ -109,10 +107,9 @@ def snapshots(num_members: int, num_epochs: int) -> Selection:
         return Best(_copy(variables, places), *none)
 
     def update(best, variables, epoch):
-        if epoch % length:
+        if epoch not in epochs:
             return best, {}
-        ends = np.arange(1, num_members + 1) * length
-        scores = np.where(ends == epoch, float(epoch), -np.inf)
+        scores = np.where(np.asarray(epochs) == epoch, float(epoch), -np.inf)
         return _better(best, variables, scores, epoch), {}
 
     return Selection(

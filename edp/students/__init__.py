@@ -10,6 +10,8 @@ from edp.students.dirichlet import dirichlet
 from edp.students.functional import functional
 from edp.students.hydra import hydra
 from edp.students.latent_batch_ensemble import latent_batch_ensemble
+from edp.students.mimo import mimo
+from edp.students.packed import packed
 from edp.students.single import single
 from edp.students.student import DistillBatch, Student
 
@@ -20,6 +22,8 @@ STUDENTS: dict[str, Callable[..., Student]] = {
     "batch_ensemble": batch_ensemble,
     "latent_batch_ensemble": latent_batch_ensemble,
     "hydra": hydra,
+    "mimo": mimo,
+    "packed": packed,
     "dirichlet": dirichlet,
     "functional": functional,
 }

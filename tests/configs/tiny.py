@@ -11,6 +11,8 @@ STUDENTS = {
     "single_gaussian": {"perturbation": "gaussian", "step_size": 0.02},
     "latent": {"student": "latent_batch_ensemble", "select": "best"},
     "hydra": {"student": "hydra", "perturbation": "ods", "step_size": 0.02},
+    "mimo": {"student": "mimo"},
+    "packed": {"student": "packed", "perturbation": "disagreement"},
     "dirichlet": {"student": "dirichlet"},
     "functional": {"student": "functional", "functional_teachers": 1},
 }

@@ -1,5 +1,6 @@
 """Tests of the kinds of teachers: their members, and a whole run with each."""
 
+import functools
 import json
 import pathlib
 import runpy
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import optax
 import pytest
 from launching import ROOT, TINY
 
@@ -15,7 +17,7 @@ from edp import ensemble, models
 from edp.errors import InputError
 from edp.evaluation import results
 from edp.evaluation.predictor import Predictors
-from edp.experiment import import_teachers, restore, validate
+from edp.experiment import import_teachers, restore, teacher_kinds, validate
 from edp.experiment.create import create_experiment, record_run
 from edp.runtime import checkpoint
 from launch import distill, train_teachers
@@ -81,6 +83,120 @@ def test_half_of_the_features_are_dropped_of_each_input_in_training():
     assert (models.Dropout(0.0, train=True).apply({}, x) == x).all()
 
 
+def test_networks_and_masks():
+    model = build_model(name="convnet", width=4, dropout_rate=0.5)
+    plain = build_model(name="convnet", width=4)
+    x = jax.random.uniform(jax.random.key(0), (B, 8, 8, 1))
+    keys = jax.random.split(jax.random.key(2), 4)
+    networks = ensemble.init(model, jax.random.split(jax.random.key(1), 2), x[:1])
+    kind = teacher_kinds.KINDS["dropout"]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def logits(model, variables):
+        teachers = kind.teachers(
+            model, variables, 4, jax.random.key(2), strategy=None, mesh=None
+        )
+        return teachers.all_logits(x), teachers.member_logits(3, x)
+
+    everyone, last = logits(model, networks)
+    np.testing.assert_allclose(everyone[3], last, atol=1e-6)
+    for m in range(4):
+        own = ensemble.select(networks, m % 2)
+        expected = model.apply(own, x, train=False, rngs={"dropout": keys[m]})
+        np.testing.assert_allclose(everyone[m], expected, atol=1e-5)
+    # Without masks, a network has the same logits under each.
+    everyone, _ = logits(plain, networks)
+    deep = ensemble.logits(plain, networks, x)
+    np.testing.assert_allclose(everyone, jnp.concatenate([deep, deep]), atol=1e-6)
+    one = ensemble.select(networks, jnp.array([0]))
+    alone = ensemble.teachers_from_masks(model, ensemble.select(one, 0), keys)
+    np.testing.assert_allclose(logits(model, one)[0], alone.all_logits(x), atol=1e-6)
+
+
+def test_a_prior_adds_a_frozen_network():
+    plain = build_model(name="resnet", depth=8, width=4)
+    kind = teacher_kinds.KINDS["prior"]
+
+    def network(scale):
+        return kind.network(lambda: plain, {"prior_scale": scale})
+
+    x = jax.random.uniform(jax.random.key(0), (B, 8, 8, 1))
+    key = jax.random.key(3)
+    init = functools.partial(plain.init, train=False)
+    without, variables = (
+        jax.jit(functools.partial(network(scale).init, train=False))(key, x)
+        for scale in (0.0, 1.5)
+    )
+    # At β = 0 it is the plain network bit for bit; its own start never depends on β.
+    jax.tree.map(np.testing.assert_array_equal, without, jax.jit(init)(key, x))
+    np.testing.assert_array_equal(
+        network(0.0).apply(without, x, train=False),
+        plain.apply(without, x, train=False),
+    )
+    assert variables.keys() == {"params", "batch_stats", "prior"}
+    own = {name: variables[name] for name in without}
+    jax.tree.map(np.testing.assert_array_equal, own, without)
+
+    kept = variables["prior"]["random_network"]
+    assert not np.allclose(
+        kept["variables"]["params"]["head"]["kernel"], own["params"]["head"]["kernel"]
+    )
+    prior = plain.apply(kept["variables"], x, train=False) / kept["deviation"]
+    expected = plain.apply(own, x, train=False) + 1.5 * prior
+    found = network(1.5).apply(variables, x, train=False)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert 0.2 < prior.std() < 5
+
+    tx = optax.sgd(0.1)
+    state = ensemble.create_state(network(1.5), tx, key[None], x[:1])
+    batch = {"image": x[None], "label": jnp.zeros((1, B), int)}
+    new, _ = jax.jit(functools.partial(ensemble.train_step, model=network(1.5), tx=tx))(
+        state, batch, key
+    )
+    before, after = state.model_state["prior"], new.model_state["prior"]
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    changed = jax.tree.map(lambda a, b: (a != b).any(), state.params, new.params)
+    assert all(jax.tree.leaves(changed))
+
+
+def test_the_epochs_of_checkpoints():
+    section = {"num_members": 3, "num_epochs": 10}
+    kind = teacher_kinds.KINDS["checkpoint"]
+    for between, epochs in ((1, [8, 9, 10]), (4, [2, 6, 10])):
+        select = kind.select({**section, "epochs_between": between}, None)
+        best = select.begin({"w": jnp.zeros((1, 2))})
+        for epoch in range(1, 11):
+            best, _ = select.update(best, {"w": jnp.full((1, 2), epoch)}, epoch)
+        assert best.variables["w"][:, 0].tolist() == epochs
+        assert select.summary(best) == {"selected_epoch": epochs}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"kind": "checkpoint", "epochs_between": 3},
+            "num_epochs=2 must be at least 4",
+        ),
+        ({"kind": "checkpoint", "select": "best"}, "select='best' must be last for"),
+        ({"kind": "checkpoint", "bootstrap": True}, "bootstrap=True must be False"),
+        ({"kind": "dropout", "networks": 3}, "networks=3 must divide .*num_members=2"),
+        ({"kind": "dropout", "networks": 1}, "dropout_rate=None must be above 0"),
+        ({"kind": "prior", "prior_scale": -1.0}, "prior_scale=-1.0 must be"),
+    ],
+)
+def test_settings_that_a_kind_refuses(settings, message):
+    with pytest.raises(InputError, match=message):
+        validate.check(tiny_config(**settings))
+
+
+def test_as_many_networks_as_members_need_no_masks():
+    validate.check(tiny_config(kind="dropout", networks=2, bootstrap=True))
+
+
+LONG = ("checkpoint", "dropout", "networks", "prior")
+
+
 def tiny_config(**teachers):
     load = runpy.run_path(str(ROOT / TINY))["get_config"]
     config = load("single_conf_ods")
@@ -90,10 +206,14 @@ def tiny_config(**teachers):
 
 
 @pytest.mark.parametrize(
-    "kind", ["snapshot", pytest.param("dropout", marks=pytest.mark.long)]
+    "kind",
+    ["snapshot", *(pytest.param(k, marks=pytest.mark.long) for k in LONG)],
 )
 def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     config = tiny_config(kind=kind)
+    if kind == "networks":
+        config.teachers.update({"kind": "dropout", "networks": 2})
+        config.model.dropout_rate = 0.3
     if kind == "dropout":
         config.model.dropout_rate = 0.3
         config.teachers.select = "best"
@@ -107,19 +227,22 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
         for row in results.collect_rows(experiment, Predictors(experiment))
     }
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
-    # Both members come from one training; with dropout they are one network too.
+    # Some members come from one training; with dropout they may be one network too.
+    trainings = 2 if kind in ("networks", "prior") else 1
     for name in ("train_seconds", "train_flops"):
-        assert rows["DE-1"][name] == rows["DE-2"][name] > 0
-    kept = run.kind.num_kept(2)
+        assert trainings * rows["DE-1"][name] == rows["DE-2"][name] > 0
+    assert rows["DE-1"]["inference_cost"] == (2 if kind == "prior" else 1)
+    kept = run.num_kept
     assert rows["DE-2"]["num_params"] == kept * rows["DE-1"]["num_params"]
 
     record = json.loads((tmp_path / "teachers" / "complete.json").read_text())
     model, variables = restore.load_teachers(run, None)
     kept = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(variables)}
-    assert kept == {run.kind.num_kept(2)} == {{"snapshot": 2, "dropout": 1}[kind]}
-    num_params = models.count_params(ensemble.select(variables, 0)["params"])
-    assert record["num_params"] == num_params
-    if kind == "snapshot":
+    assert kept == {run.num_kept} == {1 if kind == "dropout" else 2}
+    one = ensemble.select(variables, 0)
+    counted = [one["params"], one.get("prior", {})]
+    assert record["num_params"] == models.count_params(counted)
+    if kind in ("snapshot", "checkpoint"):
         assert record["selected_epoch"] == [1, 2]
 
     # The predictions are those of the members that teach students; they differ.

@@ -16,7 +16,8 @@ from edp.models import native
 from edp.runtime import flops
 
 M, B, K = 3, 6, 4
-SEVERAL_MEMBERS = ["batch_ensemble", "functional", "hydra"]  # with M predictions
+# With M predictions.
+SEVERAL_MEMBERS = ["batch_ensemble", "functional", "hydra", "mimo", "packed"]
 MATCHING = ["batch_ensemble", "single"]  # with the loss on the logits
 
 
@@ -34,6 +35,8 @@ def make_student(kind, *, alpha=0.7, temperature=2.0, **settings):
         "temperature": temperature,
         "factor_init": "normal",
         "hydra_single_share": 0.0,
+        "mimo_repetitions": 1,
+        "packed_alpha": 2.0,
         "dirichlet_loss": "mle",
         "dirichlet_start_temperature": 2.0,
         "dirichlet_annealing": (0.0, 0.5),
@@ -348,6 +351,8 @@ def test_unknown_student():
         ("batch_ensemble", True),
         ("latent_batch_ensemble", True),
         ("hydra", True),
+        ("mimo", True),
+        ("packed", True),
     ],
 )
 def test_perturbations_receive_the_one_to_one_members(kind, members, batch, teachers):

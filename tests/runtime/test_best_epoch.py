@@ -151,7 +151,7 @@ def test_snapshots_are_the_ends_of_cycles_after_an_interruption_too(tmp_path):
             Stage(path, {}),
             label="this",
             should_stop=should_stop,
-            select=best_epoch.snapshots(2, SCHEDULE.num_epochs),
+            select=best_epoch.at((SCHEDULE.num_epochs // 2, SCHEDULE.num_epochs)),
         )
         assert record.pop("train_seconds") > record.pop("checkpoint_seconds")
         assert record == {"selected_epoch": [2, 4]}

@@ -24,7 +24,7 @@ SETTINGS = {
     **{"alpha": 0.7, "temperature": 2.0, "hydra_single_share": 0.4},
     **{"dirichlet_start_temperature": 5.0, "dirichlet_annealing": (0.2, 0.6)},
     **{"functional_sigma": 0.5, "functional_samples": 2, "functional_teachers": None},
-    **{"functional_inference_samples": 4},
+    **{"functional_inference_samples": 4, "mimo_repetitions": 1, "packed_alpha": 1.5},
 }
 X = jax.random.uniform(jax.random.key(0), (B, 6, 6, 1))
 LABEL = jnp.arange(B) % K

@@ -27,10 +27,9 @@ def draw(shapes, seed):
 
 
 def finish_teachers(run, seed):
-    shapes = restore.teachers_like(run, run.build_model())
+    shapes = restore.teachers_like(run, run.build_teacher())
     stage = Stage(run.teachers_dir, run.teacher_dependencies)
-    num_kept = run.kind.num_kept(run.num_members)
-    _complete(stage, draw(shapes, seed), num_kept)
+    _complete(stage, draw(shapes, seed), run.num_kept)
 
 
 def finish_student(run, name, seed):

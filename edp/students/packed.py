@@ -1,0 +1,67 @@
+"""Packed student: M narrow networks, each matching one teacher."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from edp import losses
+from edp.runtime import stacking
+from edp.students.matching import matching_student
+from edp.students.student import Student
+
+
+class _Packed(NamedTuple):
+    """M networks of one architecture as one, with the `init` and `apply` of Flax.
+
+    Attributes:
+      network: the network of one member.
+      num_members: M, the leading axis of the variables.
+    """
+
+    network: Any
+    num_members: int
+
+    def init(self, key: jax.Array, x: jax.Array, *, train: bool):
+        keys = jax.random.split(key, self.num_members)
+        return jax.vmap(lambda key: self.network.init(key, x, train=train))(keys)
+
+    def apply(self, variables, x, *, train: bool, mutable=False, rngs=None):
+        rngs = jax.tree.map(lambda key: jax.random.split(key, self.num_members), rngs)
+
+        def member(variables, rngs):
+            return self.network.apply(
+                variables, x, train=train, mutable=mutable, rngs=rngs
+            )
+
+        return stacking.member_map(member, (0, 0))(variables, rngs or {})
+
+
+def packed(
+    build_model: Callable,
+    *,
+    num_members: int,
+    alpha: float,
+    temperature: float,
+    packed_alpha: float,
+) -> Student:
+    """Creates M networks of a fraction of the width; network m matches member m.
+
+    (Laurent et al., *Packed-Ensembles for Efficient Uncertainty Estimation*, ICLR 2023,
+    arXiv 2210.09184.) Every layer has α/M of the plain network's channels, α being
+    `packed_alpha`, so that all M together have about α²/M of its multiplications. This
+    is the grouped convolution of the paper with γ = 1. CPUs, on which grouped
+    convolutions are slow, compute one network after another.
+
+    Args:
+      build_model: builds a network whose width is multiplied by `width_factor`.
+      num_members: M.
+      alpha: weight of the distillation term; see `matching_student`.
+      temperature: τ.
+      packed_alpha: α of the paper; widths are rounded to whole channels.
+    """
+    model = _Packed(build_model(width_factor=packed_alpha / num_members), num_members)
+    student = matching_student(
+        model, num_members, losses.log_probs, alpha=alpha, temperature=temperature
+    )
+    return student._replace(inference_cost=packed_alpha**2 / num_members)
