@@ -20,6 +20,9 @@ from edp.evaluation.predictions import Predictions, check_shapes
 Row = dict[str, Any]
 Subset = tuple[int, ...]  # Indices of members, ascending.
 
+# Subsets of a size whose best pool is fitted, which takes several fits for each.
+_MAX_BEST_POOLS = 32
+
 # A smaller gap between DE-1 and DE-M is rounding: the members are the same.
 MIN_GAP = 1e-12
 
@@ -77,7 +80,10 @@ def ensemble_rows(
     A metric of DE-m is its mean over all subsets of m of the M members, each with its
     own temperature; `temperature_at_bound` is set where any fit ended at a bound.
     `prefix_<metric>` is the value of the first m members alone. Rows from m = 2 have
-    diversity (on the test split, mean over examples).
+    diversity (on the test split, mean over examples). `best_cnll` is the cNLL of the
+    ensemble at its best: of the way to pool the members that has the lowest NLL on the
+    validation split (`metrics.POOLS`), chosen for each of at most 32 subsets;
+    `best_pool` is the most frequent.
 
     Args:
       predictions: the predictions of the M members.
@@ -89,7 +95,8 @@ def ensemble_rows(
     Returns:
       M rows. `dee` uses the rows' own `cnll`, so it is below m where a smaller
       ensemble is as good. `gap_closed` is absent where M = 1 or the cNLLs of DE-M and
-      DE-1 are equal up to rounding (1e-12).
+      DE-1 are equal up to rounding (1e-12). `dee_best` and `gap_closed_best` are the
+      same for an ensemble pooled in the usual way, among ensembles at their best.
 
     Raises:
       InputError: if `max_subsets` is below 1, or `scores` refuses the predictions.
@@ -115,6 +122,7 @@ def ensemble_rows(
             **cost,
             **_mean(list(by_subset.values())),
             **{f"prefix_{name}": value for name, value in of_prefix.items()},
+            **_best_pools(predictions, subsets[:_MAX_BEST_POOLS]),
         }
         if len(subsets) < math.comb(num_members, size):
             row["num_subsets"] = len(subsets)
@@ -147,6 +155,8 @@ def student_row(
         on the mean over subsets, `gap_closed_prefix` on the first members. The share
         is not clipped: below 0 is worse than DE-1, above 1 better than DE-M (if DE-M
         is better than DE-1). It is absent where M = 1 or there is no gap.
+        `gap_closed_best` and `dee_best` are the same beside the ensembles at their
+        best (`best_cnll`); absent for rows without it.
       student: kind of student, such as "single" or "batch_ensemble".
       perturbation: name of the perturbation, or None.
       seed: the run's seed.
@@ -234,6 +244,19 @@ def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
     return score
 
 
+def _best_pools(predictions: Predictions, subsets: Sequence[Subset]) -> Row:
+    """Computes the cNLL of subsets of the members, each pooled in its best way."""
+    pools, cnlls = [], []
+    for subset in map(list, subsets):
+        pool = metrics.best_pool(
+            predictions.validation_probs[subset], predictions.validation_labels
+        )
+        test_probs = pool.calibrate(predictions.test_probs[subset])
+        cnlls.append(metrics.nll(test_probs, predictions.test_labels))
+        pools.append(pool.name)
+    return {"best_cnll": np.mean(cnlls), "best_pool": max(metrics.POOLS, key=pools.count)}
+
+
 def _pair_diversity(probs: np.ndarray) -> tuple[float, float]:
     """Computes divergence and disagreement rate of two members [2, N, K]."""
     disagreement = metrics.disagreement_rate(probs)
@@ -268,11 +291,13 @@ def _mean(rows: Sequence[Row]) -> Row:
 
 def _standing(cnll: float, rows: Sequence[Mapping[str, Any]]) -> Row:
     """Computes `dee` and `gap_closed` of a calibrated NLL among DE-1, ..., DE-M."""
-    ensemble_cnlls = [row["cnll"] for row in rows]
-    return {
-        "dee": metrics.deep_ensemble_equivalent(cnll, ensemble_cnlls),
-        **_gap_closed("gap_closed", cnll, rows, "cnll"),
-    }
+    standing = {}
+    for suffix, basis in (("", "cnll"), ("_best", "best_cnll")):
+        if all(basis in row for row in rows):  # results of earlier versions lack some
+            cnlls = [row[basis] for row in rows]
+            standing[f"dee{suffix}"] = metrics.deep_ensemble_equivalent(cnll, cnlls)
+            standing |= _gap_closed(f"gap_closed{suffix}", cnll, rows, basis)
+    return standing
 
 
 def _gap_closed(

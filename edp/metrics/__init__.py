@@ -22,6 +22,14 @@ from edp.metrics.diversity import (
     variance,
 )
 from edp.metrics.ood import aupr, aurc, auroc, fpr_at_95_tpr, risk_coverage
+from edp.metrics.pooling import (
+    POOLS,
+    FittedPool,
+    arithmetic_mean,
+    best_pool,
+    fit_pool,
+    geometric_mean,
+)
 from edp.metrics.scores import (
     EPSILON,
     accuracy,
@@ -39,22 +47,28 @@ from edp.metrics.statistics import (
 
 __all__ = [
     "EPSILON",
+    "POOLS",
+    "FittedPool",
     "Mean",
     "ReliabilityBins",
     "Temperature",
     "accuracy",
     "apply_temperature",
+    "arithmetic_mean",
     "aupr",
     "aurc",
     "auroc",
+    "best_pool",
     "bootstrap_intervals",
     "brier",
     "deep_ensemble_equivalent",
     "disagreement_rate",
     "ece",
     "example_nll",
+    "fit_pool",
     "fit_temperature",
     "fpr_at_95_tpr",
+    "geometric_mean",
     "mean_and_error",
     "mutual_information",
     "nll",

@@ -147,6 +147,33 @@ def test_ensemble_rows_are_means_over_subsets():
     assert rows[1]["gap_closed"] == pytest.approx(expected)
 
 
+def test_ensembles_at_their_best():
+    predictions = make_predictions(3)
+    labels = predictions.validation_labels
+    rows = make_rows(predictions)
+    for size, row in enumerate(rows, 1):
+        cnlls = []
+        for subset in map(list, itertools.combinations(range(3), size)):
+            of = select(predictions, subset)
+            pools = [
+                metrics.fit_pool(n, of.validation_probs, labels) for n in metrics.POOLS
+            ]
+            pool = min(pools, key=lambda pool: pool.validation_nll)
+            cnlls.append(metrics.nll(pool.calibrate(of.test_probs), of.test_labels))
+        assert row["best_cnll"] == pytest.approx(np.mean(cnlls), abs=1e-12)
+    assert rows[0]["best_cnll"] == pytest.approx(rows[0]["cnll"], abs=1e-6)
+    # The members' logits are the signal with noise, whose mean is best.
+    assert rows[2]["best_pool"] == "geometric"
+    assert rows[2]["best_cnll"] < rows[2]["cnll"] - 0.01
+    student = make_student_row(select(predictions, [0]), rows)
+    gap = rows[0]["best_cnll"] - rows[2]["best_cnll"]
+    expected = (rows[0]["best_cnll"] - student["cnll"]) / gap
+    assert student["gap_closed_best"] == pytest.approx(expected)
+    best = [row["best_cnll"] for row in rows]
+    expected = metrics.deep_ensemble_equivalent(student["cnll"], best)
+    assert student["dee_best"] == expected
+
+
 def test_the_row_of_a_lone_member():
     (row,) = make_rows(make_predictions(1))
     assert row["model"] == "DE-1" and row["dee"] == 1.0
