@@ -254,7 +254,8 @@ def _best_pools(predictions: Predictions, subsets: Sequence[Subset]) -> Row:
         test_probs = pool.calibrate(predictions.test_probs[subset])
         cnlls.append(metrics.nll(test_probs, predictions.test_labels))
         pools.append(pool.name)
-    return {"best_cnll": np.mean(cnlls), "best_pool": max(metrics.POOLS, key=pools.count)}
+    most_frequent = max(metrics.POOLS, key=pools.count)
+    return {"best_cnll": np.mean(cnlls), "best_pool": most_frequent}
 
 
 def _pair_diversity(probs: np.ndarray) -> tuple[float, float]:
