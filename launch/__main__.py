@@ -9,7 +9,7 @@ from .cli import exit_codes
 COMMANDS = {
     "cloud_tpu": "Runs on Cloud TPU with the `gcloud` command.",
     "distill": "Distils the teachers into the students of the configuration.",
-    "evaluate": "Evaluates the ensemble and every complete student.",
+    "evaluate": "Evaluates a run's networks, or predictions made elsewhere.",
     "export": "Exports a student or the ensemble as a standalone artifact.",
     "import_teachers": "Imports networks trained elsewhere as the teachers of a run.",
     "predict": "Classifies image files with an exported artifact.",

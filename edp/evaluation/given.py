@@ -211,9 +211,7 @@ def _probs(prefix: str, arrays: Arrays, split: str) -> np.ndarray:
         values = values[None]
     if values.ndim != 3 or 0 in values.shape:
         stacked = "" if prefix else ", the members first (np.stack of their [N, K])"
-        raise InputError(
-            f"{name} has shape {values.shape}; accepted: {shape}{stacked}"
-        )
+        raise InputError(f"{name} has shape {values.shape}; accepted: {shape}{stacked}")
     convert = _from_probs if name.endswith("probs") else _from_logits
     # One member at a time bounds the memory of the float64 copies.
     return np.stack([convert(name, m, v) for m, v in _members(values)])
