@@ -184,7 +184,12 @@ def student_stage(run: Run, name: str) -> Stage:
     dependencies = settings.student_dependencies(
         run.config, run.students[name], run.teacher_dependencies
     )
-    return Stage(run.workdir / "students" / name, dependencies)
+    advice = (
+        "go back to those, or give another --workdir with --config.teachers_workdir="
+        f"{run.teachers_dir.parent}, which reuses the teachers"
+    )
+    path = run.workdir / "students" / name
+    return Stage(path, dependencies, {"distill": advice})
 
 
 def create_student(run: Run, name: str) -> students.Student:
