@@ -15,7 +15,7 @@ COMMANDS = {
     "predict": "Classifies image files with an exported artifact.",
     "report": "Prints the table of results and renders the report of a workdir.",
     "run": "Runs the main job: teachers, students, evaluation, report.",
-    "summarize": "Summarises finished runs over their seeds.",
+    "summarize": "Summarises runs over their seeds, and compares settings.",
     "sweep": "Runs a configuration under several seeds and settings.",
     "train_teachers": "Trains the teachers, all in one jitted step.",
 }

@@ -132,12 +132,13 @@ class Stage:
         storage.write_json(self.path / "complete.json", record)
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the settings of nested sections by dotted name."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
     flat = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat
 
 
@@ -145,7 +146,7 @@ def different_settings(
     stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """Returns both values of each differing setting, by dotted name; None: absent."""
-    stored, wanted = _flatten(stored), _flatten(wanted)
+    stored, wanted = flatten(stored), flatten(wanted)
     missing = object()
     return {
         key: (stored.get(key), wanted.get(key))
