@@ -99,7 +99,8 @@ def test_labels_may_be_distributions(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["single", "batch_ensemble", "latent_batch_ensemble", "hydra"]
+    "kind",
+    ["single", "batch_ensemble", "latent_batch_ensemble", "hydra", "mimo", "packed"],
 )
 def test_label_smoothing_is_a_mixture_with_the_uniform_distribution(kind):
     plain = create(kind, factor_init="normal")
