@@ -184,12 +184,7 @@ def student_stage(run: Run, name: str) -> Stage:
     dependencies = settings.student_dependencies(
         run.config, run.students[name], run.teacher_dependencies
     )
-    advice = (
-        "go back to those, or give another --workdir with --config.teachers_workdir="
-        f"{run.teachers_dir.parent}, which reuses the teachers"
-    )
-    path = run.workdir / "students" / name
-    return Stage(path, dependencies, {"distill": advice})
+    return Stage(run.workdir / "students" / name, dependencies)
 
 
 def create_student(run: Run, name: str) -> students.Student:
