@@ -13,12 +13,11 @@ import pathlib
 from absl import flags
 
 from edp.errors import InputError
-from edp.evaluation import analysis, corruptions, given, ood, predictions, results
-from edp.evaluation.predictor import Predictors
-from edp.experiment.create import Experiment, record_run
+from edp.evaluation import given, predictions
 from edp.runtime import lock, storage
 
 from .cli import app
+from .cli.evaluation import evaluate
 from .report import write_report
 
 _PREDICTIONS = flags.DEFINE_string(
@@ -28,23 +27,6 @@ _PREDICTIONS = flags.DEFINE_string(
     "validation_logits) [M, N, K], validation_labels [N], and the same for test; "
     "NAME/test_probs is that of a student. Instead of --config.",
 )
-
-
-def evaluate(experiment: Experiment) -> None:
-    """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
-
-    Also writes `ood.json` and `corruptions.json` if the settings ask for them. Each
-    network is loaded and compiled once.
-    """
-    workdir = experiment.run.workdir
-    with lock.held(workdir):
-        predictors = Predictors(experiment)
-        rows = results.collect_rows(experiment, predictors)
-        record_run(experiment)
-        storage.write_json(workdir / "results.json", rows)
-        analysis.write_analysis(experiment, predictors)
-        ood.write_detection(experiment, predictors)
-        corruptions.write_robustness(experiment, predictors)
 
 
 def evaluate_given(workdir: storage.Path) -> None:
