@@ -235,10 +235,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
 
 
 def _set_optimizer(section: ml_collections.ConfigDict) -> None:
-    """Sets SGD with momentum and L2 decay.
+    """Sets the optimizer, its schedule and what regularises the training.
 
     Rank-one factors are not decayed (latent BatchEnsembles: decayed to 1).
     """
+    # "sgd", with L2 decay added to the gradient; or "adamw", with decoupled decay, for
+    # which 1e-3 and 1e-2 are usual values of learning_rate and weight_decay.
+    section.optimizer = "sgd"
     # "cosine", "step_linear" or "constant".
     section.schedule = "cosine"
     # Peak learning rate.
@@ -247,11 +250,18 @@ def _set_optimizer(section: ml_collections.ConfigDict) -> None:
     section.warmup_epochs = 5.0
     # step_linear: epochs E1 and E2.
     section.milestones = (100, 180)
+    # adamw: β₁.
     section.momentum = 0.9
     section.nesterov = False
     section.weight_decay = 5e-4
     # Batches whose mean gradient makes one step.
     section.accumulate_steps = 1
+    # Decay per step of a moving average of the weights (EMA), which is then evaluated
+    # and kept in place of the last ones, such as 0.999; None: no average.
+    section.ema_decay = placeholder(float)
+    # ε of the labels' targets, (1 − ε) y + ε/K, in the teachers' loss and in the
+    # students' label term.
+    section.label_smoothing = 0.0
 
 
 def student(

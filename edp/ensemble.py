@@ -129,6 +129,7 @@ def train_step(
     strategy: str | None = None,
     members_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    label_smoothing: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one optimizer step of every member, each on its own batch.
 
@@ -146,6 +147,7 @@ def train_step(
         so every device would compute the whole batch.
       members_at_once: see `member_map`.
       mesh: shards the members over its `member` axis, batches over `data`.
+      label_smoothing: see `losses.cross_entropy`.
 
     Returns:
       The new state and the members' `loss` (cross-entropy) and `accuracy`, [M].
@@ -162,7 +164,7 @@ def train_step(
                 mutable=list(model_state),
                 rngs={"dropout": key},
             )
-            loss = losses.cross_entropy(outputs, batch["label"]).mean()
+            loss = losses.cross_entropy(outputs, batch["label"], label_smoothing).mean()
             return loss, (outputs, new_model_state)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)

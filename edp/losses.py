@@ -49,22 +49,30 @@ def check_labels(labels: jax.Array, num_classes: int) -> None:
             )
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
     """Computes −log softmax(logits)_y, or −Σ_k y_k log softmax(logits)_k.
 
     Args:
       logits: [..., B, K].
       labels: integers [B] or distributions [B, K], shared by the leading axes.
+      label_smoothing: ε in [0, 1]; the target is (1 − ε) y + ε/K (Szegedy et al.,
+        2016, arXiv 1512.00567, section 7).
 
     Returns:
       [..., B]. Inside `jit` an integer label outside 0..K-1 cannot raise: its value
-      is 0, and so is its gradient.
+      is 0, and so is its gradient (without smoothing).
 
     Raises:
       InputError: outside `jit`, for integer labels outside 0..K-1.
     """
     chex.assert_rank(labels, {1, 2})
     chex.assert_axis_dimension(logits, -2, labels.shape[0])
+    if label_smoothing:
+        uniform = -log_probs(logits).mean(axis=-1)
+        own = cross_entropy(logits, labels)
+        return (1 - label_smoothing) * own + label_smoothing * uniform
     if labels.ndim == 2:
         chex.assert_axis_dimension(logits, -1, labels.shape[1])
         terms = jnp.where(labels > 0, log_probs(logits), 0)

@@ -9,13 +9,13 @@ from .cli import exit_codes
 COMMANDS = {
     "cloud_tpu": "Runs on Cloud TPU with the `gcloud` command.",
     "distill": "Distils the teachers into the students of the configuration.",
-    "evaluate": "Evaluates the ensemble and every complete student.",
+    "evaluate": "Evaluates a run's networks, or predictions made elsewhere.",
     "export": "Exports a student or the ensemble as a standalone artifact.",
     "import_teachers": "Imports networks trained elsewhere as the teachers of a run.",
     "predict": "Classifies image files with an exported artifact.",
     "report": "Prints the table of results and renders the report of a workdir.",
     "run": "Runs the main job: teachers, students, evaluation, report.",
-    "summarize": "Summarises finished runs over their seeds.",
+    "summarize": "Summarises runs over their seeds, and compares settings.",
     "sweep": "Runs a configuration under several seeds and settings.",
     "train_teachers": "Trains the teachers, all in one jitted step.",
 }

@@ -1,7 +1,11 @@
-"""Classifies image files with an exported artifact.
+"""Classifies image files with an exported artifact, or with a student of a run.
 
     python -m launch.predict --artifact=runs/deployed --out=predictions.csv \\
         photo.jpg folder_of_images
+    python -m launch.predict --workdir=runs/digits --student=best photo.jpg
+
+The second form uses exported/STUDENT in the workdir, which it exports first if it is
+not there.
 
 Unreadable files are named and skipped; if no file is readable, the exit code is 2.
 """
@@ -14,6 +18,13 @@ from absl import app, flags
 from .cli import arguments
 
 _ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that launch.export wrote.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, for --student.")
+_STUDENT = flags.DEFINE_string(
+    "student",
+    None,
+    "Instead of --artifact: a student of the run; best: that with the lowest "
+    "validation cNLL; teachers: the ensemble.",
+)
 _OUT = flags.DEFINE_string(
     "out", "predictions.csv", "CSV file to write; never overwritten."
 )
@@ -22,15 +33,16 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per forward pass."
 
 def main(argv: list[str]) -> None:
     with arguments.bad_input_in_a_line():
-        arguments.require(_ARTIFACT)
         from edp.errors import InputError
+
+        artifact = _find_artifact()
         from edp.export import classify_files
 
         skipped: list[str] = []
         paths = classify_files.find_images(argv[1:])
         out = pathlib.Path(_OUT.value).expanduser()
         number = classify_files.predict_files(
-            pathlib.Path(_ARTIFACT.value).expanduser(),
+            artifact,
             paths,
             out,
             batch_size=_BATCH_SIZE.value,
@@ -42,6 +54,27 @@ def main(argv: list[str]) -> None:
             raise InputError(f"none of {len(paths)} images could be read")
     left = f", {len(skipped)} skipped" if skipped else ""
     print(f"{number} of {len(paths)} images classified{left}: {out}")
+
+
+def _find_artifact() -> pathlib.Path:
+    """Returns the artifact of `--artifact`, or of `--student`, exported if missing."""
+    from edp.errors import InputError
+
+    if _STUDENT.value is None:
+        arguments.require(_ARTIFACT)
+        return pathlib.Path(_ARTIFACT.value).expanduser()
+    if _ARTIFACT.value is not None:
+        raise InputError("--student does not go with --artifact")
+    arguments.require(_WORKDIR)
+    from edp.export import from_run
+    from edp.runtime import storage
+
+    workdir = storage.as_path(_WORKDIR.value)
+    name, directory, _ = from_run.export_student(
+        workdir, _STUDENT.value, None, onnx=False
+    )
+    print(f"{name}: {directory}")
+    return directory
 
 
 if __name__ == "__main__":

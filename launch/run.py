@@ -11,9 +11,9 @@ from absl import flags
 from edp.experiment.create import Experiment
 
 from .cli import app
+from .cli.evaluation import evaluate
 from .cli.live_report import Drafts
 from .distill import check_only, distill_all
-from .evaluate import evaluate
 from .report import write_report
 from .train_teachers import train_teachers
 

@@ -138,11 +138,11 @@ def student_row(
     ensemble_rows: Sequence[Mapping[str, Any]],
     *,
     student: str,
-    perturbation: str | None,
     seed: int,
-    num_params: int,
     inference_cost: float,
-    train_seconds: float,
+    perturbation: str | None = None,
+    num_params: int | None = None,
+    train_seconds: float | None = None,
     **extra: Any,
 ) -> Row:
     """Computes the row of a student from its pooled members.
@@ -158,11 +158,11 @@ def student_row(
         `gap_closed_best` and `dee_best` are the same beside the ensembles at their
         best (`best_cnll`); absent for rows without it.
       student: kind of student, such as "single" or "batch_ensemble".
-      perturbation: name of the perturbation, or None.
       seed: the run's seed.
-      num_params: parameters of the whole student.
       inference_cost: in units of one plain network.
-      train_seconds: time to train the student.
+      perturbation: name of the perturbation, or None.
+      num_params: parameters of the whole student, or None.
+      train_seconds: time to train the student, or None.
       **extra: further fields; None and NaN are removed.
 
     Raises:

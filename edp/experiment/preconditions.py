@@ -34,11 +34,15 @@ def check_stages(
     """
     if config.teachers_workdir is None:
         Stage(workdir / "teachers", teacher_dependencies)
+    advice = (
+        "go back to those, or give another --workdir with --config.teachers_workdir="
+        f"{config.teachers_workdir or workdir}, which reuses the teachers"
+    )
     for name, section in student_settings.items():
         dependencies = settings.student_dependencies(
             config, section, teacher_dependencies
         )
-        Stage(workdir / "students" / name, dependencies)
+        Stage(workdir / "students" / name, dependencies, {"distill": advice})
 
 
 def check_model(config: ml_collections.ConfigDict) -> None:

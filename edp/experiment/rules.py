@@ -1,6 +1,7 @@
 """Rules for the values of settings, each in words and as a test."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -83,4 +84,9 @@ STEP_SIZES = Rule(
 IMAGE_SHAPE = Rule(
     "(height, width, channels), integers of at least 1",
     lambda v: len(v) == 3 and all(map(COUNT, v)),
+)
+# The files of results use the reserved names for something else.
+PREDICTOR_NAME = Rule(
+    "letters, digits, _ and -, and not teachers, train, test, clean or DE-1",
+    lambda v: re.fullmatch(r"(?!(teachers|train|test|clean|DE-\d+)$)[\w-]+", v),
 )

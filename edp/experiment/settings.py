@@ -27,6 +27,9 @@ _DEFAULT_BEFORE = {
     "dropout_rate": None,
     "heads": None,
     "patch_size": None,
+    "optimizer": "sgd",
+    "ema_decay": None,
+    "label_smoothing": 0.0,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
@@ -111,7 +114,9 @@ def student_dependencies(
     any_reads = keywords(ALL_METHODS)
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "distill": _without(_of_schedule(student), any_reads.keys() - read.keys()),
+        "distill": _changed(
+            _without(_of_schedule(student), any_reads.keys() - read.keys())
+        ),
         "from": dict(teachers),
         # Students trained with the first image's label alone are not continued.
         **({"mixed_labels": True} if _mixes_labels(student, chosen) else {}),

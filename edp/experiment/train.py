@@ -12,7 +12,7 @@ from edp import distill, ensemble, perturbations, students
 from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
-from edp.runtime import best_epoch, loop, optimizers, rng, trackers
+from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers
 from edp.runtime.feed import Feed, TrainingLength
 from edp.runtime.stage import Stage
 
@@ -94,6 +94,7 @@ def fit_teachers(
             strategy=config.member_strategy,
             members_at_once=config.members_at_once,
             mesh=mesh,
+            label_smoothing=config.get("label_smoothing") or 0.0,
         )
 
     images_per_step = config.batch_size * num_trained
@@ -114,6 +115,7 @@ def fit_teachers(
         _training_length(experiment.run, config, images_per_step),
         restore.create_teachers_selection(experiment, model),
         stop_requests,
+        config.get("ema_decay"),
     )
     restore.complete(stage, variables, record, experiment.run.num_kept)
 
@@ -169,6 +171,7 @@ def fit_student(
         _training_length(experiment.run, config, config["batch_size"]),
         restore.create_selection(experiment, config, probs_fn, of_each=False),
         stop_requests,
+        config.get("ema_decay"),
     )
     restore.complete(stage, student.finalise(variables), record, num_networks=1)
 
@@ -184,8 +187,15 @@ def _fit(
     schedule: TrainingLength,
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
+    ema_decay: float | None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Calls `loop.fit` with the arguments that all stages of a run share."""
+    """Calls `loop.fit` with the arguments that all stages of a run share.
+
+    With `ema_decay`, trains with `steps.average_variables` of this decay.
+    """
+    if ema_decay is not None:
+        state = steps.begin_average(state)
+        step = steps.average_variables(step, ema_decay)
     seen_as = trackers.TrackedStage(
         experiment.run.workdir, stage.path, label, stage.settings
     )

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import functools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from edp.experiment.rules import (
     MOMENTUM,
     NOT_NEGATIVE,
     POSITIVE,
+    PREDICTOR_NAME,
     SEED,
     SHARES,
     STEP_SIZES,
@@ -35,6 +35,7 @@ from edp.experiment.rules import (
 from edp.experiment.teacher_kinds import KINDS
 from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
+from edp.runtime.optimizers import OPTIMIZERS
 from edp.students import STUDENTS, create_student
 
 # The section at fault, and the fault in words.
@@ -61,6 +62,10 @@ _OPTIMIZER = {
     "nesterov": BOOL,
     "weight_decay": NOT_NEGATIVE,
     "accumulate_steps": COUNT,
+    # Runs begun before these settings existed lack them.
+    "optimizer": override(one_of(*OPTIMIZERS)),
+    "ema_decay": override(MOMENTUM),
+    "label_smoothing": override(FRACTION),
     "members_at_once": optional(COUNT),
 }
 _DISTILL = {
@@ -122,8 +127,6 @@ _RULES = {
         "corruption_size": COUNT,
     },
 }
-# Names that the files of results use for something else.
-_RESERVED = re.compile(r"teachers|train|test|clean|DE-\d+")
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -171,12 +174,8 @@ def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
     if not students:
         yield "students", "students is empty; accepted: a section for at least one"
     for name in students:
-        if not re.fullmatch(r"[\w-]+", name) or _RESERVED.fullmatch(name):
-            yield (
-                "students",
-                f"students.{name}: a name is of letters, digits, _ and -, and not "
-                "teachers, train, test, clean or DE-1",
-            )
+        if not PREDICTOR_NAME(name):
+            yield "students", f"students.{name}: a name is of {PREDICTOR_NAME.words}"
 
 
 def _faults_between(

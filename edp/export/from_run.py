@@ -5,12 +5,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from edp import export
+import numpy as np
+
+from edp import export, metrics
 from edp.errors import InputError
-from edp.experiment import restore
+from edp.evaluation import predictions
+from edp.experiment import open_run, restore
 from edp.experiment.run import Run
 from edp.metrics import uncertainty
 from edp.runtime import storage
+
+BEST = "best"
+"""Name that stands for `best_student`."""
 
 
 def export_predictor(
@@ -51,6 +57,60 @@ def export_predictor(
     )
 
 
+def export_student(
+    workdir: storage.Path, name: str, directory: storage.Path | None, *, onnx: bool
+) -> tuple[str, pathlib.Path, bool]:
+    """Exports a predictor of the run in a workdir; see `export_predictor`.
+
+    Args:
+      workdir: of an evaluated run.
+      name: 'teachers', a student, or 'best' for `best_student`.
+      directory: the directory to create; None: `exported/NAME` in the workdir.
+      onnx: as in `export_predictor`.
+
+    Returns:
+      The predictor's name, its directory, and whether it was written.
+    """
+    run = open_run.open_run(workdir)
+    if name == BEST and BEST not in run.config.students:
+        name = best_student(run)
+    directory = directory or workdir / "exported" / name
+    if storage.is_remote(directory):
+        raise InputError(
+            f"out={str(directory)!r} is remote; accepted: --out=DIRECTORY on this "
+            "machine"
+        )
+    return name, directory, export_predictor(run, name, directory, onnx=onnx)
+
+
+def best_student(run: Run) -> str:
+    """Returns the student with the lowest cNLL on the validation images.
+
+    The temperature is the fitted one in `results.json`; of equal students the first
+    one is chosen. Test images are not used.
+
+    Raises:
+      InputError: if a completed student is not evaluated since it was trained, or no
+        student is complete.
+    """
+    cnll = {}
+    for name in run.config.students:
+        if (record := restore.student_stage(run, name).record) is None:
+            continue
+        row = _row(run, name, record)
+        path = run.workdir / "predictions" / f"{name}.npz"
+        of = predictions.load_predictions(path)
+        pooled = of.validation_probs.mean(0, dtype=np.float64)
+        calibrated = metrics.apply_temperature(pooled, row["temperature"])
+        cnll[name] = metrics.nll(calibrated, of.validation_labels)
+    if not cnll:
+        raise InputError(
+            f"student={BEST!r} needs a trained student; run launch.distill and "
+            "launch.evaluate"
+        )
+    return min(cnll, key=lambda name: cnll[name])
+
+
 def _scores_of_members(probs_fn: export.ProbsFn) -> export.UncertaintyFn:
     return lambda variables, x: uncertainty.scores(probs_fn(variables, x))
 
@@ -63,7 +123,7 @@ def _record(run: Run, name: str) -> dict[str, Any]:
     if name not in students:
         raise InputError(
             f"student={name!r} does not exist in this run; accepted: "
-            f"{', '.join(students)}, or teachers for the ensemble"
+            f"{', '.join(students)}, {BEST}, or teachers for the ensemble"
         )
     record = restore.student_stage(run, name).record
     if record is None:

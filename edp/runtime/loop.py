@@ -162,7 +162,7 @@ def _restore(
 
     Without a checkpoint these are the initial state and an empty record.
     """
-    best = None if select is None else select.begin(state.variables)
+    best = None if select is None else select.begin(state.kept_variables)
     restored = checkpoints.restore_latest(_saved(state, best))
     if restored is None:
         return LoopState(int(state.step), state, best), {}
@@ -227,7 +227,7 @@ def _end_epoch(
     loop.skipped_steps += means.get("skipped_steps", 0)
     loop.epoch_metrics = []
     if select is not None:
-        loop.best, scores = select.update(loop.best, loop.train.variables, epoch)
+        loop.best, scores = select.update(loop.best, loop.train.kept_variables, epoch)
         means |= scores
     return {"epoch": epoch, "step": loop.step, **means}
 
@@ -240,7 +240,7 @@ def _result(
     if loop.skipped_steps:
         record["skipped_steps"] = loop.skipped_steps
     if select is None:
-        return loop.train.variables, record
+        return loop.train.kept_variables, record
     return loop.best.variables, {**record, **select.summary(loop.best)}
 
 

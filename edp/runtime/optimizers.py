@@ -1,4 +1,4 @@
-"""Learning-rate schedules and the optimizer of teachers and students."""
+"""Learning-rate schedules and optimizers of teachers and students."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,11 +10,11 @@ import optax
 from edp.errors import InputError
 
 Schedule = Callable[[jax.Array], jax.Array]
-# (config of `create_optimizer`, SGD) -> SGD chained with transformations such as weight
-# decay.
-Rule = Callable[
-    [Mapping[str, Any], optax.GradientTransformation], optax.GradientTransformation
-]
+# Weight decay -> the transformations of an optimizer with it, in the order of `chain`.
+Optimizer = Callable[[optax.GradientTransformation], list[optax.GradientTransformation]]
+# (config of `create_optimizer`, optimizer) -> the optimizer with the weight decay and
+# the learning rates of single parameters.
+Rule = Callable[[Mapping[str, Any], Optimizer], optax.GradientTransformation]
 
 
 def step_linear(
@@ -96,15 +96,36 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
     )
 
 
+def sgd(config: Mapping[str, Any], schedule: Schedule) -> Optimizer:
+    """Returns SGD with momentum; the decay is added to the gradient (L2 decay)."""
+    step = optax.sgd(schedule, config["momentum"], config["nesterov"])
+    return lambda decay: [decay, step]
+
+
+def adamw(config: Mapping[str, Any], schedule: Schedule) -> Optimizer:
+    """Returns AdamW with decoupled decay (Loshchilov and Hutter, arXiv 1711.05101).
+
+    β₁ is `momentum`, β₂ is 0.999 and ε is 1e-8. With `nesterov`, NAdamW.
+    """
+    adam = optax.scale_by_adam(config["momentum"], nesterov=config["nesterov"])
+    return lambda decay: [adam, decay, optax.scale_by_learning_rate(schedule)]
+
+
+OPTIMIZERS: dict[str, Callable[[Mapping[str, Any], Schedule], Optimizer]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
+
+
 def decay_all(
-    config: Mapping[str, Any], sgd: optax.GradientTransformation
+    config: Mapping[str, Any], optimizer: Optimizer
 ) -> optax.GradientTransformation:
-    """Adds L2 decay, `weight_decay`, of every parameter."""
-    return optax.chain(optax.add_decayed_weights(config["weight_decay"]), sgd)
+    """Applies `weight_decay` to every parameter."""
+    return optax.chain(*optimizer(optax.add_decayed_weights(config["weight_decay"])))
 
 
 def decay_all_but(factors: Callable[[Any], Any]) -> Rule:
-    """Returns the rule of L2 decay of all parameters but the factors.
+    """Returns the rule that decays all parameters but the factors.
 
     Args:
       factors: params -> the same tree of bools, True for factors, which are not
@@ -114,12 +135,10 @@ def decay_all_but(factors: Callable[[Any], Any]) -> Rule:
     def decayed(params):
         return jax.tree.map(lambda is_factor: not is_factor, factors(params))
 
-    def rule(config, sgd):
-        return optax.chain(
-            optax.add_decayed_weights(config["weight_decay"], mask=decayed),
-            sgd,
-            optax.masked(optax.scale(config["rank_one_lr_factor"]), factors),
-        )
+    def rule(config, optimizer):
+        decay = optax.add_decayed_weights(config["weight_decay"], mask=decayed)
+        scale = optax.scale(config["rank_one_lr_factor"])
+        return optax.chain(*optimizer(decay), optax.masked(scale, factors))
 
     return rule
 
@@ -127,29 +146,34 @@ def decay_all_but(factors: Callable[[Any], Any]) -> Rule:
 def create_optimizer(
     config: Mapping[str, Any], steps_per_epoch: int, rule: Rule = decay_all
 ) -> optax.GradientTransformation:
-    """Returns SGD with momentum and L2 decay coupled into the gradient.
+    """Returns the optimizer that `config` names, with its schedule and weight decay.
 
     With `accumulate_steps` n, parameters are updated once in n steps, with the mean of
     the gradients and the learning rate of the first of these steps. Each step still
     normalises by the statistics of its own batch.
 
     Args:
-      config: the mapping of `create_schedule`, with `momentum`, `nesterov`,
-        `weight_decay`, `accumulate_steps` (1 if absent) and what `rule` reads.
+      config: the mapping of `create_schedule`, with `optimizer` (a name in
+        `OPTIMIZERS`; "sgd" if absent), `momentum`, `nesterov`, `weight_decay`,
+        `accumulate_steps` (1 if absent) and what `rule` reads.
       steps_per_epoch: training steps in one epoch, with or without an update.
       rule: adds weight decay and learning rates of single parameters.
 
     Returns:
       The gradient transformation.
+
+    Raises:
+      InputError: for an unknown optimizer or schedule.
     """
+    name = config.get("optimizer") or "sgd"
+    if name not in OPTIMIZERS:
+        raise InputError(
+            f"optimizer={name!r} is unknown; accepted: {', '.join(OPTIMIZERS)}"
+        )
     every = config.get("accumulate_steps") or 1
     schedule = create_schedule(config, steps_per_epoch)
-    sgd = optax.sgd(
-        lambda updates: schedule(updates * every),
-        config["momentum"],
-        config["nesterov"],
-    )
-    tx = rule(config, sgd)
+    optimizer = OPTIMIZERS[name](config, lambda updates: schedule(updates * every))
+    tx = rule(config, optimizer)
     if every == 1:
         return tx
     return optax.MultiSteps(tx, every).gradient_transformation()

@@ -54,8 +54,18 @@ class Stage:
     never resumed with other settings.
     """
 
-    def __init__(self, path: pathlib.Path, settings: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        settings: Mapping[str, Any],
+        advice: Mapping[str, str] | None = None,
+    ):
         """Opens the stage; writes nothing.
+
+        Args:
+          path: its directory.
+          settings: what it depends on.
+          advice: by section, what to do if only settings of this section differ.
 
         Raises:
           InputError: if the stage was begun with other settings; names them.
@@ -63,12 +73,13 @@ class Stage:
         self.path = path
         # Through JSON, so that tuples compare equal to the lists read back.
         self.settings = json.loads(json.dumps(settings))
+        self._advice = advice or {}
         self._refuse_others()
 
     def _refuse_others(self) -> None:
         if self._settings_path.exists():
             stored = storage.read_mapping(self._settings_path)
-            refuse_other_settings(self.path, stored, self.settings)
+            refuse_other_settings(self.path, stored, self.settings, self._advice)
 
     def begin(self) -> None:
         """Writes the settings; from then on no others are accepted."""
@@ -121,12 +132,13 @@ class Stage:
         storage.write_json(self.path / "complete.json", record)
 
 
-def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the settings of nested sections by dotted name."""
     if not isinstance(tree, Mapping):
         return {prefix: tree}
     flat = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+        flat |= flatten(value, f"{prefix}.{key}" if prefix else key)
     return flat
 
 
@@ -134,7 +146,7 @@ def different_settings(
     stored: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
     """Returns both values of each differing setting, by dotted name; None: absent."""
-    stored, wanted = _flatten(stored), _flatten(wanted)
+    stored, wanted = flatten(stored), flatten(wanted)
     missing = object()
     return {
         key: (stored.get(key), wanted.get(key))
@@ -144,15 +156,27 @@ def different_settings(
 
 
 def refuse_other_settings(
-    path: pathlib.Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]
+    path: pathlib.Path,
+    stored: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    advice: Mapping[str, str] | None = None,
 ) -> None:
-    """Raises an InputError that names the settings that differ, if any."""
-    differences = [
-        f"{key} was {old!r} and is now {new!r}"
-        for key, (old, new) in different_settings(stored, wanted).items()
-    ]
-    if differences:
-        raise InputError(
-            f"{path} was made with other settings ({'; '.join(differences)}); "
-            "go back to those, or give another workdir"
-        )
+    """Raises an InputError that names the settings that differ, if any.
+
+    Args:
+      path: what was made with the settings.
+      stored: the settings that it was made with.
+      wanted: the settings now.
+      advice: see `Stage`.
+    """
+    differences = different_settings(stored, wanted)
+    if not differences:
+        return
+    described = [f"{k} was {a!r} and is now {b!r}" for k, (a, b) in differences.items()]
+    sections = {key.partition(".")[0] for key in differences}
+    what = "go back to those, or give another workdir"
+    if len(sections) == 1:
+        what = (advice or {}).get(*sections, what)
+    raise InputError(
+        f"{path} was made with other settings ({'; '.join(described)}); {what}"
+    )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from edp.runtime import xla
-from edp.runtime.state import TrainState
+from edp.runtime.state import Averaged, TrainState
 
 # (state, ...) -> (state, metrics), each metric [] or [M].
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
@@ -39,6 +39,45 @@ def skip_nonfinite_updates(step_fn: Step) -> Step:
         metrics = jax.tree.map(lambda x: jnp.where(finite, x, 0), metrics)
         skipped = 1 - finite.astype(jnp.float32)
         return kept._replace(step=new.step), {**metrics, "skipped": skipped}
+
+    return step
+
+
+def begin_average(state: TrainState) -> TrainState:
+    """Returns the state of `average_variables`; the average begins at the variables."""
+    # A copy, as training donates the buffers of both.
+    variables = jax.tree.map(jnp.copy, state.variables)
+    return state._replace(opt_state=Averaged(state.opt_state, variables))
+
+
+def average_variables(step_fn: Step, decay: float) -> Step:
+    """Returns a step that also averages parameters and statistics exponentially.
+
+    After step t = 1, 2, ... the average is d a + (1 − d) v of the average a and the
+    new variables v, with d = min(decay, t / (t + 9)), so that the initial values soon
+    lose their weight. (Polyak averaging with decay, as `tf.train
+    .ExponentialMovingAverage` with `num_updates`.) Training itself is unchanged.
+
+    Args:
+      step_fn: (state, ...) -> (state, metrics).
+      decay: in [0, 1).
+
+    Returns:
+      The step on states of `begin_average`.
+    """
+
+    def step(state: TrainState, *args):
+        before = state.opt_state
+        new, metrics = step_fn(state._replace(opt_state=before.opt_state), *args)
+        d = jnp.minimum(decay, new.step / (new.step + 9))
+
+        def average(a, v):
+            if not jnp.issubdtype(v.dtype, jnp.inexact):
+                return v
+            return (d * a + (1 - d) * v).astype(v.dtype)
+
+        averages = jax.tree.map(average, before.variables, new.variables)
+        return new._replace(opt_state=Averaged(new.opt_state, averages)), metrics
 
     return step
 

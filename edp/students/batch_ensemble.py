@@ -15,6 +15,7 @@ def batch_ensemble(
     factor_init: str,
     alpha: float,
     temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a student whose subnetwork m matches member m (one-to-one).
 
@@ -24,6 +25,11 @@ def batch_ensemble(
     """
     model = build_model(num_members=num_members, factor_init=factor_init)
     student = matching_student(
-        model, num_members, losses.log_probs, alpha=alpha, temperature=temperature
+        model,
+        num_members,
+        losses.log_probs,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
     )
     return student._replace(rule=optimizers.decay_all_but(models.rank_one_mask))

@@ -18,6 +18,7 @@ def hydra(
     alpha: float,
     temperature: float,
     hydra_single_share: float,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a student whose head m, dense on shared features, matches member m.
 
@@ -33,7 +34,12 @@ def hydra(
     single_steps = round(hydra_single_share * training_steps)
     model = build_model(num_heads=num_members)
     student = matching_student(
-        model, num_members, losses.log_probs, alpha=alpha, temperature=temperature
+        model,
+        num_members,
+        losses.log_probs,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
     )
 
     def loss(variables, batch, key):

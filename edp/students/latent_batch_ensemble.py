@@ -7,13 +7,19 @@ import jax
 import optax
 
 from edp import losses, models
+from edp.runtime import optimizers
 from edp.students import forward
 from edp.students.matching import matching_student
 from edp.students.student import Student
 
 
 def latent_batch_ensemble(
-    build_model: Callable, *, num_members: int, alpha: float, temperature: float
+    build_model: Callable,
+    *,
+    num_members: int,
+    alpha: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a BatchEnsemble that matches one-to-one and ends as W ∘ (r̄ s̄ᵀ).
 
@@ -26,7 +32,12 @@ def latent_batch_ensemble(
     """
     latent = build_model(num_members=num_members, factor_init="ones", shared_bias=True)
     student = matching_student(
-        latent, num_members, losses.log_probs, alpha=alpha, temperature=temperature
+        latent,
+        num_members,
+        losses.log_probs,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
     )
 
     def finalise(variables):
@@ -44,14 +55,14 @@ def latent_batch_ensemble(
 
 
 def decay_to_one(
-    config: Mapping[str, Any], sgd: optax.GradientTransformation
+    config: Mapping[str, Any], optimizer: optimizers.Optimizer
 ) -> optax.GradientTransformation:
     """Creates an optimizer in which factors decay to 1 and learn M times as fast.
 
     With λ the `weight_decay`, the loss gains λ [½ ‖w‖² + 1/(2M) Σ_m (‖1 − r_m‖² +
     ‖1 − s_m‖²)], where w are all parameters but the factors. The gradients of the
     factors, decay included, are multiplied by M, as if each member had its own
-    optimizer.
+    optimizer. (With AdamW, the steps of the factors are multiplied by M.)
     """
     weight_decay = config["weight_decay"]
 
@@ -63,4 +74,4 @@ def decay_to_one(
     def decay(gradients, params):
         return jax.tree.map(decayed, models.rank_one_mask(params), gradients, params)
 
-    return optax.chain(optax.stateless(decay), sgd)
+    return optax.chain(*optimizer(optax.stateless(decay)))

@@ -16,6 +16,7 @@ def matching_student(
     *,
     alpha: float,
     temperature: float,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a student trained with a label and a distillation term on its logits.
 
@@ -28,6 +29,7 @@ def matching_student(
       targets: (teacher logits [M, B, K], τ) -> log-probabilities [S, B, K].
       alpha: weight of the distillation term, in [0, 1].
       temperature: τ > 0.
+      label_smoothing: that of the label term; see `losses.cross_entropy`.
 
     Returns:
       The student. With two forward passes, the clean one updates the running
@@ -39,7 +41,8 @@ def matching_student(
         logits, variables = forward.forward(
             model, variables, batch.image, key=clean_key
         )
-        label_term = losses.cross_entropy(logits, batch.label).mean(axis=0)
+        label_term = losses.cross_entropy(logits, batch.label, label_smoothing)
+        label_term = label_term.mean(axis=0)
         accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
         if batch.perturbed is not None:
             logits, variables = forward.forward(

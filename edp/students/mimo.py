@@ -52,6 +52,7 @@ def mimo(
     alpha: float,
     temperature: float,
     mimo_repetitions: int,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a network that reads M images at once; head m matches member m.
 
@@ -68,6 +69,7 @@ def mimo(
       mimo_repetitions: times that each image is shown to each head in a step, beside
         other images (batch repetition, section 3.2 of the paper); multiplies the cost
         of training.
+      label_smoothing: see `losses.cross_entropy`.
     """
     model = _Mimo(
         build_model(num_heads=num_members, num_images=num_members),
@@ -80,6 +82,11 @@ def mimo(
         return jnp.tile(members, (mimo_repetitions, 1, 1))
 
     student = matching_student(
-        model, num_members, targets, alpha=alpha, temperature=temperature
+        model,
+        num_members,
+        targets,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
     )
     return student._replace(inference_cost=1.0)

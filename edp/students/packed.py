@@ -44,6 +44,7 @@ def packed(
     alpha: float,
     temperature: float,
     packed_alpha: float,
+    label_smoothing: float = 0.0,
 ) -> Student:
     """Creates M networks of a fraction of the width; network m matches member m.
 
@@ -59,9 +60,15 @@ def packed(
       alpha: weight of the distillation term; see `matching_student`.
       temperature: τ.
       packed_alpha: α of the paper; widths are rounded to whole channels.
+      label_smoothing: see `losses.cross_entropy`.
     """
     model = _Packed(build_model(width_factor=packed_alpha / num_members), num_members)
     student = matching_student(
-        model, num_members, losses.log_probs, alpha=alpha, temperature=temperature
+        model,
+        num_members,
+        losses.log_probs,
+        alpha=alpha,
+        temperature=temperature,
+        label_smoothing=label_smoothing,
     )
     return student._replace(inference_cost=packed_alpha**2 / num_members)

@@ -19,7 +19,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _DEBUG = flags.DEFINE_bool("debug", False, "Also show the traceback of an error.")
 
 
-def main(stages: Callable, check: Callable = lambda config: None) -> None:
+def main(
+    stages: Callable,
+    check: Callable = lambda config: None,
+    without_config: tuple[flags.FlagHolder, Callable] | None = None,
+) -> None:
     """Runs `stages(experiment)` as a command and exits with its code.
 
     0: success; 1: failure; 2: bad input; 75: interrupted, run again to resume.
@@ -27,9 +31,21 @@ def main(stages: Callable, check: Callable = lambda config: None) -> None:
     Args:
       stages: the work of the command.
       check: raises InputError if the command's own flags do not fit the config.
+      without_config: a flag that replaces `--config`, and the `work(workdir)` that is
+        run as in `from_files` if it is given.
     """
     _list_in_help(_CONFIG, _WORKDIR, _DEBUG, *distributed.FLAGS)
-    app.run(lambda _: _guarded(stages, check), flags_parser=_parse)
+
+    def parse(argv):
+        return _parse(argv, instead=without_config and without_config[0])
+
+    def guarded(_):
+        if without_config and without_config[0].value:
+            _on_files(without_config[1])
+        else:
+            _guarded(stages, check)
+
+    app.run(guarded, flags_parser=parse)
 
 
 def from_files(work: Callable) -> None:
@@ -39,17 +55,20 @@ def from_files(work: Callable) -> None:
     and imports JAX only to join other processes.
     """
     _list_in_help(_WORKDIR, _DEBUG, *distributed.FLAGS)
+    app.run(
+        lambda _: _on_files(work),
+        flags_parser=functools.partial(_parse, required=(_WORKDIR,)),
+    )
 
-    def guarded(_):
-        from edp.runtime import storage
 
-        log_filter.silence(debug=_DEBUG.value)
-        signals.end_on_signals()
-        with _ending_in_a_line():
-            _join()
-            work(storage.as_path(_WORKDIR.value))
+def _on_files(work: Callable) -> None:
+    from edp.runtime import storage
 
-    app.run(guarded, flags_parser=functools.partial(_parse, required=(_WORKDIR,)))
+    log_filter.silence(debug=_DEBUG.value)
+    signals.end_on_signals()
+    with _ending_in_a_line():
+        _join()
+        work(storage.as_path(_WORKDIR.value))
 
 
 def plan(work: Callable) -> None:
@@ -81,12 +100,19 @@ def _list_in_help(*holders: flags.FlagHolder) -> None:
 
 
 def _parse(
-    argv: list[str], required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR)
+    argv: list[str],
+    required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR),
+    instead: flags.FlagHolder | None = None,
 ) -> list[str]:
+    """Parses the flags; `instead` is a flag that replaces `--config`."""
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
+        if instead is not None and instead.value:
+            if _CONFIG.value is not None:
+                raise InputError(f"--config does not go with --{instead.name}")
+            required = tuple(flag for flag in required if flag is not _CONFIG)
         for flag in required:
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")

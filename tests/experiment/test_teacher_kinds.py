@@ -217,6 +217,10 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     if kind == "dropout":
         config.model.dropout_rate = 0.3
         config.teachers.select = "best"
+    if kind == "snapshot":  # with the settings that no other run of the tests has
+        for section in (config.teachers, config.distill):
+            section.optimizer, section.learning_rate = "adamw", 1e-3
+            section.ema_decay, section.label_smoothing = 0.9, 0.1
     validate.check(config)
     experiment = create_experiment(config, tmp_path)
     run = experiment.run

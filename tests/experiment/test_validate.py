@@ -3,7 +3,7 @@
 import ml_collections
 import pytest
 
-from configs import digits
+from configs import default, digits
 from edp.errors import InputError
 from edp.experiment import settings, validate
 
@@ -114,13 +114,33 @@ def test_a_set_of_ones_own_is_not_unseen():
         validate.check(ml_collections.ConfigDict(values))
 
 
-@pytest.mark.parametrize(("key", "other"), [("bootstrap", True), ("kind", "dropout")])
+@pytest.mark.parametrize(
+    ("key", "other"),
+    [
+        ("bootstrap", True),
+        ("kind", "dropout"),
+        ("optimizer", "adamw"),
+        ("ema_decay", 0.99),
+        ("label_smoothing", 0.1),
+    ],
+)
 def test_what_was_not_a_setting_once_concerns_only_those_who_change_it(key, other):
     config = digits.get_config()
     before = settings.teacher_dependencies(config)
     assert key not in before["teachers"]
     config.teachers[key] = other
     assert settings.teacher_dependencies(config)["teachers"][key] == other
+
+
+def test_label_smoothing_concerns_only_students_with_a_label_term():
+    config = digits.get_config()
+    config.students.dirichlet = default.student(config, student="dirichlet")
+    names = ("dirichlet", "be_none")
+    before = [dependencies(config, name) for name in names]
+    config.distill.label_smoothing = 0.1
+    after = [dependencies(config, name) for name in names]
+    assert before[0] == after[0] and "label_smoothing" not in before[1]
+    assert after[1]["label_smoothing"] == 0.1
 
 
 def test_dropout_concerns_only_those_who_have_it():

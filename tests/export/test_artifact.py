@@ -468,10 +468,32 @@ def test_the_commands(experiment, photos, tmp_path):
     assert len(read(out)) == 6
 
 
-def test_an_artifact_without_a_place_of_its_own_is_in_the_workdir(experiment, tmp_path):
-    copy = tmp_path / "run"
+def test_the_best_student_by_validation_is_exported_and_predicts(
+    experiment, photos, tmp_path
+):
+    copy, out = tmp_path / "run", tmp_path / "out.csv"
     shutil.copytree(experiment.run.workdir, copy)
-    done = command("export", f"--workdir={copy}", "--student=single")
+    rows = json.loads((copy / "results.json").read_text())
+    cnll = {}
+    for name in students.STUDENTS:
+        of = predictions.load_predictions(copy / f"predictions/{name}.npz")
+        pooled = metrics.apply_temperature(
+            of.validation_probs.mean(0, dtype=float), TEMPERATURE
+        )
+        chosen = pooled[np.arange(len(pooled)), of.validation_labels]
+        cnll[name] = -np.log(chosen).mean()
+    best = min(cnll, key=cnll.get)
+    # Whatever the test images say.
+    for row in rows:
+        row["cnll"] = 0.0 if row["model"] != best else 9.0
+    (copy / "results.json").write_text(json.dumps(rows))
+    flags = [f"--workdir={copy}", "--student=best", f"--out={out}", photos / "a.JPG"]
+    done = command("predict", *flags)
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(f"{best}: {copy}/exported/{best}\n1 of 1 images")
+    assert (copy / f"exported/{best}/model.jax").exists() and len(read(out)) == 1
+    done = command("export", *flags[:2])
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert done.stdout.startswith(f"single: {copy}/exported/single (")
-    assert (copy / "exported/single/model.jax").exists()
+    assert done.stdout == f"{best}: {copy}/exported/{best} (complete)\n"
+    done = command("predict", *flags[:2], f"--artifact={copy}", photos)
+    assert done.returncode == 2 and "--student does not go with" in done.stderr

@@ -269,6 +269,13 @@ BAD = {
         ["--workdir={finished}", *settings(students__single_none__alpha=0.5)],
         ["{finished}/students/single_none", "distill.alpha was 0.9 and is now 0.5"],
     ),
+    "more epochs of finished students": (
+        ["--workdir={finished}", *settings(distill__num_epochs=9)],
+        [
+            "distill.num_epochs was 3 and is now 9",
+            "another --workdir with --config.teachers_workdir={finished}, which reuses",
+        ],
+    ),
     "no teachers there": (
         settings(teachers_workdir="{digits_folder}"),
         ["teachers_workdir='{digits_folder}' holds no completed teachers"],

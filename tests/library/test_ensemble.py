@@ -90,7 +90,7 @@ def test_vmap_equals_unroll(model, tx, state, batch):
 
 def test_train_step_is_sgd_on_each_members_own_batch(model, tx, state, batch):
     new, metrics = ensemble.train_step(
-        state, batch, jax.random.key(1), model=model, tx=tx
+        state, batch, jax.random.key(1), model=model, tx=tx, label_smoothing=0.1
     )
     assert new.step == 1
     expected_losses = []
@@ -103,7 +103,9 @@ def test_train_step_is_sgd_on_each_members_own_batch(model, tx, state, batch):
                 train=True,
                 mutable=["batch_stats"],
             )
-            return losses.cross_entropy(logits, batch["label"][m]).mean()
+            label = jax.nn.one_hot(batch["label"][m], logits.shape[-1])
+            smooth = 0.9 * label + 0.1 / logits.shape[-1]
+            return losses.cross_entropy(logits, smooth).mean()
 
         loss, grads = jax.value_and_grad(loss_fn)(own["params"])
         stepped = jax.tree.map(lambda p, g: p - 0.1 * g, own["params"], grads)

@@ -32,6 +32,18 @@ def test_cross_entropy_of_mixed_labels_by_hand():
         losses.cross_entropy(logits, jnp.array([[0], [1]]))
 
 
+def test_label_smoothing_by_hand():
+    logits = jnp.array([[0.0, np.log(3.0)], [0.0, np.log(3.0)]])
+    # With ε = 0.2 the targets are [0.9, 0.1] and [0.1, 0.9]; log p = -log [4, 4/3].
+    far, near = np.log(4), np.log(4 / 3)
+    expected = [0.9 * far + 0.1 * near, 0.1 * far + 0.9 * near]
+    for labels in (jnp.array([0, 1]), jnp.eye(2)):
+        loss = losses.cross_entropy(logits, labels, 0.2)
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    with pytest.raises(InputError, match="labels has values"):
+        losses.cross_entropy(logits, jnp.array([0, 2]), 0.2)
+
+
 def test_cross_entropy_shares_labels_over_members():
     logits = jnp.asarray(RNG.normal(size=(3, 5, 4)), jnp.float32)
     labels = jnp.array([0, 1, 2, 3, 1])

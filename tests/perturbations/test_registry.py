@@ -1,9 +1,11 @@
 """Bound perturbations, mixup, sequences and unknown names."""
 
 import functools
+import inspect
 import re
 
 import chex
+import documents
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,3 +204,18 @@ def test_unknown_names_are_refused():
         perturbations.disagreement(
             jax.random.key(0), mlp_members(2), inputs(), step_size=0.1, num_steps=0
         )
+
+
+def test_the_page_shows_the_signatures():
+    page = (documents.ROOT / "docs/api/perturbations.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[`(\w+)`\]\(\S+/(\w+)\.py\) \| (\S.*?) \|", page, re.M)
+    assert [row[0] for row in rows] == list(perturbations.PERTURBATIONS)
+    for name, file, shown in rows:
+        fn = perturbations.PERTURBATIONS[name].fn
+        assert fn.__module__ == f"edp.perturbations.{file}"
+        keywords = [
+            p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+            for p in inspect.signature(fn).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in ("clip", "scale")
+        ]
+        assert (re.findall("`(.*)`", shown) or [""])[0] == ", ".join(keywords)

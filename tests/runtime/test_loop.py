@@ -3,10 +3,11 @@
 import itertools
 import json
 
+import jax
 import jax.numpy as jnp
 import pytest
 
-from edp.runtime import loop
+from edp.runtime import loop, steps
 from edp.runtime.feed import StepInputs, TrainingLength, resident_feed
 from edp.runtime.stage import Stage
 from edp.runtime.state import TrainState
@@ -47,6 +48,7 @@ def fit(
     feed=RESIDENT,
     skip=False,
     records=None,
+    ema_decay=None,
 ):
     """Trains; returns w, the seconds and how often the step was traced."""
     traces = []
@@ -66,6 +68,10 @@ def fit(
         failing_gradient = -1
     params = {"w": jnp.int32(0), "v": jnp.float32(0)}
     state = TrainState(jnp.int32(0), params, {}, ())
+    if ema_decay is not None:
+        state = state._replace(params=jax.tree.map(jnp.float32, params))
+        state = steps.begin_average(state)
+        step = steps.average_variables(step, ema_decay)
     stage = Stage(path, {"a": 1})
     variables, record = loop.fit(
         step,
@@ -80,7 +86,9 @@ def fit(
     )
     if records is not None:
         records.append(record)
-    return int(variables["params"]["w"]), record["train_seconds"], len(traces)
+    w = variables["params"]["w"]
+    w = int(w) if ema_decay is None else float(w)
+    return w, record["train_seconds"], len(traces)
 
 
 def saved_steps(path):
@@ -118,6 +126,21 @@ def test_resumes_from_any_step_as_if_never_interrupted(tmp_path, steps):
     w, _, num_traces = fit(tmp_path)
     assert (w, num_traces) == (TRAINED, 1)
     assert read_log(tmp_path) == LOG
+
+
+def test_the_moving_average_is_kept_and_resumed(tmp_path):
+    w = average = 0.0
+    for t, x in enumerate(VISITED, 1):
+        w = 3 * w + x
+        d = min(0.3, t / (t + 9))  # 0.1, 0.18, 0.25, then 0.3
+        average = d * average + (1 - d) * w
+    whole, *_ = fit(tmp_path / "whole", ema_decay=0.3)
+    assert whole == pytest.approx(average, rel=1e-6) and w == TRAINED != average
+    parts = tmp_path / "parts"
+    with pytest.raises(loop.Interrupted):
+        fit(parts, stop_after(3), ema_decay=0.3)
+    assert fit(parts, ema_decay=0.3)[0] == whole
+    assert read_log(parts) == LOG
 
 
 def test_resumes_after_every_single_step(tmp_path):

@@ -1,4 +1,4 @@
-"""Tests schedules at every epoch, and SGD by hand."""
+"""Tests schedules at every epoch, and optimizers by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +94,40 @@ def test_sgd_with_momentum_and_coupled_decay_by_hand(nesterov):
         velocity = 0.9 * velocity + decayed
         w -= 0.1 * (decayed + 0.9 * velocity if nesterov else velocity)
         np.testing.assert_allclose(params["w"], w, rtol=1e-6)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_adamw_by_hand(nesterov):
+    config = {**BASE, "optimizer": "adamw", "nesterov": nesterov}
+    tx = optimizers.create_optimizer(config, 5)
+    w, m, v = 2.0, 0.0, 0.0
+    params = {"w": jnp.array(w)}
+    state = tx.init(params)
+    for t, g in enumerate((1.0, -0.5, 0.25), 1):
+        updates, state = tx.update({"w": jnp.array(g)}, state, params)
+        params = optax.apply_updates(params, updates)
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        mean = m / (1 - 0.9**t)
+        if nesterov:
+            mean = 0.9 * m / (1 - 0.9 ** (t + 1)) + 0.1 * g / (1 - 0.9**t)
+        # The decay is not divided by the root of the second moment.
+        w -= 0.1 * (mean / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + 0.01 * w)
+        np.testing.assert_allclose(params["w"], w, rtol=1e-5)
+
+
+def test_adamw_with_rank_one_factors():
+    params = {"kernel": jnp.array(2.0), "r": jnp.array(3.0)}
+    rank_one = lambda tree: {name: name == "r" for name in tree}  # noqa: E731
+    config = {**BASE, "optimizer": "adamw"}
+    tx = optimizers.create_optimizer(config, 5, optimizers.decay_all_but(rank_one))
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], -0.1 * (1 + 0.01 * 2.0), rtol=1e-5)
+    np.testing.assert_allclose(updates["r"], -0.05, rtol=1e-5)
+
+
+def test_unknown_optimizer():
+    with pytest.raises(InputError, match=r"optimizer='adam'.*sgd, adamw"):
+        optimizers.create_optimizer({**BASE, "optimizer": "adam"}, 5)
 
 
 def test_rank_one_factors_take_half_steps_without_decay():

@@ -1,15 +1,16 @@
-"""Reads finished runs of one configuration under several seeds."""
+"""Reads finished runs, grouped by their settings."""
 
+import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from edp.errors import InputError
 from edp.experiment.rules import DATA_LOCATION
 from edp.runtime import storage
-from edp.runtime.stage import different_settings
+from edp.runtime.stage import different_settings, flatten
 
 Rows = list[dict[str, Any]]
 
@@ -24,6 +25,8 @@ _MAY_DIFFER = (
     "tensorboard",
     "wandb_project",
 )
+# Longer names of groups are replaced by the workdirs of their runs.
+_LONGEST_NAME = 60
 
 
 class Run(NamedTuple):
@@ -75,6 +78,86 @@ class Run(NamedTuple):
             raise InputError(f"{path} is not JSON Lines: {error}") from error
 
 
+class Group(NamedTuple):
+    """Runs with the same settings under several seeds.
+
+    Attributes:
+      name: the settings in which groups differ, or the workdirs where these are many.
+      values: these settings by dotted key, as texts.
+      runs: by ascending seed.
+      teachers: for each run, the absolute path of the workdir of its teachers.
+      data: the settings that decide which images are used, and how.
+    """
+
+    name: str
+    values: dict[str, str]
+    runs: list[Run]
+    teachers: list[str]
+    data: dict[str, Any]
+
+
+def read_groups(workdirs: Sequence[str | os.PathLike[str]]) -> list[Group]:
+    """Reads finished runs and groups those that `read_runs` accepts together.
+
+    Returns:
+      The groups in the order of their first workdirs.
+
+    Raises:
+      InputError: as `read_runs`, but not for different settings.
+    """
+    paths = _as_paths(workdirs)
+    configs = {path: _read_config(path) for path in paths}
+    groups: list[list[pathlib.Path]] = []
+    for path in paths:
+        for group in groups:
+            if not any(_differences(configs[p], configs[path]) for p in group):
+                group.append(path)
+                break
+        else:
+            groups.append([path])
+    firsts = [configs[of[0]] for of in groups]
+    pairs = itertools.combinations(firsts, 2)
+    keys = sorted({key for pair in pairs for key in _differences(*pair)})
+    result = []
+    for of, first in zip(groups, firsts, strict=True):
+        runs = read_runs(of)
+        own = flatten(_comparable(first, (first.get("students") or {}).keys()))
+        result.append(
+            Group(
+                name=", ".join(str(run.path) for run in runs),
+                values={key: str(own.get(key)) for key in keys},
+                runs=runs,
+                teachers=[_teachers_of(run.path, configs[run.path]) for run in runs],
+                data=_comparable(first, ())["data"],
+            )
+        )
+    names = [_in_short(group.values) for group in result]
+    return [
+        group._replace(name=name)
+        if names.count(name) == 1 and len(name) <= _LONGEST_NAME
+        else group
+        for group, name in zip(result, names, strict=True)
+    ]
+
+
+def _in_short(values: dict[str, str]) -> str:
+    """Returns settings such as `step_size=0.02, width=8`."""
+    last = [key.rpartition(".")[2] for key in values]
+    keys = last if len({*last}) == len(last) else values
+    return ", ".join(f"{k}={v}" for k, v in zip(keys, values.values(), strict=True))
+
+
+def _teachers_of(path: pathlib.Path, config: dict[str, Any]) -> str:
+    elsewhere = config.get("teachers_workdir")
+    return str(storage.absolute(storage.as_path(elsewhere) if elsewhere else path))
+
+
+def _as_paths(workdirs: Sequence[str | os.PathLike[str]]) -> list[pathlib.Path]:
+    if not workdirs:
+        raise InputError("workdirs is empty; accepted: workdirs of finished runs")
+    return [storage.as_path(path) for path in workdirs]
+
+
 def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Reads finished runs that differ only in their seeds.
 
@@ -88,9 +171,7 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
       InputError: if there are no runs, a run is not evaluated, files are damaged, two
         runs have the same seed, or settings differ; names them.
     """
-    if not workdirs:
-        raise InputError("workdirs is empty; accepted: workdirs of finished runs")
-    found = [storage.as_path(path) for path in workdirs]
+    found = _as_paths(workdirs)
     configs = [_read_config(path) for path in found]
     by_seed: dict[int, pathlib.Path] = {}
     for path, config in zip(found, configs, strict=True):
@@ -125,10 +206,7 @@ def _check_alike(
     other_path: pathlib.Path,
     other: dict[str, Any],
 ) -> None:
-    shared = (config.get("students") or {}).keys() & (other.get("students") or {})
-    differences = different_settings(
-        _comparable(config, shared), _comparable(other, shared)
-    )
+    differences = _differences(config, other)
     if differences:
         described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
         raise InputError(
@@ -137,7 +215,13 @@ def _check_alike(
         )
 
 
-def _comparable(config: dict[str, Any], students: set[str]) -> dict[str, Any]:
+def _differences(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns the settings that differ, of students those of common ones."""
+    shared = (config.get("students") or {}).keys() & (other.get("students") or {})
+    return different_settings(_comparable(config, shared), _comparable(other, shared))
+
+
+def _comparable(config: dict[str, Any], students: Collection[str]) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
     for section, keep in (
         ("students", lambda name: name in students),

@@ -1,4 +1,4 @@
-"""Summary of the finished runs of a sweep, from their files."""
+"""Summaries over several settings: of a sweep, or of any groups of runs."""
 
 from __future__ import annotations
 
@@ -77,20 +77,49 @@ def summarize_sweep(directory: pathlib.Path, points: Sequence[Point]) -> dict[st
     by_setting: dict[str, list[Point]] = {point.setting.name: [] for point in points}
     for point in done:
         by_setting[point.setting.name].append(point)
-    found = {
-        name: runs.read_runs([directory / p.directory for p in of])
+    groups = [
+        runs.Group(
+            name=name,
+            values=of[0].setting.values,
+            runs=runs.read_runs([directory / p.directory for p in of]),
+            teachers=[p.teachers or p.config.teachers_workdir for p in of],
+            data=_data_settings(of[0]),
+        )
         for name, of in by_setting.items()
         if of
-    }
-    rows = _ensembles(by_setting, found)
+    ]
+    directories = {name: [p.directory for p in of] for name, of in by_setting.items()}
+    result = summarize_groups(groups, points[0].setting.name)
+    for setting in result["settings"]:
+        setting["runs"] = directories[setting["name"]]
+    result["notes"] = _missing(points, done) + result["notes"]
+    return result
+
+
+def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str, Any]:
+    """Summarises groups of runs, each with other settings.
+
+    Args:
+      groups: at least one, with different names.
+      first: name of the baseline; by default that of the first group.
+
+    Returns:
+      The value of `summarize_sweep`.
+
+    Raises:
+      InputError: if files are missing or damaged.
+    """
+    first = first or groups[0].name
+    found = {group.name: group.runs for group in groups}
+    rows = _ensembles(groups)
     scored = {
         name: comparisons.score_runs(of, _students(of)) for name, of in found.items()
     }
-    notes = _missing(points, done)
-    same_tests, same_validation = _same_images(by_setting, found)
+    notes: list[str] = []
+    same_tests, same_validation = _same_images(groups)
     differences = {}
     if same_tests:
-        differences = _differences(scored, points[0].setting.name)
+        differences = _differences(scored, first)
     elif len(found) > 1:
         notes.append(
             "Test images differ between settings, so settings are not compared."
@@ -105,12 +134,12 @@ def summarize_sweep(directory: pathlib.Path, points: Sequence[Point]) -> dict[st
     result = {
         "settings": [
             {
-                "name": name,
-                "values": by_setting[name][0].setting.values,
-                "runs": [p.directory for p in by_setting[name]],
-                "seeds": [p.seed for p in by_setting[name]],
+                "name": group.name,
+                "values": group.values,
+                "runs": [run.name for run in group.runs],
+                "seeds": [run.seed for run in group.runs],
             }
-            for name in found
+            for group in groups
         ],
         "rows": rows,
         "notes": notes,
@@ -138,14 +167,10 @@ def _means(of: Sequence[runs.Run], names: Sequence[str]) -> list[Row]:
     ]
 
 
-def _ensembles(
-    by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
-) -> list[Row]:
+def _ensembles(groups: Sequence[runs.Group]) -> list[Row]:
     """Returns rows of DE-1 and DE-M, once for settings that share teachers."""
-    teachers = {
-        name: [p.teachers or p.config.teachers_workdir for p in by_setting[name]]
-        for name in found
-    }
+    found = {group.name: group.runs for group in groups}
+    teachers = {group.name: group.teachers for group in groups}
     # Teachers count as shared if a setting only lacks seeds of the others.
     most = max(teachers.values(), key=len)
     shared = all(set(of) <= set(most) for of in teachers.values())
@@ -166,21 +191,20 @@ def _differences(
     """Returns differences from the first setting by setting and student."""
     result = {}
     for student in scored.get(first, ()):
-        of = {name: scores[student] for name, scores in scored.items()}
+        of = {n: scores[student] for n, scores in scored.items() if student in scores}
         for row in comparisons.compare_students(of, list(of), [first]):
             pair = {key: row[key] for key in ("cnll", "accuracy")}
             result[row["model"], student] = pair
     return result
 
 
-def _same_images(
-    by_setting: Mapping[str, Sequence[Point]], found: Mapping[str, Sequence[runs.Run]]
-) -> tuple[bool, bool]:
+def _same_images(groups: Sequence[runs.Group]) -> tuple[bool, bool]:
     """Returns whether test and validation images are the same in all settings."""
-    data = [_data_settings(by_setting[name][0]) for name in found]
+    data = [group.data for group in groups]
     labels = []
-    for of in found.values():
-        first = predictions.load_predictions(of[0].predictions(_students(of)[0]))
+    for run, *_ in (group.runs for group in groups):
+        path = run.predictions(run.student_names[0])
+        first = predictions.load_predictions(path)
         labels.append(first.test_labels)
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
     return same_tests, all(data[0] == other for other in data)

@@ -36,12 +36,15 @@ _LEGEND = (
 )
 
 
-def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]:
+def write_sweep(
+    result: Mapping[str, Any], directory: pathlib.Path, name: str = "sweep"
+) -> list[str]:
     """Writes `sweep.json`, `sweep.md` and `sweep.svg`.
 
     Args:
       result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
       directory: created if missing.
+      name: name of the files, and in the title.
 
     Returns:
       The names of the files written.
@@ -50,10 +53,10 @@ def write_sweep(result: Mapping[str, Any], directory: pathlib.Path) -> list[str]
     from edp.report.figures import sweep_figure
     from edp.report.figures.svg import standalone
 
-    write_text(directory / "sweep.svg", standalone(sweep_figure.draw(result)))
-    write_json(directory / "sweep.json", result)
-    write_text(directory / "sweep.md", format_markdown(result))
-    return ["sweep.svg", "sweep.json", "sweep.md"]
+    write_text(directory / f"{name}.svg", standalone(sweep_figure.draw(result)))
+    write_json(directory / f"{name}.json", result)
+    write_text(directory / f"{name}.md", format_markdown(result, name))
+    return [f"{name}.svg", f"{name}.json", f"{name}.md"]
 
 
 def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
@@ -66,7 +69,7 @@ def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
     return "\n".join([table, *_best_on_validation(result)])
 
 
-def format_markdown(result: Mapping[str, Any]) -> str:
+def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
     """Formats the table in Markdown, with a link to the figure."""
     settings = [s["name"] or "as configured" for s in result["settings"]]
     seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
@@ -81,9 +84,14 @@ def format_markdown(result: Mapping[str, Any]) -> str:
         *_best_on_validation(result),
         *result["notes"],
     ]
-    lines = ["# Sweep", "", *(f"- {escape_markdown(fact)}" for fact in facts), ""]
+    lines = [
+        f"# {name.capitalize()}",
+        "",
+        *(f"- {escape_markdown(fact)}" for fact in facts),
+        "",
+    ]
     lines += [markdown_table(columns, cells), "", _LEGEND, ""]
-    return "\n".join([*lines, "![cNLL by setting](sweep.svg)", ""])
+    return "\n".join([*lines, f"![cNLL by setting]({name}.svg)", ""])
 
 
 def _best_on_validation(result: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,23 @@
+"""Evaluation stage of a run."""
+
+from edp.evaluation import analysis, corruptions, ood, results
+from edp.evaluation.predictor import Predictors
+from edp.experiment.create import Experiment, record_run
+from edp.runtime import lock, storage
+
+
+def evaluate(experiment: Experiment) -> None:
+    """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
+
+    Also writes `ood.json` and `corruptions.json` if the settings ask for them. Each
+    network is loaded and compiled once.
+    """
+    workdir = experiment.run.workdir
+    with lock.held(workdir):
+        predictors = Predictors(experiment)
+        rows = results.collect_rows(experiment, predictors)
+        record_run(experiment)
+        storage.write_json(workdir / "results.json", rows)
+        analysis.write_analysis(experiment, predictors)
+        ood.write_detection(experiment, predictors)
+        corruptions.write_robustness(experiment, predictors)
