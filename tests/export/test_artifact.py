@@ -239,10 +239,13 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
     def probs_fn(variables, x):
         return jax.nn.softmax(x.reshape(x.shape[0], -1) @ variables)[None]
 
-    program = export.create_program(
-        probs_fn, lambda w, x: {"own": x.mean((1, 2, 3))}, weights, 1.0
-    )
+    def scores_fn(variables, x):
+        return {"own": x.mean((1, 2, 3))}
+
+    program = export.create_program(probs_fn, scores_fn, weights, 1.0)
     write = functools.partial(export.write_artifact, program, (8, 8, 1))
+    data = export.serialize(program, (8, 8, 1))
+    assert __file__.encode() not in data  # no path of the machine that exports
     with pytest.raises(InputError, match="classes has 2 names; accepted: 3, as many"):
         write(tmp_path / "own", classes=["a", "b"])
     assert not (tmp_path / "own").exists()
@@ -250,6 +253,24 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
     assert not write(tmp_path / "own", classes=["a", "b", "c"])
     with pytest.raises(InputError, match="already holds something else"):
         write(tmp_path / "own", classes=["a", "b", "d"])
+    for other in (weights + 1e-3, weights):  # new weights; the same, traced elsewhere
+        again = functools.partial(
+            export.write_artifact,
+            export.create_program(probs_fn, scores_fn, other, 1.0),
+            *((8, 8, 1), tmp_path / "own"),
+            classes=["a", "b", "c"],
+        )
+        if other is weights:
+            assert not again()
+            continue
+        with pytest.raises(InputError, match=r"own'.*weights\); accepted.* Remove"):
+            again()
+    model = tmp_path / "own/model.jax"
+    assert model.read_bytes() == data
+    model.write_bytes(data[:-1])
+    with pytest.raises(InputError, match=r"a damaged model\.jax"):
+        again()
+    model.write_bytes(data)
     # It classifies image files, like an artifact of a run.
     paths, out = [photos / f"b/{i}.png" for i in (0, 1)], tmp_path / "out.csv"
     options = {"batch_size": 2, "skip": pytest.fail}
