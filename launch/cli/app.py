@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 
 from edp.errors import InputError
+from edp.experiment import none_flags
 
 from . import config_flag, distributed, exit_codes, log_filter, signals
 
@@ -87,6 +88,8 @@ def _parse(
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise InputError(f"unexpected argument {rest[1]!r}; flags begin with --")
+        if _CONFIG.value:
+            none_flags.set_tuples(_CONFIG.value, flags.FLAGS[_CONFIG.name])
         for flag in required:
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")

@@ -144,6 +144,7 @@ BAD = {
             students__single_none__num_epochs=0,
             mesh__data=0,
             data__train_size=0,
+            data__num_classes=None,
         ),
         [
             "seed=-1 must be an integer from 0",
@@ -153,6 +154,7 @@ BAD = {
             "students.single_none.num_epochs=0 must be an integer of at least 1",
             "mesh.data=0",
             "data.train_size=0",
+            "data.num_classes=None must be an integer of at least",
         ],
     ),
     "unknown perturbation, student, model, schedule, quantity, strategy": (

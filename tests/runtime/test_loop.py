@@ -67,7 +67,7 @@ def fit(
     params = {"w": jnp.int32(0), "v": jnp.float32(0)}
     state = TrainState(jnp.int32(0), params, {}, ())
     stage = Stage(path, {"a": 1})
-    variables, record = loop.fit(
+    variables, record, _ = loop.fit(
         step,
         state,
         jnp.int32(1),
