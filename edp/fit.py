@@ -260,5 +260,5 @@ def _digest(tree: Any) -> str:
         array = np.ascontiguousarray(jax.device_get(leaf))
         what = f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}"
         digest.update(what.encode())
-        digest.update(array.view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8))
     return digest.hexdigest()
