@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags
 
-from .cli import arguments
+from .cli import arguments, devices
 
 _ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that launch.export wrote.")
 _OUT = flags.DEFINE_string(
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
         from edp.errors import InputError
         from edp.export import classify_files
 
+        devices.check()
         skipped: list[str] = []
         paths = classify_files.find_images(argv[1:])
         out = pathlib.Path(_OUT.value).expanduser()

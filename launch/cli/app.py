@@ -13,7 +13,7 @@ from absl import app, flags
 from edp.errors import InputError
 from edp.experiment import none_flags
 
-from . import config_flag, distributed, exit_codes, log_filter, signals
+from . import config_flag, devices, distributed, exit_codes, log_filter, signals
 
 _CONFIG = config_flag.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -120,6 +120,8 @@ def _join() -> None:
     from edp.runtime import multihost
 
     distributed.join()
+    if "jax" in sys.modules:
+        devices.check()
     if not multihost.is_first():
         sys.stdout = io.StringIO()
 

@@ -1,5 +1,6 @@
 """Tests of exported programs: equal predictions, without this project."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -216,6 +217,19 @@ def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
         metrics.apply_temperature(probs.astype(np.float64).mean(0), TEMPERATURE),
         atol=1e-5,
     )
+
+
+def test_a_temperature_at_its_bound_is_named(experiment, exported, capfd):
+    path = experiment.run.workdir / "results.json"
+    before, rows = path.read_bytes(), storage.read_json(path)
+    opened = open_run.open_run(experiment.run.workdir)
+    assert not from_run.export_predictor(opened, "single", exported["single"])
+    assert "bound" not in capfd.readouterr().err
+    storage.write_json(path, [{**row, "temperature_at_bound": True} for row in rows])
+    with contextlib.suppress(InputError):  # the row is part of the artifact
+        from_run.export_predictor(opened, "single", exported["single"])
+    path.write_bytes(before)
+    assert "single: its temperature, 0.7, is a bound" in capfd.readouterr().err
 
 
 def test_the_same_again_is_complete_and_nothing_is_overwritten(experiment, exported):

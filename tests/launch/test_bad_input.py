@@ -481,6 +481,13 @@ def test_other_commands_refuse_too(case, places, server, tmp_path):
     assert [snapshot(root) for root in roots] == before
 
 
+def test_missing_devices_are_named(places, tmp_path):
+    env = {"JAX_PLATFORMS": "nonsense"}
+    done = Commands().run("run", *tiny(tmp_path / "run"), env=env)
+    assert_refused(done, ["JAX_PLATFORMS='nonsense' finds no such", "or unset"], places)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_split_of_another_seed_is_refused(finished, server, tmp_path):
     shutil.copy(finished / "split.npz", tmp_path)
     before = snapshot(tmp_path)
