@@ -45,7 +45,7 @@ _Program = Callable[[jax.Array], dict[str, jax.Array]]
 def write_artifact(
     program: _Program,
     image_shape: Sequence[int],
-    directory: pathlib.Path,
+    directory: str | os.PathLike[str],
     *,
     classes: Sequence[str],
     details: Mapping[str, Any] | None = None,
@@ -74,6 +74,7 @@ def write_artifact(
       InputError: if `directory` holds anything else, such as other weights, there are
         not K names, or the program cannot be converted to ONNX.
     """
+    directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
     if len(classes) != outputs[PROBS].shape[-1]:

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from digit_files import digits_by_class, write_folder, write_npz
-from launching import snapshot, succeed, tiny
+from launching import Commands, snapshot, succeed, tiny
 from PIL import Image
 
 # Configuration files.
@@ -483,7 +483,7 @@ def test_other_commands_refuse_too(case, places, server, tmp_path):
 
 def test_missing_devices_are_named(places, tmp_path):
     env = {"JAX_PLATFORMS": "nonsense"}
-    done = Commands().run("run", *tiny(tmp_path / "run"), env=env)
+    done = Commands(tmp_path).run("run", *tiny(tmp_path / "run"), env=env)
     assert_refused(done, ["JAX_PLATFORMS='nonsense' finds no such", "or unset"], places)
     assert not (tmp_path / "run").exists()
 
