@@ -1,7 +1,7 @@
 """Default settings, each with its meaning. Other configurations start from this one.
 
 Each setting can be given on the command line: `--config.teachers.num_epochs=100`,
-`--config.students.be_conf_ods.step_size=0.008`.
+`--config.students.be_conf_ods.step_size=0.008`, `--config.checkpoint_steps=None`.
 
 With `:debug` after its name (`--config=configs/default.py:debug`) this and every other
 shipped configuration runs in seconds; see `debug`.
@@ -270,7 +270,8 @@ def student(
     """Returns a student: `config.distill` with `overrides`.
 
     It has every key of `distill`, so that each can be set on the command line; keys
-    left at None take the value of `distill`.
+    left at None take the value of `distill`. `clip=None` turns off the clipping of
+    perturbed inputs to [0, 1].
     """
     settings = ml_collections.ConfigDict()
     for key in config.distill:

@@ -15,7 +15,7 @@ import sys
 
 from absl import app, flags
 
-from .cli import arguments
+from .cli import arguments, devices
 
 _ARTIFACT = flags.DEFINE_string("artifact", None, "Directory that launch.export wrote.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run, for --student.")
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
         artifact = _find_artifact()
         from edp.export import classify_files
 
+        devices.check()
         skipped: list[str] = []
         paths = classify_files.find_images(argv[1:])
         out = pathlib.Path(_OUT.value).expanduser()

@@ -57,6 +57,9 @@ def keywords(functions: Iterable[Callable]) -> dict[str, Rule]:
 def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
     """Returns the settings of one student: `distill` with the student's overrides.
 
+    A None takes the value of `distill`; of a setting that `distill` lacks, such as
+    `clip`, it is the value.
+
     Raises:
       InputError: if there is no such student.
     """
@@ -64,9 +67,13 @@ def student_settings(config: ml_collections.ConfigDict, name: str) -> dict[str, 
         raise InputError(
             f"students.{name} does not exist; accepted: {', '.join(config.students)}"
         )
-    overrides = config.students[name].to_dict()
-    chosen = {key: value for key, value in overrides.items() if value is not None}
-    return {**config.distill.to_dict(), **chosen}
+    distill, overrides = config.distill.to_dict(), config.students[name].to_dict()
+    chosen = {
+        key: value
+        for key, value in overrides.items()
+        if value is not None or key not in distill
+    }
+    return {**distill, **chosen}
 
 
 def resolve_students(config: ml_collections.ConfigDict) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from edp.errors import InputError
-from edp.experiment import settings, validate
+from edp.experiment import none_flags, settings, validate
 from edp.experiment.rules import SEED
 
 # Longer names of directories are cut and end in a digest.
@@ -173,11 +173,13 @@ def _override(
         return changed
     argv = ["", *Setting("", dict(values)).flags]
     parsed = flags.FlagValues()
+    none_flags.register()
     try:
         config_flags.DEFINE_config_dict(
             "config", changed, flag_values=parsed, sys_argv=argv
         )
         parsed(argv)
+        none_flags.set_tuples(changed, parsed["config"])
     except (flags.Error, TypeError, ValueError) as error:
         why = str(error).removeprefix("flag --config.")
         raise InputError(f"--grid: {why}") from error

@@ -203,7 +203,7 @@ def _fit(
         stop_requests() as should_stop,
         trackers.open_trackers(experiment.run.config, seen_as) as track,
     ):
-        return loop.fit(
+        trained = loop.fit(
             step,
             state,
             resources,
@@ -216,6 +216,7 @@ def _fit(
             skip_nonfinite=experiment.run.config.nonfinite == "skip",
             track=track,
         )
+    return trained.variables, trained.record
 
 
 def _training_length(

@@ -1,11 +1,13 @@
 """Artifacts: a predictor as one program that runs without this project."""
 
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +45,7 @@ _Program = Callable[[jax.Array], dict[str, jax.Array]]
 def write_artifact(
     program: _Program,
     image_shape: Sequence[int],
-    directory: pathlib.Path,
+    directory: str | os.PathLike[str],
     *,
     classes: Sequence[str],
     details: Mapping[str, Any] | None = None,
@@ -65,12 +67,14 @@ def write_artifact(
       onnx: whether to add the same program as `model.onnx`.
 
     Returns:
-      Whether it was written; False where the same artifact is there already.
+      Whether it was written; False where the same artifact, with the same weights,
+      is there already.
 
     Raises:
-      InputError: if `directory` holds anything else, there are not K names, or the
-        program cannot be converted to ONNX.
+      InputError: if `directory` holds anything else, such as other weights, there are
+        not K names, or the program cannot be converted to ONNX.
     """
+    directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
     if len(classes) != outputs[PROBS].shape[-1]:
@@ -80,16 +84,13 @@ def write_artifact(
         )
     metadata = _metadata(image_shape, outputs, classes) | dict(details or {})
     metadata["onnx"] = onnx
+    model = serialize(program, image_shape)
+    metadata["sha256"] = {"model.jax": hashlib.sha256(model).hexdigest()}
     if directory.exists() and any(directory.iterdir()):
-        path = directory / "metadata.json"
-        if path.exists() and storage.read_json(path) == metadata:
-            return False
-        raise InputError(
-            f"out={str(directory)!r} already holds something else; accepted: an "
-            "empty or missing directory"
-        )
+        _refuse_others(directory, metadata)
+        return False
     files = {
-        "model.jax": serialize(program, image_shape),
+        "model.jax": model,
         "metadata.json": json.dumps(metadata, indent=2, allow_nan=False).encode(),
         "load.py": pathlib.Path(loader.__file__).read_bytes(),
     }
@@ -98,6 +99,29 @@ def write_artifact(
         files["model.onnx"] = onnx_export.convert(program, image_shape, names)
     _write_directory(directory, files)
     return True
+
+
+def _refuse_others(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
+    """Raises an InputError unless a directory holds the artifact with this metadata."""
+    path, model = directory / "metadata.json", directory / "model.jax"
+    why = "no artifact"
+    if path.exists() and model.exists():
+        found = storage.read_mapping(path)
+        keys = found.keys() | metadata
+        different = sorted(k for k in keys if found.get(k) != metadata.get(k))
+        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        if different == ["sha256"]:
+            why = "the same predictor with another program or weights"
+        elif different:
+            why = f"an artifact with another {', '.join(different)}"
+        elif digest != metadata["sha256"]["model.jax"]:
+            why = "this artifact with a damaged model.jax"
+        else:
+            return
+    raise InputError(
+        f"out={str(directory)!r} already holds something else ({why}); accepted: an "
+        "empty or missing directory. Remove this one, or give another"
+    )
 
 
 def create_program(
@@ -137,6 +161,9 @@ def _constant(leaf: Any) -> Any:
 def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
     """Serialises a function of uint8 images [B, H, W, C], any B, with `jax.export`.
 
+    Equal programs give equal bytes: the positions of their operations in source files
+    are left out.
+
     Raises:
       InputError: if the function accepts certain batch sizes only.
       Exception: as the program raises it for a batch of two.
@@ -147,7 +174,7 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
     export = jax.export.export(jax.jit(program), platforms=PLATFORMS)
 
     def export_for(size):
-        with native.disabled():
+        with native.disabled(), _without_source_positions():
             return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
 
     (any_size,) = jax.export.symbolic_shape("batch")
@@ -161,6 +188,17 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
             "depend on it otherwise"
         ) from error
     return bytes(exported.serialize())
+
+
+@contextlib.contextmanager
+def _without_source_positions() -> Iterator[None]:
+    """Inside, JAX lowers programs without the file names and lines of their calls."""
+    before = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", before)
 
 
 def _metadata(

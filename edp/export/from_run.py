@@ -13,7 +13,7 @@ from edp.evaluation import predictions
 from edp.experiment import open_run, restore
 from edp.experiment.run import Run
 from edp.metrics import uncertainty
-from edp.runtime import storage
+from edp.runtime import multihost, storage
 
 BEST = "best"
 """Name that stands for `best_student`."""
@@ -42,6 +42,12 @@ def export_predictor(
     """
     record = _record(run, name)
     row = _row(run, name, record)
+    if row.get("temperature_at_bound"):
+        multihost.warn(
+            f"{name}: its temperature, {row['temperature']:g}, is a bound of the range "
+            "in which the evaluation searches, so its probabilities are not "
+            "calibrated; more validation images may help"
+        )
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
         scores_fn = _scores_of_members(probs_fn)

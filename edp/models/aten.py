@@ -131,10 +131,15 @@ def _per_channel(x, ndim):
     return x.reshape(1, -1, *(1,) * (ndim - 2))
 
 
-def _batch_norm(x, weight, bias, mean, var, momentum, eps):
+def affine(weight, bias, mean, var, eps):
+    """Returns the scale and the shift of batch normalisation in evaluation mode."""
     scale = jax.lax.rsqrt(var + eps)
     scale = scale if weight is None else scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
+    return scale, -mean * scale if bias is None else bias - mean * scale
+
+
+def _batch_norm(x, weight, bias, mean, var, momentum, eps):
+    scale, shift = affine(weight, bias, mean, var, eps)
     return x * _per_channel(scale, x.ndim) + _per_channel(shift, x.ndim), None, None
 
 
@@ -327,8 +332,11 @@ def implementation(target) -> Callable | None:
     """Returns the function for the target of a graph's node; None if there is none."""
     if target in _ON_SIZES:
         return target
-    namespace, _, name = str(target).partition(".")
-    name = name.partition(".")[0]
-    if namespace != "aten":
-        return None
+    name = operator_name(target)
     return _identity if name in _CHECKS else OPERATORS.get(name)
+
+
+def operator_name(target) -> str:
+    """Returns the name of an ATen operator, such as `relu`; "" for anything else."""
+    namespace, _, name = str(target).partition(".")
+    return name.partition(".")[0] if namespace == "aten" else ""

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from edp.errors import InputError
-from edp.models import aten
+from edp.models import aten, channels_last
 
 # Of logits and input gradients, how far JAX may be from PyTorch, relative to the
 # largest value.
@@ -106,7 +106,7 @@ class TorchModel:
         if self._mean is not None:
             x = (x - jnp.asarray(self._mean)) / jnp.asarray(self._std)
         if x.ndim == 4:
-            x = x.transpose(0, 3, 1, 2)
+            x = channels_last.ChannelsLast(x)
         return _run(program, variables, x)
 
     def _program(self, x):
@@ -244,7 +244,13 @@ def _export(module, shape, batch=None):
 
 
 def _run(program, variables, x):
-    """Computes an exported program, of one input and one output."""
+    """Computes an exported program, of one input and one output.
+
+    Args:
+      program: from `_export`.
+      variables: from `TorchModel.variables`.
+      x: the input, as an array or `ChannelsLast`.
+    """
     signature = program.graph_signature
     values = dict.fromkeys(signature.user_inputs, x)
     tensors = {**variables["params"], **variables["buffers"]}
@@ -262,9 +268,10 @@ def _run(program, variables, x):
         if node.op == "placeholder":
             env[node] = values[node.name]
         elif node.op == "call_function":
-            function = aten.implementation(node.target)
             try:
-                env[node] = function(*read(node.args), **read(node.kwargs))
+                env[node] = channels_last.call(
+                    node.target, read(node.args), read(node.kwargs)
+                )
             except NotImplementedError as error:
                 raise InputError(
                     f"{node.target} of a PyTorch module is {error}, which has no JAX "
@@ -272,7 +279,7 @@ def _run(program, variables, x):
                 ) from error
         else:
             (result,) = read(node.args)[0]
-    return result
+    return channels_last.plain(result)
 
 
 def _channels_first(size, shape):

@@ -11,13 +11,14 @@ import json
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from edp.runtime import best_epoch, feed, metrics_log, multihost, steps, storage
 from edp.runtime.checkpoint import Checkpoints
 from edp.runtime.metrics_log import Progress, Row
+from edp.runtime.no_checkpoints import NoCheckpoints
 from edp.runtime.stage import Stage
 from edp.runtime.state import TrainState
 
@@ -28,6 +29,23 @@ class NonFinite(ArithmeticError):
 
 class Interrupted(Exception):
     """Training stopped on request, its state saved."""
+
+
+class Trained(NamedTuple):
+    """Result of `fit`.
+
+    Attributes:
+      variables: the variables kept.
+      record: `train_seconds`, which includes compilation, scoring and earlier,
+        interrupted runs; `checkpoint_seconds`, the part of these spent waiting for
+        checkpoints; `skipped_steps`, if there were any; with `select`, its summary,
+        such as the `selected_epoch`, from 1, of each of M if it keeps M.
+      state: the state after the last step.
+    """
+
+    variables: Any
+    record: dict[str, Any]
+    state: TrainState
 
 
 @dataclasses.dataclass
@@ -56,14 +74,14 @@ def fit(
     resources: Any,
     feed: feed.Feed,
     schedule: feed.TrainingLength,
-    stage: Stage,
+    stage: Stage | None,
     *,
     label: str,
     should_stop: Callable[[], bool] = lambda: False,
     select: best_epoch.Selection | None = None,
     skip_nonfinite: bool = False,
     track: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> tuple[Any, dict[str, Any]]:
+) -> Trained:
     """Trains to the end, resuming from the stage's newest checkpoint if there is one.
 
     Args:
@@ -74,7 +92,8 @@ def fit(
       resources: a tree of arrays that every step reads, such as the data.
       feed: yields each step's `inputs`.
       schedule: number of steps, and when to save.
-      stage: directory of the checkpoints and of `metrics.jsonl`.
+      stage: directory of the checkpoints and of `metrics.jsonl`; None: nothing is
+        written.
       label: name shown in the progress.
       should_stop: called before every dispatch; True saves and raises `Interrupted`.
       select: selects, after every epoch, the variables to keep beside the trained
@@ -83,11 +102,7 @@ def fit(
       track: called with every row of `metrics.jsonl` when it is written.
 
     Returns:
-      The variables kept, and a record of their training: `train_seconds`, which
-      includes compilation, scoring and earlier, interrupted runs;
-      `checkpoint_seconds`, the part of these spent waiting for checkpoints;
-      `skipped_steps`, if there were any; with `select`, its summary, such as the
-      `selected_epoch`, from 1, of each of M if it keeps M.
+      The variables kept, a record of their training, and the last state.
 
     Raises:
       Interrupted: if `should_stop` returned True.
@@ -105,11 +120,13 @@ def fit(
     run_steps = steps.jit_steps(step_fn, placed)
     is_finite = steps.jit_all_finite(placed)
     per_epoch, total = schedule.steps_per_epoch, schedule.num_steps
-    stage.begin()
-    with Checkpoints(stage.checkpoints) as checkpoints:
+    if stage is not None:
+        stage.begin()
+    with _open(stage) as checkpoints:
         loop, record = _restore(checkpoints, state, select)
         del state  # `loop` has it, or a checkpoint's: frees the memory of the other
-        metrics_log.truncate(stage.log, loop.step)
+        if stage is not None:
+            metrics_log.truncate(stage.log, loop.step)
         saver = _Saver(checkpoints, schedule, loop.step, record)
         check = functools.partial(
             _check, loop, is_finite, schedule, checkpoints, stage, label
@@ -129,7 +146,8 @@ def fit(
             for (_, size), inputs in zip(dispatches, fed, strict=True):
                 if should_stop():
                     saver.save(loop, check())
-                    raise Interrupted(f"{label}: saved at step {loop.step} of {total}")
+                    done = "stopped" if stage is None else "saved"
+                    raise Interrupted(f"{label}: {done} at step {loop.step} of {total}")
                 if inputs is not previous and len(loop.epoch_metrics) > 1:
                     # Bounds the batches that a fast feed puts on the device.
                     jax.block_until_ready(loop.epoch_metrics[-2])
@@ -143,7 +161,8 @@ def fit(
 
                 if loop.step % per_epoch == 0:
                     row = _end_epoch(loop, check(), per_epoch, select)
-                    storage.append_line(stage.log, json.dumps(row))
+                    if stage is not None:
+                        storage.append_line(stage.log, json.dumps(row))
                     track(row)
                     progress.epoch(row)
                     if saver.is_due_after_epoch(loop.step):
@@ -155,8 +174,14 @@ def fit(
         return _result(loop, saver.times(), select)
 
 
+def _open(stage: Stage | None) -> Checkpoints | NoCheckpoints:
+    return NoCheckpoints() if stage is None else Checkpoints(stage.checkpoints)
+
+
 def _restore(
-    checkpoints: Checkpoints, state: TrainState, select: best_epoch.Selection | None
+    checkpoints: Checkpoints | NoCheckpoints,
+    state: TrainState,
+    select: best_epoch.Selection | None,
 ) -> tuple[LoopState, dict[str, Any]]:
     """Returns the loop's state in the newest checkpoint, and its record.
 
@@ -182,8 +207,8 @@ def _check(
     loop: LoopState,
     is_finite: Callable[[TrainState], jax.Array],
     schedule: feed.TrainingLength,
-    checkpoints: Checkpoints,
-    stage: Stage,
+    checkpoints: Checkpoints | NoCheckpoints,
+    stage: Stage | None,
     label: str,
 ) -> list[Row]:
     """Reads the metrics of the epoch so far, a row for each step.
@@ -208,10 +233,14 @@ def _check(
     checkpoints.finish()
     newest = checkpoints.newest()
     last = "none was made yet" if newest is None else f"the last, of step {newest}"
+    kept = (
+        ""
+        if stage is None
+        else (f"; earlier checkpoints are kept in {stage.checkpoints} ({last})")
+    )
     raise NonFinite(
         f"{label}: {problem} in epoch {1 + (step - 1) // per_epoch}, at step {step} "
-        f"of {schedule.num_steps}; earlier checkpoints are kept in "
-        f"{stage.checkpoints} ({last})"
+        f"of {schedule.num_steps}{kept}"
     )
 
 
@@ -234,14 +263,14 @@ def _end_epoch(
 
 def _result(
     loop: LoopState, times: dict[str, float], select: best_epoch.Selection | None
-) -> tuple[Any, dict[str, Any]]:
-    """Returns the variables kept and the record of `fit`."""
+) -> Trained:
     record: dict[str, Any] = {"train_seconds": times.pop("seconds"), **times}
     if loop.skipped_steps:
         record["skipped_steps"] = loop.skipped_steps
     if select is None:
-        return loop.train.kept_variables, record
-    return loop.best.variables, {**record, **select.summary(loop.best)}
+        return Trained(loop.train.kept_variables, record, loop.train)
+    record |= select.summary(loop.best)
+    return Trained(loop.best.variables, record, loop.train)
 
 
 class _Saver:
@@ -249,7 +278,7 @@ class _Saver:
 
     def __init__(
         self,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | NoCheckpoints,
         schedule: feed.TrainingLength,
         step: int,
         record: dict[str, Any],

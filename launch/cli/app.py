@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 
 from edp.errors import InputError
+from edp.experiment import none_flags
 
-from . import config_flag, distributed, exit_codes, log_filter, signals
+from . import config_flag, devices, distributed, exit_codes, log_filter, signals
 
 _CONFIG = config_flag.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -113,6 +114,8 @@ def _parse(
             if _CONFIG.value is not None:
                 raise InputError(f"--config does not go with --{instead.name}")
             required = tuple(flag for flag in required if flag is not _CONFIG)
+        if _CONFIG.value:
+            none_flags.set_tuples(_CONFIG.value, flags.FLAGS[_CONFIG.name])
         for flag in required:
             if not flag.value:
                 raise InputError(f"--{flag.name} is required")
@@ -143,6 +146,8 @@ def _join() -> None:
     from edp.runtime import multihost
 
     distributed.join()
+    if "jax" in sys.modules:
+        devices.check()
     if not multihost.is_first():
         sys.stdout = io.StringIO()
 

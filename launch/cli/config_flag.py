@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from edp.errors import InputError
+from edp.experiment import none_flags
 
 from . import exit_codes
 
@@ -36,6 +37,7 @@ SECTIONS = {
 
 def define_flag(name: str) -> flags.FlagHolder:
     """Defines `--name=FILE` and `--name.section.key=VALUE`."""
+    none_flags.register()
     try:
         holder = config_flags.DEFINE_config_file(name, None, _help(name))
     except flags.Error as error:  # from a --flagfile, which absl reads here already

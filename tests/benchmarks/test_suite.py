@@ -805,3 +805,14 @@ def test_command_refuses_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: cases='tinny'")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_torch_teachers_are_timed_beside_the_same_in_flax():
+    pytest.importorskip("torch")
+    from benchmarks import torch_teachers
+
+    budget = timing.Budget(rounds=1, round_seconds=0.0, repeats=0)
+    found = torch_teachers.compare(cases.CASES["tiny"], "disagreement", budget)
+    assert len(found.flax) == len(found.torch) == 1
+    assert found.ratio == found.flax[0] / found.torch[0] > 0

@@ -79,6 +79,25 @@ def test_points_are_the_product_seed_by_seed():
     assert [point.directory for point in plan(seeds="3")] == ["seed3"]
 
 
+def test_none_is_a_value_of_settings_that_accept_it():
+    config = digits.get_config()
+    config.distill.step_length, config.distill.clip = 0.5, (0.0, 1.0)
+    config.wandb_project = "mine"
+    points = plan(
+        *("distill.step_length=0.25,None", "wandb_project=None"),
+        *("distill.clip=(0.1, 1.0),None", "model.remat=None"),
+        seeds="1",
+        config=config,
+    )
+    values = [(p.config.distill.step_length, p.config.distill.clip) for p in points]
+    assert values == [(a, b) for a in (0.25, None) for b in ((0.1, 1.0), None)]
+    assert {p.config.wandb_project for p in points} == {None}
+    for wrong in ("seed", "distill.student", "data.mean", "data.flip", "distill.alpha"):
+        refused = r"is not for a grid" if wrong == "seed" else rf"{wrong}=None must be"
+        with pytest.raises(InputError, match=refused):
+            plan(f"{wrong}=None")
+
+
 def test_names_of_directories_are_plain_short_and_distinct():
     points = plan(
         *("data.mean=(0.1,),(0.2,)", "teachers.num_epochs=2", "distill.num_epochs=2"),

@@ -1,11 +1,18 @@
 """Tests of the settings that each stage depends on, and of the validators."""
 
+import json
+
+import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
 from configs import default, digits
+from edp.ensemble import teachers_from_functions
 from edp.errors import InputError
 from edp.experiment import settings, validate
+from edp.perturbations import create_perturbation
 
 
 def dependencies(config, name):
@@ -201,6 +208,24 @@ def test_a_setting_of_any_name_hides_no_fault_of_the_sections(key):
     assert "students.single_none.temperature=0.0 must be" in message
     assert "data.downsample=3 must divide" in message
     assert "model.depth=9 is no depth of a resnet; accepted" in message
+
+
+def test_a_student_can_turn_off_clipping():
+    config = digits.get_config()
+    config.students.free = default.student(config, perturbation="ods", clip=None)
+    config.students.plain = default.student(config, perturbation="ods")
+    validate.check(config)
+    assert settings.student_settings(config, "free")["clip"] is None
+    assert "clip" not in settings.student_settings(config, "plain")
+    config = ml_collections.ConfigDict(json.loads(config.to_json()))  # as stored
+    x = jnp.full((1, 4), 0.999)
+    kept = {}
+    for name in ("free", "plain"):
+        perturb = create_perturbation(settings.student_settings(config, name))
+        teachers = teachers_from_functions([lambda x: x[:, :3] * 3])
+        kept[name] = perturb(jax.random.key(0), x, teachers)
+    assert kept["free"].max() > 1 >= kept["plain"].max()
+    np.testing.assert_array_equal(kept["plain"], jnp.clip(kept["free"], 0, 1))
 
 
 def test_a_label_term_of_mixtures_is_a_dependency_of_its_own():

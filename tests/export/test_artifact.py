@@ -1,5 +1,6 @@
 """Tests of exported programs: equal predictions, without this project."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -218,11 +219,27 @@ def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
     )
 
 
+def test_a_temperature_at_its_bound_is_named(experiment, exported, capfd):
+    path = experiment.run.workdir / "results.json"
+    before, rows = path.read_bytes(), storage.read_json(path)
+    opened = open_run.open_run(experiment.run.workdir)
+    assert not from_run.export_predictor(opened, "single", exported["single"])
+    assert "bound" not in capfd.readouterr().err
+    storage.write_json(path, [{**row, "temperature_at_bound": True} for row in rows])
+    with contextlib.suppress(InputError):  # the row is part of the artifact
+        from_run.export_predictor(opened, "single", exported["single"])
+    path.write_bytes(before)
+    assert "single: its temperature, 0.7, is a bound" in capfd.readouterr().err
+
+
 def test_the_same_again_is_complete_and_nothing_is_overwritten(experiment, exported):
     opened = open_run.open_run(experiment.run.workdir)
     before = (exported["single"] / "model.jax").stat().st_mtime_ns
     assert not from_run.export_predictor(opened, "single", exported["single"])
-    with pytest.raises(InputError, match=r"already holds something else; accepted: an"):
+    with pytest.raises(
+        InputError,
+        match=r"something else \(an artifact with another .*training.*; accepted: an",
+    ):
         from_run.export_predictor(opened, "hydra", exported["single"])
     assert (exported["single"] / "model.jax").stat().st_mtime_ns == before
     assert sorted(p.name for p in exported["single"].iterdir()) == [
@@ -239,10 +256,13 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
     def probs_fn(variables, x):
         return jax.nn.softmax(x.reshape(x.shape[0], -1) @ variables)[None]
 
-    program = export.create_program(
-        probs_fn, lambda w, x: {"own": x.mean((1, 2, 3))}, weights, 1.0
-    )
+    def scores_fn(variables, x):
+        return {"own": x.mean((1, 2, 3))}
+
+    program = export.create_program(probs_fn, scores_fn, weights, 1.0)
     write = functools.partial(export.write_artifact, program, (8, 8, 1))
+    data = export.serialize(program, (8, 8, 1))
+    assert __file__.encode() not in data  # no path of the machine that exports
     with pytest.raises(InputError, match="classes has 2 names; accepted: 3, as many"):
         write(tmp_path / "own", classes=["a", "b"])
     assert not (tmp_path / "own").exists()
@@ -250,6 +270,24 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
     assert not write(tmp_path / "own", classes=["a", "b", "c"])
     with pytest.raises(InputError, match="already holds something else"):
         write(tmp_path / "own", classes=["a", "b", "d"])
+    for other in (weights + 1e-3, weights):  # new weights; the same, traced elsewhere
+        again = functools.partial(
+            export.write_artifact,
+            export.create_program(probs_fn, scores_fn, other, 1.0),
+            *((8, 8, 1), tmp_path / "own"),
+            classes=["a", "b", "c"],
+        )
+        if other is weights:
+            assert not again()
+            continue
+        with pytest.raises(InputError, match=r"own'.*weights\); accepted.* Remove"):
+            again()
+    model = tmp_path / "own/model.jax"
+    assert model.read_bytes() == data
+    model.write_bytes(data[:-1])
+    with pytest.raises(InputError, match=r"a damaged model\.jax"):
+        again()
+    model.write_bytes(data)
     # It classifies image files, like an artifact of a run.
     paths, out = [photos / f"b/{i}.png" for i in (0, 1)], tmp_path / "out.csv"
     options = {"batch_size": 2, "skip": pytest.fail}

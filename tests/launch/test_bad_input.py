@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from digit_files import digits_by_class, write_folder, write_npz
-from launching import snapshot, succeed, tiny
+from launching import Commands, snapshot, succeed, tiny
 from PIL import Image
 
 # Configuration files.
@@ -144,6 +144,7 @@ BAD = {
             students__single_none__num_epochs=0,
             mesh__data=0,
             data__train_size=0,
+            data__num_classes=None,
         ),
         [
             "seed=-1 must be an integer from 0",
@@ -153,6 +154,7 @@ BAD = {
             "students.single_none.num_epochs=0 must be an integer of at least 1",
             "mesh.data=0",
             "data.train_size=0",
+            "data.num_classes=None must be an integer of at least",
         ],
     ),
     "unknown perturbation, student, model, schedule, quantity, strategy": (
@@ -484,6 +486,13 @@ def test_other_commands_refuse_too(case, places, server, tmp_path):
     before = [snapshot(root) for root in roots]
     assert_refused(server.run(command, *flags), words, places)
     assert [snapshot(root) for root in roots] == before
+
+
+def test_missing_devices_are_named(places, tmp_path):
+    env = {"JAX_PLATFORMS": "nonsense"}
+    done = Commands(tmp_path).run("run", *tiny(tmp_path / "run"), env=env)
+    assert_refused(done, ["JAX_PLATFORMS='nonsense' finds no such", "or unset"], places)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_split_of_another_seed_is_refused(finished, server, tmp_path):

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from sklearn import datasets
 
-from edp import distill, ensemble, export, perturbations, students
+from edp import distill, ensemble, export, metrics, perturbations, students
 from edp.errors import InputError
 from edp.metrics import uncertainty
 from edp.models import aten, from_nnx, from_torch
@@ -55,10 +56,10 @@ class LinenNet(nn.Module):
 
 
 class NNXNet(nnx.Module):
-    def __init__(self, rngs, rate=0.0):
-        self.norm = nnx.BatchNorm(3, rngs=rngs)
+    def __init__(self, rngs, rate=0.0, channels=3, num_classes=K):
+        self.norm = nnx.BatchNorm(channels, rngs=rngs)
         self.drop = nnx.Dropout(rate, rngs=rngs)
-        self.head = nnx.Linear(3, K, rngs=rngs)
+        self.head = nnx.Linear(channels, num_classes, rngs=rngs)
 
     def __call__(self, x):
         return self.head(self.drop(self.norm(x)).mean((1, 2)))
@@ -99,6 +100,46 @@ def test_teachers_of_another_framework(package, monkeypatch):
     _, metrics = names["one_step"](teachers)
     _, same = names["one_step"](stacked)
     np.testing.assert_allclose(metrics["loss"], same["loss"], atol=1e-5)
+
+
+def deploy(nets, directory, monkeypatch, replaced=None):
+    """Runs the blocks that train, score and deploy a student; returns their names."""
+    files = documents.files(PAGE)
+    lines = [line for line in files["deploy.py"].splitlines() if line.strip()]
+    assert len(lines) - 1 <= 25  # without the name of the file
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype(np.float32)
+    parts = [
+        {"image": images[i : i + 64], "label": labels[i : i + 64]} for i in (0, 64, 128)
+    ]
+    names = dict(zip(("train", "validation", "test"), parts, strict=True))
+    names |= {"nets": nets, "pixels": np.uint8(np.rint(images[128:192] * 255))}
+    block = files["deploy.py"]
+    if replaced:
+        assert replaced[0] in block and replaced[1] in PAGE.read_text("utf-8")
+        block = block.replace(*replaced)
+    monkeypatch.chdir(directory)
+    exec(block, names)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "path", [*sys.path])
+        exec(files["predict.py"], names)
+        sys.modules.pop("load")
+    # The artifact predicts as the student did, at its temperature.
+    (probs, _), temperature = names["found"][1], names["rows"][1]["temperature"]
+    expected = metrics.apply_temperature(probs, temperature)
+    np.testing.assert_allclose(names["probs"], expected, atol=5e-3)
+    assert [row["model"] for row in names["rows"]] == ["teachers", "student"]
+    return names
+
+
+def test_five_nnx_networks_become_a_deployed_student(tmp_path, monkeypatch, capsys):
+    nets = [NNXNet(nnx.Rngs(m), channels=1, num_classes=10) for m in range(5)]
+    for net in nets:
+        net.eval()
+    line = "teachers = ensemble.teachers_from_"
+    replaced = f"{line}torch(nets, **norm)", f"{line}functions(nets)"
+    deploy(nets, tmp_path, monkeypatch, replaced)
+    assert "teachers" in capsys.readouterr().out
 
 
 # --- NNX --------------------------------------------------------------------------
@@ -287,6 +328,19 @@ def test_the_page_makes_torch_teachers(torch):
     exec(documents.files(OWN)["torch_arguments.py"], names)
     found = names["teachers"].all_logits(names["batch"]["image"])
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.long
+def test_five_torch_networks_become_a_deployed_student(torch, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    nets = [
+        torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3), torch.nn.Flatten(), torch.nn.Linear(288, 10)
+        )
+        for _ in range(5)
+    ]
+    names = deploy(nets, tmp_path, monkeypatch)
+    assert names["teachers"].num_members == 5
 
 
 @pytest.mark.long

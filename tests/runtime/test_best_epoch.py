@@ -45,7 +45,7 @@ def fit(path, score, should_stop=lambda: False):
     state = TrainState(
         jnp.int32(0), params, {"batch_stats": jnp.zeros((2, 1), int)}, ()
     )
-    variables, record = loop.fit(
+    variables, record, _ = loop.fit(
         step_fn,
         state,
         None,
@@ -142,7 +142,7 @@ def test_snapshots_are_the_ends_of_cycles_after_an_interruption_too(tmp_path):
             new = {"w": jnp.full((1, 3), state.step + 1)}
             return TrainState(state.step + 1, new, {}, ()), {"loss": inputs * 1.0}
 
-        variables, record = loop.fit(
+        variables, record, _ = loop.fit(
             step,
             state,
             None,

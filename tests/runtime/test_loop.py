@@ -73,7 +73,7 @@ def fit(
         state = steps.begin_average(state)
         step = steps.average_variables(step, ema_decay)
     stage = Stage(path, {"a": 1})
-    variables, record = loop.fit(
+    variables, record, _ = loop.fit(
         step,
         state,
         jnp.int32(1),
