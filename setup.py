@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edp/__init__.py").read_text())[1]
 
 setuptools.setup(
-    name="edp",
+    # The import is `edp`, a name that another project holds in the package index.
+    name="edp-jax",
     version=VERSION,
     description="Ensemble distillation with perturbations, in JAX",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
@@ -32,23 +33,25 @@ setuptools.setup(
     },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
+    # `make test-lowest` runs the lowest version of each.
     install_requires=[
         "absl-py>=2.1",
-        "array_record>=0.6",
+        "array_record>=0.8.1",
         "chex>=0.1.90",
         # From 4.0 on, a contender leaves the record of the holder in the file.
         "filelock>=4.0",
         # `jax.export` writes its programs with it.
         "flatbuffers>=24.3.25",
-        "flax>=0.12",
+        # The first whose `nn.remat` works with JAX 0.10.
+        "flax>=0.12.2",
         # For streamed sets; small, with no dependencies of weight beside these.
         "grain>=0.2.18",
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",
         "jinja2>=3.1,<4",
-        "markupsafe>=2.1",
-        "matplotlib>=3.8,<4",
+        "markupsafe>=2.1.2",
+        "matplotlib>=3.8.4,<4",
         "ml-collections>=1.0,<2",
         "numpy>=2.0,<3",
         "optax>=0.2.5",
@@ -57,7 +60,7 @@ setuptools.setup(
         # For Parquet files; tensorflow-datasets needs it too.
         "pyarrow>=14",
         "scikit-learn>=1.5,<2",
-        "scipy>=1.12,<2",
+        "scipy>=1.14,<2",
         # Preparing sets without TensorFlow leans on details of these releases.
         "tensorflow-datasets>=4.9.9,<5",
         "tqdm>=4.66",
@@ -90,6 +93,8 @@ setuptools.setup(
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )
