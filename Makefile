@@ -27,7 +27,7 @@ test-fast: $(VENV)/.installed-test
 test-lowest:
 	mkdir -p build
 	sed -nE 's/^ +"([A-Za-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' setup.py > build/lowest.txt
-	PIP_CONSTRAINT=build/lowest.txt UV_CONSTRAINT=build/lowest.txt \
+	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt UV_CONSTRAINT=$(CURDIR)/build/lowest.txt \
 	  $(MAKE) test-fast VENV=.venv-lowest
 
 test-long: $(VENV)/.installed-long
@@ -53,7 +53,7 @@ docs-links: $(VENV)/.installed-docs
 	$(VENV)/bin/python -m sphinx -b linkcheck -t links -q docs build/links
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-lowest build *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
