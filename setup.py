@@ -56,13 +56,13 @@ setuptools.setup(
         "numpy>=2.0,<3",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
-        "pillow>=10",
+        "pillow>=10.1",
         # For Parquet files; tensorflow-datasets needs it too.
-        "pyarrow>=14",
+        "pyarrow>=18",
         "scikit-learn>=1.5,<2",
         "scipy>=1.14,<2",
         # Preparing sets without TensorFlow leans on details of these releases.
-        "tensorflow-datasets>=4.9.9,<5",
+        "tensorflow-datasets>=4.9.10,<5",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -70,7 +70,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         # Workdirs at gs://.
         "gcs": ["gcsfs>=2024.6"],
-        "tensorboard": ["tensorboardX>=2.6.2"],
+        "tensorboard": ["tensorboardX>=2.6.2.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
@@ -81,11 +81,11 @@ setuptools.setup(
         "test": [
             "hypothesis>=6",
             "import-linter>=2.1",
-            "mypy>=1.18,<3",
+            "mypy>=1.18.1,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.12",
-            "tensorboardX>=2.6.2",
+            "tensorboardX>=2.6.2.2",
             # The first to build a wheel without help.
             "setuptools>=70.1",
         ],
