@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/digits
 # A whole run and the parts that changes of JAX, Flax, Orbax and NumPy break first.
-FAST = tests/metrics tests/models tests/students tests/runtime/test_checkpoint.py
+FAST = tests/metrics tests/models tests/students tests/repo/test_configs.py \
+  $(addprefix tests/data/test_,image_preparation.py loaders.py tfds.py) \
+  $(addprefix tests/runtime/test_,checkpoint.py memory.py)
 UV := $(shell command -v uv 2>/dev/null)
 
 .PHONY: demo install test test-fast test-lowest test-long lint format docs docs-links clean
