@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/digits
+# A whole run and the parts that changes of JAX, Flax, Orbax and NumPy break first.
+FAST = tests/metrics tests/models tests/students tests/repo/test_configs.py \
+  $(addprefix tests/data/test_,image_preparation.py loaders.py tfds.py) \
+  $(addprefix tests/runtime/test_,checkpoint.py memory.py)
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo install test test-long lint format docs docs-links clean
+.PHONY: demo install test test-fast test-lowest test-long lint format docs docs-links clean
 
 demo: install
 	$(VENV)/bin/python -m launch.run --config=configs/digits.py --workdir=$(WORKDIR)
@@ -16,6 +20,17 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n 2 -m "not long" tests
+
+# For another Python: make test-fast PYTHON=python3.13 VENV=.venv-3.13
+test-fast: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -q -n 2 -m "not long" $(FAST)
+
+# The lowest versions that setup.py allows: a constraint for each ">=".
+test-lowest:
+	mkdir -p build
+	sed -nE 's/^ +"([A-Za-z0-9_-]+)>=([0-9.]+).*/\1==\2/p' setup.py > build/lowest.txt
+	PIP_CONSTRAINT=$(CURDIR)/build/lowest.txt UV_CONSTRAINT=$(CURDIR)/build/lowest.txt \
+	  $(MAKE) test-fast VENV=.venv-lowest
 
 test-long: $(VENV)/.installed-long
 	$(VENV)/bin/python -m pytest -n 2 tests
@@ -40,7 +55,7 @@ docs-links: $(VENV)/.installed-docs
 	$(VENV)/bin/python -m sphinx -b linkcheck -t links -q docs build/links
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-lowest build *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

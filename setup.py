@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "edp/__init__.py").read_text())[1]
 
 setuptools.setup(
-    name="edp",
+    # The import is `edp`, a name that another project holds in the package index.
+    name="edp-jax",
     version=VERSION,
     description="Ensemble distillation with perturbations, in JAX",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
@@ -32,34 +33,36 @@ setuptools.setup(
     },
     entry_points={"console_scripts": ["edp = edp.launch.__main__:main"]},
     python_requires=">=3.11",
+    # `make test-lowest` runs the lowest version of each.
     install_requires=[
         "absl-py>=2.1",
-        "array_record>=0.6",
+        "array_record>=0.8.1",
         "chex>=0.1.90",
         # From 4.0 on, a contender leaves the record of the holder in the file.
         "filelock>=4.0",
         # `jax.export` writes its programs with it.
         "flatbuffers>=24.3.25",
-        "flax>=0.12",
+        # The first whose `nn.remat` works with JAX 0.10.
+        "flax>=0.12.2",
         # For streamed sets; small, with no dependencies of weight beside these.
         "grain>=0.2.18",
         # tensorflow-datasets imports it without asking for it.
         "importlib_resources>=6",
         "jax>=0.10",
         "jinja2>=3.1,<4",
-        "markupsafe>=2.1",
-        "matplotlib>=3.8,<4",
+        "markupsafe>=2.1.2",
+        "matplotlib>=3.8.4,<4",
         "ml-collections>=1.0,<2",
         "numpy>=2.0,<3",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.30",
-        "pillow>=10",
+        "pillow>=10.1",
         # For Parquet files; tensorflow-datasets needs it too.
-        "pyarrow>=14",
+        "pyarrow>=18",
         "scikit-learn>=1.5,<2",
-        "scipy>=1.12,<2",
+        "scipy>=1.14,<2",
         # Preparing sets without TensorFlow leans on details of these releases.
-        "tensorflow-datasets>=4.9.9,<5",
+        "tensorflow-datasets>=4.9.10,<5",
         "tqdm>=4.66",
     ],
     extras_require={
@@ -67,7 +70,7 @@ setuptools.setup(
         "tpu": ["jax[tpu]"],
         # Workdirs at gs://.
         "gcs": ["gcsfs>=2024.6"],
-        "tensorboard": ["tensorboardX>=2.6.2"],
+        "tensorboard": ["tensorboardX>=2.6.2.2"],
         # Export as ONNX, and what it is checked with.
         "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
@@ -78,11 +81,11 @@ setuptools.setup(
         "test": [
             "hypothesis>=6",
             "import-linter>=2.1",
-            "mypy>=1.18,<3",
+            "mypy>=1.18.1,<3",
             "pytest>=8",
             "pytest-xdist>=3.5",
             "ruff>=0.12",
-            "tensorboardX>=2.6.2",
+            "tensorboardX>=2.6.2.2",
             # The first to build a wheel without help.
             "setuptools>=70.1",
         ],
@@ -90,6 +93,8 @@ setuptools.setup(
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

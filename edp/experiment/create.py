@@ -114,7 +114,7 @@ def _open_ood_sets(config: ml_collections.ConfigDict) -> dict[str, data.Records]
 
 
 def record_run(experiment: Experiment) -> None:
-    """Writes `config.json` and, where missing, `split.npz` and `run.json`.
+    """Writes `config.json`, `run.json` and, where missing, `split.npz`.
 
     The caller is about to write results and holds their lock: a command that is
     refused leaves the files of the run as they are.
@@ -127,9 +127,7 @@ def record_run(experiment: Experiment) -> None:
     try:
         _write_split(directory, experiment.data.drawn_split)
         storage.write_text(directory / "config.json", text)
-        # Describes the process that began the run; others may add results.
-        if not (directory / "run.json").exists():
-            storage.write_json(directory / "run.json", provenance.run_facts())
+        provenance.record(directory)
     except OSError as error:
         raise InputError(
             f"workdir={str(directory)!r} cannot be used: {error}"

@@ -16,6 +16,8 @@ SCHEMA_VERSION = 1
 _COMPUTING = ("edp", "jax", "flax", "optax", "numpy")
 # The CPU features that decide which instructions the compilers emit.
 _FEATURES = ("avx2", "avx512_bf16", "avx512f", "fma")
+# The facts of `run.json` that decide the rounding.
+_ARITHMETIC = ("backend", "kernels", "cpu_features", "available_cores")
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 
 
@@ -49,7 +51,7 @@ def check_version(path: pathlib.Path) -> None:
 
 
 def check_hardware(path: pathlib.Path) -> None:
-    """Warns if a run continues on hardware or kernels other than recorded.
+    """Warns if a run continues, or has continued, on other hardware or kernels.
 
     Compares the backend and, on a CPU, the kernels, the CPU's features and the number
     of available cores: they decide the order of additions. A key that `run.json` lacks
@@ -60,15 +62,48 @@ def check_hardware(path: pathlib.Path) -> None:
     """
     if not (path / "run.json").exists():
         return
-    began = _arithmetic(storage.read_mapping(path / "run.json"))
-    now = _arithmetic(run_facts())
-    others = [key for key in now if key in began and began[key] != now[key]]
-    if others:
-        multihost.warn(
-            f"{path} was begun with {', '.join(began[key] for key in others)} and "
-            f"continues with {', '.join(now[key] for key in others)}: results are not "
-            "bit-identical to those of an uninterrupted run"
+    began = storage.read_mapping(path / "run.json")
+    earlier = [("has continued", facts) for facts in began.get("continued_with", [])]
+    for verb, facts in [("continues", run_facts()), *earlier]:
+        if differs := _differences(began, facts):
+            multihost.warn(
+                f"{path} was begun with {', '.join(differs)} and {verb} with "
+                f"{', '.join(differs.values())}: results are not bit-identical to "
+                "those of an uninterrupted run"
+            )
+            return
+
+
+def record(path: pathlib.Path) -> None:
+    """Writes `run.json` of a new run; adds to it other hardware of one that continues.
+
+    `continued_with` in `run.json` lists what `check_hardware` compares, once for each
+    hardware other than that of the beginning.
+
+    Args:
+      path: the workdir.
+    """
+    facts = run_facts()
+    if not (path / "run.json").exists():
+        storage.write_json(path / "run.json", facts)
+        return
+    began = storage.read_mapping(path / "run.json")
+    now = {key: facts[key] for key in _ARITHMETIC}
+    earlier = began.get("continued_with", [])
+    if _differences(began, now) and now not in earlier:
+        storage.write_json(
+            path / "run.json", {**began, "continued_with": [*earlier, now]}
         )
+
+
+def _differences(began: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """Returns, as texts, what decided the rounding at the beginning -> elsewhere."""
+    before, after = _arithmetic(began), _arithmetic(other)
+    return {
+        before[key]: after[key]
+        for key in after
+        if key in before and before[key] != after[key]
+    }
 
 
 def _arithmetic(facts: Mapping[str, Any]) -> dict[str, str]:

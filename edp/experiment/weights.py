@@ -117,7 +117,7 @@ def _safetensors(path: pathlib.Path) -> Any | None:
     except ImportError as error:
         raise InputError(
             f"{path} needs the package safetensors; accepted: pip install "
-            "'edp[safetensors]', or another format"
+            "safetensors, or another format"
         ) from error
     return _nested(library.load_file(path))
 

@@ -204,7 +204,7 @@ def import_torch() -> Any:
         importlib.import_module("torch.export")
     except ImportError as error:
         raise InputError(
-            f"PyTorch cannot be imported: {error}; accepted: pip install 'edp[torch]'"
+            f"PyTorch cannot be imported: {error}; accepted: pip install torch"
         ) from error
     return torch
 

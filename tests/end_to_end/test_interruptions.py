@@ -1,6 +1,7 @@
 """Tests interrupted runs, locked stages and corrupt files."""
 
 import itertools
+import json
 import os
 import random
 import re
@@ -65,7 +66,12 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
         (signal.SIGTERM, lambda: num_lines(teachers / "metrics.jsonl") >= 1),
         (signal.SIGINT, lambda: num_lines(student / "metrics.jsonl") >= 1),
     ]
+    recorded = workdir / "run.json"
     for number, condition in moments:
+        if recorded.exists():  # as if the run had been begun with more cores
+            facts = json.loads(recorded.read_text())
+            began = facts["available_cores"] = facts["available_cores"] + 1
+            recorded.write_text(json.dumps(facts))
         process = commands.start("run", *tiny(workdir), env=LOG_COMPILES)
         wait_for(condition, process)
         process.send_signal(number)
@@ -79,6 +85,9 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
             stage = stage if stage == teachers else student.with_name(found[1])
             assert (stage / "checkpoints" / found[2]).is_dir()
             assert not (stage / "complete.json").exists()
+    (other,) = json.loads(recorded.read_text())["continued_with"]
+    cores = other["available_cores"]
+    assert f"with {began} available cores and continues with {cores} " in done.stderr
     # The last one went on with the teachers, if they were left, and began a student.
     assert 1 <= steps_compiled(done) <= 2
     succeed(commands.run("run", *tiny(workdir)))

@@ -52,6 +52,24 @@ def test_other_hardware_is_a_warning_of_one_line(
     )
 
 
+def test_a_run_that_left_and_came_back_says_so(here, tmp_path, monkeypatch, capfd):
+    """The second of three processes had one core; the first and the last have two."""
+    for cores in (2, 1, 1, 2):
+        now = here | {"available_cores": cores}
+        monkeypatch.setattr(provenance, "run_facts", lambda now=now: now)
+        provenance.record(tmp_path)
+    facts = storage.read_mapping(tmp_path / "run.json")
+    others = facts.pop("continued_with")
+    assert facts == here
+    assert [other["available_cores"] for other in others] == [1]
+    provenance.check_hardware(tmp_path)
+    assert capfd.readouterr().err == (
+        f"warning: {tmp_path} was begun with 2 available cores and has continued with "
+        "1 available core: results are not bit-identical to those of an uninterrupted "
+        "run\n"
+    )
+
+
 def test_the_same_hardware_gives_no_warning(here, tmp_path, monkeypatch, capfd):
     other_model = here | {"cpu": "another", "num_processes": 2}
     assert check(other_model, here, tmp_path, monkeypatch, capfd) == ""

@@ -147,14 +147,22 @@ def installed(tmp_path_factory):
     return root / "site"
 
 
+def files(directory):
+    """Returns the paths of all files below a directory, relative to it."""
+    paths = (p.relative_to(directory) for p in directory.rglob("*") if p.is_file())
+    return {p for p in paths if "__pycache__" not in p.parts}
+
+
 def test_the_wheel_has_one_package(installed):
     assert {p.name for p in installed.iterdir() if p.suffix != ".dist-info"} == {"edp"}
     for source, target in (("edp", "edp"), ("launch", "edp/launch")):
-        wanted = {p.name for p in (ROOT / source).rglob("*.py")}
-        assert wanted <= {p.name for p in (installed / target).rglob("*.py")}
+        wanted = files(ROOT / source)
+        assert wanted <= files(installed / target)
+        if source == "edp":  # sources of kernels and templates too
+            assert {p.suffix for p in wanted} == {".py", ".cc", ".h", ".html", ".typed"}
     assert {p.stem for p in (installed / "edp/configs").glob("[!_]*.py")} == {*SHIPPED}
-    assert (installed / "edp/py.typed").exists()
     (metadata,) = installed.glob("*.dist-info")
+    assert metadata.name.startswith("edp_jax-")  # `edp` is another project
     text = (metadata / "licenses/LICENSE").read_text()
     assert "Apache License" in text
     scripts = configparser.ConfigParser()

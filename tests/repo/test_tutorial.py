@@ -35,11 +35,11 @@ def test_it_installs_what_is_there(tmp_path, monkeypatch):
     exec(install, {})
     (tmp_path / "content").mkdir()
     monkeypatch.chdir(tmp_path / "content")
-    with pytest.raises(FileNotFoundError, match=r"no edp-\*.whl is here"):
+    with pytest.raises(FileNotFoundError, match=r"no edp_jax-\*.whl is here"):
         exec(install, {})
-    (tmp_path / "content/edp-0.1.0-py3-none-any.whl").touch()
+    (tmp_path / "content/edp_jax-0.1.0-py3-none-any.whl").touch()
     exec(install, {})
-    assert calls == ["..", "edp-0.1.0-py3-none-any.whl"]
+    assert calls == ["..", "edp_jax-0.1.0-py3-none-any.whl"]
 
 
 @pytest.mark.long
