@@ -141,6 +141,10 @@ int main() {
         const Index batch = 512 / (height * width) + 1;
         good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
       }
+  // Of few images, whose rows are divided among the threads.
+  good &= Convolution(1, 1, 33, 21, 48, 32, 3, 1);
+  good &= Convolution(1, 2, 15, 17, 40, 56, 3, 1);
+  good &= Convolution(1, 1, 33, 30, 40, 56, 3, 2);
   for (Index rows : {6, 34, 4098})
     for (Index channels : {8, 16, 48, 128})
       for (bool relu : {false, true}) good &= Normalisation(rows, channels, relu);

@@ -37,6 +37,10 @@ SHAPES = [
     (2, 2, (9, 7), 16, 8, 1, 2),
     (1, 19, (4, 4), 32, 16, 1, 1),
     (1, 2, (6, 6), 3, 16, 3, 1),
+    # Few images, of which several threads take bands.
+    (1, 1, (33, 21), 48, 32, 3, 1),
+    (1, 2, (15, 17), 40, 56, 3, 1),
+    (1, 1, (33, 30), 40, 56, 3, 2),
 ]
 
 
@@ -258,9 +262,17 @@ print(hash_of_results())
 
 
 def hash_of_results():
-    x, kernels = draw(0, 24, 9, 8, 16), draw(1, 2, 3, 3, 16, 32)
-    fn = functools.partial(native.convolve, strides=1)
-    results = [*with_gradients(fn, draw(2, 24, 9, 8, 32), x, kernels)]
+    x, results = draw(0, 24, 9, 8, 16), []
+    # The last three are of bands of one image.
+    for images, kernels, strides in [
+        (x, draw(1, 2, 3, 3, 16, 32), 1),
+        (draw(2, 1, 33, 21, 48), draw(3, 1, 3, 3, 48, 32), 1),
+        (draw(2, 1, 16, 16, 40), draw(3, 1, 3, 3, 40, 56), 1),
+        (draw(2, 1, 33, 30, 40), draw(3, 1, 3, 3, 40, 56), 2),
+    ]:
+        fn = functools.partial(native.convolve, strides=strides)
+        g = draw(4, *jax.eval_shape(fn, images, kernels).shape)
+        results += with_gradients(fn, g, images, kernels)
     layer = lambda x: native.normalise(x, x[0, 0, 0], x[1, 1, 1], 1e-5, True)[0]  # noqa: E731
     results += with_gradients(layer, draw(3, *x.shape), jnp.asarray(x))
     return hashlib.sha256(

@@ -42,7 +42,7 @@ def test_arrays_of_exact_size_on_several_threads(options, tmp_path):
         tmp_path, HERE / "kernels_test.cc", include, "-pthread", *options
     )
     done = subprocess.run([program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
 
 
 @pytest.mark.parametrize("options", [(), (AVX2,)])
@@ -73,4 +73,4 @@ def test_custom_calls_within_jax(options, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
