@@ -19,7 +19,8 @@ from finished_runs import (
 )
 from launching import finish, num_lines, snapshot, succeed, tiny, wait_for
 
-from edp.runtime import lock
+from edp.models import native
+from edp.runtime import lock, storage
 from launch.cli import signals
 
 
@@ -47,6 +48,9 @@ def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
     assert "teachers: complete" in done.stdout
     assert complete.items() <= completed_stages(workdir).items()
     assert_same_run(workdir, finished)
+    # With the CPU kernels, where there are some: bits are the same with them too.
+    facts = storage.read_mapping(workdir / "run.json")
+    assert facts["kernels"]["kernels"] == native.status()["kernels"]
 
 
 def completed_stages(workdir):

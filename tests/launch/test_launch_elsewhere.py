@@ -1,4 +1,4 @@
-"""Tests the commands with other teachers, other data and several devices."""
+"""Tests the commands with other teachers, data and devices, and without a compiler."""
 
 import json
 import re
@@ -167,3 +167,16 @@ def test_a_mesh_compiles_the_step_once_and_changes_little(finished, commands, tm
     for one, other in zip(ours, theirs, strict=True):
         for name in one:
             np.testing.assert_allclose(one[name], other[name], rtol=1e-3)
+
+
+def test_training_without_a_compiler_says_so_once(commands, tmp_path):
+    workdir = tmp_path / "run"
+    flags = [*tiny(workdir), "--config.teachers.num_epochs=1"]
+    env = {"PATH": str(tmp_path), "CXX": "", "EDP_NATIVE": "1"}
+    done = succeed(commands.run("train_teachers", *flags, env=env))
+    said, *progress = done.stderr.splitlines()
+    assert said.startswith("warning: the fast CPU kernels are not used, as no C++ comp")
+    assert re.match("teachers  epoch 1/1  accuracy", *progress)
+    reason = "no C++ compiler was found (g++, clang++, c++)"
+    facts = json.loads((workdir / "run.json").read_text())
+    assert facts["kernels"] == {"kernels": "xla", "reason": reason}

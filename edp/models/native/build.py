@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -97,13 +98,36 @@ def _processor() -> tuple[str, str]:
     return "avx512" if "avx512f" in flags else "avx2", json.dumps(found)
 
 
-def _compiler() -> tuple[str, str]:
-    """The path of the C++ compiler, and its version."""
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else _COMPILERS
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        raise Unavailable(f"no C++ compiler was found ({', '.join(names)})")
-    return path, _run([path, "--version"], "the C++ compiler").splitlines()[0]
+def _compiler() -> tuple[list[str], str]:
+    """Finds the C++ compiler.
+
+    Returns:
+      Its command, with a full path: the program that `CXX` names, with the arguments
+      there, or the first of `_COMPILERS`; and its version.
+
+    Raises:
+      Unavailable: if there is none.
+    """
+    chosen = os.environ.get("CXX", "").strip()
+    names = ", ".join([chosen] if chosen else _COMPILERS)
+    for program, *arguments in _commands(chosen):
+        if (path := shutil.which(program)) is not None:
+            command = [path, *arguments]
+            version = _run([*command, "--version"], "the C++ compiler").splitlines()[0]
+            return command, version
+    raise Unavailable(f"no C++ compiler was found ({names})")
+
+
+def _commands(chosen: str) -> list[list[str]]:
+    """Returns the compilers to look for: the value of `CXX`, or the usual ones."""
+    if not chosen:
+        return [[name] for name in _COMPILERS]
+    if shutil.which(chosen) is not None:  # a path may have spaces
+        return [[chosen]]
+    try:
+        return [shlex.split(chosen)]  # "ccache g++"
+    except ValueError as error:
+        raise Unavailable(f"CXX={chosen} is not a command: {error}") from error
 
 
 def _run(command: list[str], what: str, **options: Any) -> str:
@@ -137,9 +161,9 @@ def _sources() -> list[pathlib.Path]:
     return sorted([*_SOURCE.glob("*.h"), *_SOURCE.glob("*.cc")])
 
 
-def _key(compiler: str, version: str, features: str) -> str:
+def _key(compiler: list[str], version: str, features: str) -> str:
     """What the library depends on, as a few letters."""
-    own = [compiler, version, features, jaxlib.__version__, *_FLAGS]
+    own = [*compiler, version, features, jaxlib.__version__, *_FLAGS]
     digest = hashlib.sha256("\n".join(own).encode())
     for source in _sources():
         digest.update(source.name.encode() + source.read_bytes())
@@ -173,7 +197,7 @@ def _locked(path: pathlib.Path) -> Iterator[None]:
         os.close(file)
 
 
-def _build(compiler: str, path: pathlib.Path, mark: pathlib.Path) -> None:
+def _build(compiler: list[str], path: pathlib.Path, mark: pathlib.Path) -> None:
     """Compiles, tests, and only then puts the library and its checksum in place."""
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as temporary:
         built, noted = (
@@ -183,8 +207,8 @@ def _build(compiler: str, path: pathlib.Path, mark: pathlib.Path) -> None:
         include = ["-isystem", jax.ffi.include_dir()]
         source = str(_SOURCE / "handlers.cc")
         _run(
-            [compiler, *_FLAGS, *include, source, "-o", str(built)],
-            f"compiling them with {compiler}",
+            [*compiler, *_FLAGS, *include, source, "-o", str(built)],
+            f"compiling them with {shlex.join(compiler)}",
         )
         found = {"sha256": hashlib.sha256(built.read_bytes()).hexdigest()}
         try:

@@ -172,14 +172,22 @@ class PaddedRows {
   const float* image_ = nullptr;
 };
 
-// The images of one member in tasks of a few, so that its kernel stays in the cache.
-template <class Run, class Image>
-void ForImages(const Shape& s, Run&& run, Image&& images) {
+// Calls f(member, first image, end, first row, end) in tasks. A task has a few images of
+// one member, so that its kernel stays in the cache; with fewer images than tasks, it has
+// a band of an image's `rows`, of as many products as outweigh waking a thread.
+template <class Run, class F>
+void ForBands(const Shape& s, Index rows, Run&& run, F&& f) {
+  constexpr Index kTasks = 32, kMinProducts = Index{1} << 21;
   const Index batch = s.images / s.members;
-  const Index parts = std::min(batch, (32 + s.members - 1) / s.members);
-  run(s.members * parts, [&](Index task) {
-    const Index member = task / parts, part = task % parts;
-    images(member, batch * part / parts, batch * (part + 1) / parts);
+  const Index parts = std::min(batch, (kTasks + s.members - 1) / s.members);
+  const Index products = s.out_height * s.out_width * s.channels * s.features * s.taps *
+                         s.taps;
+  const Index most = std::min(kTasks / (s.members * parts), products / kMinProducts);
+  const Index bands = std::max<Index>(1, std::min(rows, most));
+  run(s.members * parts * bands, [&](Index task) {
+    const Index band = task % bands, part = task / bands % parts;
+    f(task / bands / parts, batch * part / parts, batch * (part + 1) / parts,
+      rows * band / bands, rows * (band + 1) / bands);
   });
 }
 
@@ -208,14 +216,15 @@ void Convolve(const Shape& s, const float* x, const float* kernels, bool gradien
   const Index channels = gradient ? s.features : s.channels;
   const Index features = gradient ? s.channels : s.features;
   const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, channels, features);
-  ForImages(s, run, [&](Index member, Index begin, Index end) {
+  ForBands(s, s.out_height, run, [&](Index member, Index begin, Index end, Index top,
+                                     Index bottom) {
     PaddedRows rows(s.width, channels, pad);
     Row row{{}, 0, channels, s.stride * channels, features, features, s.out_width,
             packed + member * size, s.taps * s.taps, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(x + n * s.height * s.width * channels);
-      for (Index h = 0; h < s.out_height; ++h) {
+      for (Index h = top; h < bottom; ++h) {
         row.num_taps = 0;
         for (Index i = 0; i < s.taps; ++i) {
           const Index r = h * s.stride + i - pad;
@@ -238,14 +247,15 @@ void SpreadGradient(const Shape& s, const float* cotangent, const float* kernels
                     float* dx, Run&& run) {
   const float* packed = PackAll(s, kernels, true, false, run);
   const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, s.features, s.channels);
-  ForImages(s, run, [&](Index member, Index begin, Index end) {
+  ForBands(s, s.height, run, [&](Index member, Index begin, Index end, Index top,
+                                 Index bottom) {
     PaddedRows rows(s.out_width, s.features, pad);
     Row row{{}, 0, s.features, s.features, 2 * s.channels, s.channels, 0,
             packed + member * size, s.taps * s.taps, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(cotangent + n * s.out_height * s.out_width * s.features);
-      for (Index h = 0; h < s.height; ++h) {
+      for (Index h = top; h < bottom; ++h) {
         for (Index parity = 0; parity < 2; ++parity) {
           row.num_taps = 0;
           for (Index i = (h + pad) % 2; i < s.taps; i += 2) {

@@ -179,14 +179,17 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
     PackPoints(s, kernels + m * 9 * in * out, gradient, packed + m * size);
   });
   const TileRows tiles(s.height, s.width);
-  ForImages(s, run, [&](Index member, Index begin, Index end) {
+  const Index groups = (tiles.rows + tiles.together - 1) / tiles.together;
+  ForBands(s, groups, run, [&](Index member, Index begin, Index end, Index top,
+                               Index bottom) {
     const std::vector<float> zeros(s.width * in);
     float* points = Scratch(Use::kInputs, kPoints * tiles.step(in));
     float* products = Scratch(Use::kOutputs, kPoints * tiles.step(out));
     Row row{{}, 1, in, in, out, out, 0, packed + member * size, kPoints, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
-      for (Index r = 0; r < tiles.rows; r += tiles.together) {
+      for (Index group = top; group < bottom; ++group) {
+        const Index r = group * tiles.together;
         const Index last = std::min(r + tiles.together, tiles.rows);
         ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r, last,
                     points);

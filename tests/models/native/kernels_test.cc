@@ -1,10 +1,13 @@
-// Runs every kernel on small shapes within exactly sized memory, to be compiled with
-// the compiler's sanitizers, and compares it with sums in double precision.
+// Runs every kernel on small shapes within exactly sized memory and on several threads,
+// to be compiled with the compiler's sanitizers, and compares it with sums in double
+// precision.
 
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <memory>
 #include <random>
+#include <thread>
 
 #include "batch_norm.h"
 #include "winograd.h"
@@ -14,10 +17,18 @@ namespace {
 using edp::Index;
 using Floats = std::unique_ptr<float[]>;
 
-struct InOrder {
+// Tasks in any order, as on XLA's threads.
+struct OnThreads {
   template <class F>
   void operator()(Index tasks, F&& f) const {
-    for (Index i = 0; i < tasks; ++i) f(i);
+    std::atomic<Index> next{0};
+    const auto take = [&] {
+      for (Index i; (i = next.fetch_add(1)) < tasks;) f(i);
+    };
+    std::thread one(take), two(take);
+    take();
+    one.join();
+    two.join();
   }
 };
 
@@ -50,9 +61,9 @@ bool Convolution(Index members, Index batch, Index height, Index width, Index ch
   const Index size = members * taps * taps * channels * features;
   const Floats x = Draw(in), k = Draw(size), g = Draw(end);
   const Floats y(new float[end]), dx(new float[in]), dk(new float[size]);
-  edp::BestConvolve(s, x.get(), k.get(), y.get(), InOrder());
-  edp::BestInputGradient(s, g.get(), k.get(), dx.get(), InOrder());
-  edp::BestKernelGradient(s, x.get(), g.get(), dk.get(), InOrder());
+  edp::BestConvolve(s, x.get(), k.get(), y.get(), OnThreads());
+  edp::BestInputGradient(s, g.get(), k.get(), dx.get(), OnThreads());
+  edp::BestKernelGradient(s, x.get(), g.get(), dk.get(), OnThreads());
   std::vector<double> wanted_y(end), wanted_dx(in), wanted_dk(size);
   Index at = 0;
   for (Index n = 0; n < s.images; ++n)
@@ -85,9 +96,9 @@ bool Normalisation(Index rows, Index channels, bool relu) {
   const Floats mean(new float[channels]), var(new float[channels]);
   const Floats dscale(new float[channels]), dbias(new float[channels]);
   edp::Normalise(s, x.get(), scale.get(), bias.get(), y.get(), mean.get(), var.get(),
-                 InOrder());
+                 OnThreads());
   edp::NormaliseGradient(s, x.get(), scale.get(), bias.get(), mean.get(), var.get(),
-                         g.get(), dx.get(), dscale.get(), dbias.get(), InOrder());
+                         g.get(), dx.get(), dscale.get(), dbias.get(), OnThreads());
   std::vector<double> wanted_y(size), wanted_dx(size), sums(channels), products(channels);
   for (Index c = 0; c < channels; ++c) {
     double m = 0, v = 0;
@@ -130,6 +141,10 @@ int main() {
         const Index batch = 512 / (height * width) + 1;
         good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
       }
+  // Of few images, whose rows are divided among the threads.
+  good &= Convolution(1, 1, 33, 21, 48, 32, 3, 1);
+  good &= Convolution(1, 2, 15, 17, 40, 56, 3, 1);
+  good &= Convolution(1, 1, 33, 30, 40, 56, 3, 2);
   for (Index rows : {6, 34, 4098})
     for (Index channels : {8, 16, 48, 128})
       for (bool relu : {false, true}) good &= Normalisation(rows, channels, relu);

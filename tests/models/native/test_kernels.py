@@ -2,11 +2,9 @@
 
 import functools
 import hashlib
-import os
 import pathlib
 import subprocess
 import sys
-from concurrent import futures
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,6 @@ from benchmarks import limits
 from edp import models
 from edp.export import artifact
 from edp.models import batch_norm, cpu_convolution, native
-from edp.models.native import build, library, operations, selftest
 from edp.runtime import flops
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -40,6 +37,10 @@ SHAPES = [
     (2, 2, (9, 7), 16, 8, 1, 2),
     (1, 19, (4, 4), 32, 16, 1, 1),
     (1, 2, (6, 6), 3, 16, 3, 1),
+    # Few images, of which several threads take bands.
+    (1, 1, (33, 21), 48, 32, 3, 1),
+    (1, 2, (15, 17), 40, 56, 3, 1),
+    (1, 1, (33, 30), 40, 56, 3, 2),
 ]
 
 
@@ -261,9 +262,17 @@ print(hash_of_results())
 
 
 def hash_of_results():
-    x, kernels = draw(0, 24, 9, 8, 16), draw(1, 2, 3, 3, 16, 32)
-    fn = functools.partial(native.convolve, strides=1)
-    results = [*with_gradients(fn, draw(2, 24, 9, 8, 32), x, kernels)]
+    x, results = draw(0, 24, 9, 8, 16), []
+    # The last three are of bands of one image.
+    for images, kernels, strides in [
+        (x, draw(1, 2, 3, 3, 16, 32), 1),
+        (draw(2, 1, 33, 21, 48), draw(3, 1, 3, 3, 48, 32), 1),
+        (draw(2, 1, 16, 16, 40), draw(3, 1, 3, 3, 40, 56), 1),
+        (draw(2, 1, 33, 30, 40), draw(3, 1, 3, 3, 40, 56), 2),
+    ]:
+        fn = functools.partial(native.convolve, strides=strides)
+        g = draw(4, *jax.eval_shape(fn, images, kernels).shape)
+        results += with_gradients(fn, g, images, kernels)
     layer = lambda x: native.normalise(x, x[0, 0, 0], x[1, 1, 1], 1e-5, True)[0]  # noqa: E731
     results += with_gradients(layer, draw(3, *x.shape), jnp.asarray(x))
     return hashlib.sha256(
@@ -277,164 +286,3 @@ def test_one_thread_gives_the_bits_of_many():
         [sys.executable, "-c", HASH], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stdout.strip() == hash_of_results(), done
-
-
-# --- getting them onto a machine --------------------------------------------------
-
-COMPILER = """#!/bin/sh
-if [ "$1" = --version ]; then echo "fake 1.0"; exit; fi
-[ -n "$FAILS" ] && { echo "kernels.cc:1: error: no header" >&2; exit 1; }
-echo x >> "$(dirname "$0")/calls"
-sleep 0.2
-for last; do true; done
-echo "a library" > "$last"
-"""
-
-
-@pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """A compiler that counts its calls, an empty cache, and kernels that are right."""
-    path = tmp_path / "c++"
-    path.write_text(COMPILER)
-    path.chmod(0o755)
-    monkeypatch.setenv("CXX", str(path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("EDP_NATIVE", raising=False)
-    monkeypatch.setattr(build, "_processor", lambda: ("avx2", "features"))
-    monkeypatch.setattr(build, "_test", lambda built: None)
-    return lambda: len((tmp_path / "calls").read_text().splitlines())
-
-
-def load(monkeypatch):
-    monkeypatch.setattr(library, "_load", functools.cache(library._load.__wrapped__))
-    return native.status()
-
-
-def test_built_once(fake):
-    path, facts = build.library()
-    assert path.read_text() == "a library\n"
-    assert facts == {"compiler": "fake 1.0", "instructions": "avx2"}
-    assert build.library() == (path, facts)
-    assert fake() == 1
-
-
-def test_a_damaged_library_is_built_again(fake):
-    path, _ = build.library()
-    for damage in (
-        lambda: path.write_text("a lib"),
-        path.unlink,
-        path.with_suffix(".json").unlink,
-        lambda: path.with_suffix(".json").write_text("{"),
-    ):
-        calls = fake()
-        damage()
-        assert build.library()[0].read_text() == "a library\n"
-        assert fake() == calls + 1
-
-
-@pytest.mark.parametrize("locks", [True, False])
-def test_two_build_at_once(locks, fake, monkeypatch):
-    if not locks:
-
-        def refuse(*args):
-            raise OSError("no locks available")
-
-        monkeypatch.setattr(build.fcntl, "flock", refuse)
-    with futures.ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: build.library()[0], range(2))
-    assert first == second
-    assert first.read_text() == "a library\n"
-    assert fake() == (1 if locks else 2)
-
-
-def test_kernels_that_fail_their_test_are_not_tried_again(fake, monkeypatch):
-    def fail(built):
-        raise build.Unavailable("their test failed: off by 1")
-
-    monkeypatch.setattr(build, "_test", fail)
-    for _ in range(2):
-        with pytest.raises(build.Unavailable, match="off by 1"):
-            build.library()
-    assert fake() == 1
-
-
-def test_the_test_finds_a_wrong_kernel(monkeypatch):
-    fn = lambda x, kernels, strides: 1.001 * x  # noqa: E731
-    monkeypatch.setattr(operations, "convolve", fn)
-    wrong = lambda x, kernel, strides: x  # noqa: E731
-    monkeypatch.setattr(cpu_convolution, "convolve", wrong)
-    with pytest.raises(AssertionError, match="a kernel is off by"):
-        selftest.check_convolution(1, 2, (4, 4), 8, 8, 3, 1)
-
-
-@pytest.mark.skipif(jax.device_count() > 1, reason="of one device")
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        (
-            {"PATH": "/nowhere", "CXX": ""},
-            "no C++ compiler was found (g++, clang++, c++)",
-        ),
-        ({"CXX": "no-such-compiler"}, "no C++ compiler was found (no-such-compiler)"),
-        ({"FAILS": "1"}, "c++ failed: kernels.cc:1: error: no header"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, "/dev/null/edp/native cannot be written"),
-    ],
-)
-def test_without_kernels_a_line_tells_why(environment, said, fake, monkeypatch, capsys):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    status = load(monkeypatch)
-    assert status["kernels"] == "xla"
-    assert said in status["reason"]
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: the fast CPU kernels are not used")
-    assert said in line
-    x, kernel = draw(0, 2, 5, 5, 8), draw(1, 3, 3, 8, 8)
-    y = jax.jit(cpu_convolution.convolve, static_argnums=2)(x, kernel, 1)
-    assert_near([y], [cpu_convolution._forward(x, kernel, 1)])
-    assert capsys.readouterr().err == ""
-
-
-def test_a_library_that_cannot_be_loaded(fake, monkeypatch, capsys):
-    assert "cannot be loaded" in load(monkeypatch)["reason"]
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_an_unknown_processor(monkeypatch):
-    monkeypatch.setattr(build.platform, "machine", lambda: "riscv64")
-    with pytest.raises(build.Unavailable, match="not riscv64"):
-        build.library()
-
-
-def test_turned_off_silently(fake, monkeypatch, capsys):
-    monkeypatch.setenv("EDP_NATIVE", "0")
-    assert load(monkeypatch) == {"kernels": "xla", "reason": "EDP_NATIVE=0"}
-    assert capsys.readouterr().err == ""
-
-
-# --- with the compiler's help -----------------------------------------------------
-
-SANITIZED = ("-std=c++17", "-O1", "-march=native", "-fno-sanitize-recover=all")
-
-
-@KERNELS
-@pytest.mark.long
-@pytest.mark.parametrize("options", [(), ("-march=haswell",)])
-def test_nothing_outside_the_arrays_is_touched(options, tmp_path):
-    compiler, _ = build._compiler()
-    sources = [f"-I{build._SOURCE}", str(ROOT / "tests/models/native/kernels_test.cc")]
-    sanitizers = "-fsanitize=address,undefined"
-    program = tmp_path / "kernels"
-    command = [compiler, *SANITIZED, *options, sanitizers, *sources, "-o", str(program)]
-    subprocess.run(command, check=True)
-    done = subprocess.run([program], capture_output=True, text=True, env=os.environ)
-    assert (done.returncode, done.stdout) == (0, ""), done
-
-
-@KERNELS
-@pytest.mark.long
-def test_built_and_tested_from_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path, _ = build.library()
-    assert path.is_relative_to(tmp_path)
-    assert build._is_sound(path, path.with_suffix(".json"))
