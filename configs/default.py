@@ -227,10 +227,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Images of each OOD set, and of the test set it is compared with.
     evaluation.ood_size = 1000
     # Corruptions of test images: ("all",), or names from edp/data/corruptions.py such
-    # as ("fog", "gaussian_noise").
+    # as ("fog", "gaussian_noise"); and folders of published ones, such as
+    # ("./CIFAR-10-C",).
     evaluation.corruptions = ()
     # Test images per corruption, at each of five severities.
     evaluation.corruption_size = 1000
+    # File of soft labels of the test images [N, K], such as cifar10h-probs.npy.
+    evaluation.soft_labels = placeholder(str)
     return choose(config, variant)
 
 

@@ -29,6 +29,7 @@ from edp.data.image_preparation import RESIZES
 from edp.data.image_reader import Records
 from edp.data.ood_sets import open_foreign
 from edp.data.prefetch import EpochOrder, StepReader, read_steps
+from edp.data.soft_labels import read_soft_labels
 from edp.data.sources import SOURCES
 from edp.data.splits import HOLD_OUT, fixed_part, fixed_subset
 
@@ -50,6 +51,7 @@ __all__ = [
     "fixed_part",
     "fixed_subset",
     "open_foreign",
+    "read_soft_labels",
     "read_steps",
     "split_digest",
     "take",

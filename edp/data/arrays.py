@@ -19,7 +19,7 @@ class Split(NamedTuple):
     images: np.ndarray | Records
     labels: np.ndarray
 
-    def select(self, indices: np.ndarray) -> "Split":
+    def select(self, indices: np.ndarray | slice) -> "Split":
         """Returns the examples at `indices` [n], in that order; reads no images."""
         if isinstance(self.images, Records):
             return Split(self.images.select(indices), self.labels[indices])
@@ -56,7 +56,10 @@ class Dataset(NamedTuple):
     """The three splits of a dataset, and the names of its K classes.
 
     `full_test` is `test` before downsampling: its images have shape `image_shape`,
-    and stay on disk until they are indexed where the source reads lazily.
+    and stay on disk until they are indexed where the source reads lazily. `tested`,
+    bool [N'], marks the examples of the source's test split that are in `test`.
+    `class_directories` are the names of the directories of the K classes, where the
+    source has such; ImageNet's differ from the names of its classes.
     """
 
     train: Split
@@ -64,6 +67,8 @@ class Dataset(NamedTuple):
     test: Split
     class_names: tuple[str, ...]
     full_test: Split
+    tested: np.ndarray
+    class_directories: tuple[str, ...] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -75,7 +80,8 @@ class Source(NamedTuple):
     """The splits of a source, before validation examples are held out.
 
     `origin` names the source in messages. `validation` is None if the source has no
-    validation split, `class_names` if it does not name its classes.
+    validation split, `class_names` if it does not name its classes,
+    `class_directories` if it has no directories of classes.
     """
 
     origin: str
@@ -83,6 +89,7 @@ class Source(NamedTuple):
     validation: Split | None
     test: Split
     class_names: tuple[str, ...] | None
+    class_directories: tuple[str, ...] | None = None
 
 
 def check_source(

@@ -10,9 +10,11 @@ The files are:
 of its archives, such as blur/, above the corruptions.
 """
 
+import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,8 +22,14 @@ import numpy as np
 from edp.data import splits
 from edp.data.arrays import Split, read_images
 from edp.data.corruptions import SEVERITIES
+from edp.data.digest import split_digest
+from edp.data.image_files import images_below
 from edp.data.image_preparation import WHOLE
-from edp.data.loaders.class_folders import folder_split
+from edp.data.loaders.class_folders import (
+    files_split,
+    folder_split,
+    labelled_directories,
+)
 from edp.data.loaders.location import entries
 from edp.errors import InputError
 
@@ -44,22 +52,73 @@ class CorruptedSets(Protocol):
         """
 
 
+def is_folder(entry: str) -> bool:
+    """Returns whether an entry of `evaluation.corruptions` is a folder, by its form.
+
+    A corruption that edp computes has a name of small letters and underscores. A
+    folder of such a name is given with a slash, as `./fog`.
+    """
+    return re.fullmatch("[a-z_]+", entry) is None
+
+
+def open_all_corrupted(
+    entries: Iterable[str],
+    *,
+    image_shape: tuple[int, int, int],
+    class_names: Sequence[str],
+) -> dict[str, CorruptedSets]:
+    """Opens the folders among the entries of `evaluation.corruptions`, by their names.
+
+    Raises:
+      InputError: as `open_corrupted`, or if two folders have one name.
+    """
+    opened: dict[str, CorruptedSets] = {}
+    for entry in filter(is_folder, entries):
+        name = os.path.basename(os.path.abspath(os.path.expanduser(entry)))
+        if name in opened:
+            raise InputError(
+                f"evaluation.corruptions has two folders named {name!r}; their names "
+                "must be distinct"
+            )
+        opened[name] = open_corrupted(
+            entry, image_shape=image_shape, class_names=class_names
+        )
+    return opened
+
+
+def corrupted_digests(
+    opened: Mapping[str, CorruptedSets], size: int | None
+) -> dict[str, str]:
+    """Returns by set the SHA-256 of the images and labels that `split` returns."""
+    digests = {}
+    for name, sets in opened.items():
+        digest = hashlib.sha256()
+        for corruption in sets.names:
+            digest.update(corruption.encode(errors="surrogateescape"))
+            for severity in SEVERITIES:
+                split = sets.split(corruption, severity, size)
+                digest.update(split_digest(split).encode())
+        digests[name] = digest.hexdigest()
+    return digests
+
+
 def open_corrupted(
     path: str | os.PathLike,
     *,
     image_shape: tuple[int, int, int],
     class_names: Sequence[str],
 ) -> CorruptedSets:
-    """Opens a folder of published corruptions; reads no images.
+    """Opens a folder of published corruptions.
 
     Args:
       path: folder with the layout of CIFAR-10-C or of ImageNet-C.
       image_shape: (H, W, C) of the images; those of ImageNet-C are resized to it.
-      class_names: of the dataset, by which directories of classes are labelled.
+      class_names: names by which directories of classes are labelled: the dataset's
+        `class_directories`, or else its `class_names`.
 
     Raises:
-      InputError: if the folder has neither layout, or shapes, labels or classes do
-        not match.
+      InputError: if the folder has neither layout, shapes, labels or classes do not
+        match, or the first image of a severity of ImageNet-C cannot be read.
     """
     path = pathlib.Path(path).expanduser()
     if not path.is_dir():
@@ -72,7 +131,9 @@ def open_corrupted(
             f"{_SETTING} is {path}; it must have labels.npy and <corruption>.npy, or "
             "<corruption>/<severity>/<class>/ with severities 1 to 5"
         )
-    return _Folders(tuple(sorted(folders)), path, folders, image_shape, class_names)
+    opened = _Folders(tuple(sorted(folders)), path, folders, image_shape, class_names)
+    opened.check()
+    return opened
 
 
 class _Arrays(NamedTuple):
@@ -133,6 +194,18 @@ class _Folders(NamedTuple):
     folders: dict[str, pathlib.Path]
     image_shape: tuple[int, int, int]
     class_names: Sequence[str]
+
+    def check(self) -> None:
+        """Checks the classes of every severity, and reads one image of each."""
+        for folder in self.folders.values():
+            for severity in SEVERITIES:
+                path = folder / str(severity)
+                first, label = labelled_directories(path, self.class_names)[0]
+                paths = images_below(first).paths[:1]
+                if not paths:
+                    raise InputError(f"{first} has no images")
+                one = files_split(self.path, paths, [label], self.image_shape, WHOLE)
+                one.images[:]
 
     def split(self, name: str, severity: int, size: int | None) -> Split:
         every = folder_split(

@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from edp.data import sources, splits
 from edp.data.arrays import Dataset, check_source
 from edp.errors import InputError
@@ -72,8 +74,8 @@ def create_dataset(
 
     Returns:
       The three splits: uint8 images [N, H, W, C], C-contiguous arrays or, if
-      streamed, `Records`, and int32 labels [N]; the class names; and the test split
-      before downsampling.
+      streamed, `Records`, and int32 labels [N]; the class names; and the other
+      attributes of `Dataset`.
 
     Raises:
       InputError: if a setting is invalid, or the data or the stored split is missing,
@@ -129,7 +131,13 @@ def create_dataset(
         source.train.labels,
         {name: parts[name].labels for name in ("train", "validation")},
     )
-    return Dataset(**parts, class_names=source.class_names, full_test=full_test)
+    return Dataset(
+        **parts,
+        class_names=source.class_names,
+        full_test=full_test,
+        tested=np.isin(np.arange(len(source.test.labels)), tested),
+        class_directories=source.class_directories,
+    )
 
 
 def _check_stream(settings: Mapping[str, Any], can_stream: bool) -> bool:

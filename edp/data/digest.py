@@ -3,6 +3,7 @@
 import concurrent.futures
 import functools
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,18 +12,22 @@ from edp.data.image_reader import Records
 from edp.errors import InputError
 
 
-def dataset_digest(dataset: Dataset) -> dict[str, str]:
-    """Returns the digests of the three splits and of the class names.
+def dataset_digest(
+    dataset: Dataset, parts: Sequence[str] = ("train", "validation", "test")
+) -> dict[str, str]:
+    """Returns the digests of splits and of the class names.
 
     They depend on the content of a dataset, not on its place: a copy of the files in
     another directory or on another file system has the same digests.
+
+    Args:
+      dataset: the dataset.
+      parts: names of the splits.
     """
-    names = hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()
+    names = "\0".join(dataset.class_names).encode(errors="surrogateescape")
     return {
-        "train": split_digest(dataset.train),
-        "validation": split_digest(dataset.validation),
-        "test": split_digest(dataset.test),
-        "class_names": names,
+        **{part: split_digest(getattr(dataset, part)) for part in parts},
+        "class_names": hashlib.sha256(names).hexdigest(),
     }
 
 

@@ -71,7 +71,7 @@ class Records:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def select(self, indices: np.ndarray) -> "Records":
+    def select(self, indices: np.ndarray | slice) -> "Records":
         """Returns the images at `indices` [n] without reading them."""
         return dataclasses.replace(self, indices=self.indices[indices])
 

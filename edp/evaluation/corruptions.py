@@ -2,12 +2,12 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from edp import data, metrics
-from edp.data import corruptions
+from edp.data import corruption_files, corruptions
 from edp.evaluation import incremental, results
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import Predictor, Predictors
@@ -18,6 +18,9 @@ _PROTOCOL = (
     "the input of the networks; the same images for every network and seed. cNLL uses "
     "the temperature fitted on the clean validation images. DE-1 is the mean over the "
     "{num_members} single members."
+)
+_PROTOCOL_OF_FOLDER = (
+    " {name}: {size:,} published images of each corruption and severity."
 )
 _SCORES = ("accuracy", "nll", "cnll", "ece")
 
@@ -31,8 +34,9 @@ def write_robustness(experiment: Experiment, predictors: Predictors) -> None:
     A row has a `model` (DE-1, DE-M or a completed student), a `corruption` with its
     `severity`, and `accuracy`, `nll`, `cnll` and `ece`. The corruption 'none' of
     severity 0 is the same images uncorrupted; 'mean' is the mean over the corruptions
-    of a severity. Without corruptions, the file of an earlier evaluation is kept as
-    it is.
+    of a severity. Those of a folder of published images are named
+    '<folder>/<corruption>' and '<folder>/mean'. Without corruptions, the file of an
+    earlier evaluation is kept as it is.
 
     Args:
       experiment: the run.
@@ -42,14 +46,22 @@ def write_robustness(experiment: Experiment, predictors: Predictors) -> None:
     evaluation = run.config.evaluation
     if not evaluation.corruptions:
         return
-    names = list(evaluation.corruptions)
+    size = evaluation.corruption_size
+    names = [n for n in evaluation.corruptions if not corruption_files.is_folder(n)]
     names = list(corruptions.CORRUPTIONS) if names == ["all"] else names
-    chosen = incremental.test_subset(experiment, evaluation.corruption_size)
+    chosen = incremental.test_subset(experiment, size)
+    depends = {"corruptions": names, "corruption_size": size}
+    protocol = _PROTOCOL.format(size=len(chosen), num_members=run.num_members)
+    if published := experiment.data.corrupted_sets:
+        depends["published"] = corruption_files.corrupted_digests(published, size)
+        for name, sets in published.items():
+            number = len(sets.split(sets.names[0], 1, size).labels)
+            protocol += _PROTOCOL_OF_FOLDER.format(name=name, size=number)
     incremental.write_rows(
         predictors,
         run.workdir / "corruptions.json",
-        {"corruptions": names, "corruption_size": evaluation.corruption_size},
-        _PROTOCOL.format(size=len(chosen), num_members=run.num_members),
+        depends,
+        protocol,
         functools.partial(_score_all, experiment, predictors, names, chosen),
     )
 
@@ -66,9 +78,6 @@ def _score_all(
     Each corrupted set is made once, and every network predicts it in turn: a
     corruption takes longer than moving a network to the device.
     """
-    dataset = experiment.data.dataset
-    full = np.asarray(dataset.full_test.select(chosen).images[:])
-    labels = dataset.test.labels[chosen]
     temperatures = {
         name: fit_temperatures(
             predictors[name], results.load_predictions(experiment, predictors, name)
@@ -76,33 +85,53 @@ def _score_all(
         for name in names
     }
     rows: dict[str, incremental.Rows] = {name: [] for name in names}
-    severities = corruptions.SEVERITIES
-    sets = [("none", 0), *itertools.product(corruption_names, severities)]
-    for corruption, severity in incremental.progress(sets, "corruptions"):
-        images = corruptions.corrupt(corruption, full, severity) if severity else full
-        images = data.downsample(images, experiment.run.config.data.downsample)
+    for corruption, severity, split in _sets(experiment, corruption_names, chosen):
+        images = data.downsample(split.images, experiment.run.config.data.downsample)
         setting = {"corruption": corruption, "severity": severity}
         for name in names:
-            scores = score(predictors[name], images, labels, temperatures[name])
+            scores = score(predictors[name], images, split.labels, temperatures[name])
             rows[name] += [{"model": m, **setting, **s} for m, s in scores.items()]
     return {name: own + _means(own) for name, own in rows.items()}
 
 
+def _sets(
+    experiment: Experiment, names: Sequence[str], chosen: np.ndarray
+) -> Iterator[tuple[str, int, data.Split]]:
+    """Yields corruption, severity and images in memory: clean, computed, published."""
+    full = experiment.data.dataset.full_test.select(chosen).in_memory()
+    published = experiment.data.corrupted_sets
+    of_folders = [(f, n) for f, sets in published.items() for n in sets.names]
+    every = [(None, name) for name in names] + of_folders
+    pairs = [((None, "none"), 0), *itertools.product(every, corruptions.SEVERITIES)]
+    for (folder, name), severity in incremental.progress(pairs, "corruptions"):
+        if folder is not None:
+            size = experiment.run.config.evaluation.corruption_size
+            split = published[folder].split(name, severity, size).in_memory()
+            yield f"{folder}/{name}", severity, split
+        elif severity:
+            images = corruptions.corrupt(name, full.images, severity)
+            yield name, severity, full._replace(images=images)
+        else:
+            yield name, severity, full
+
+
 def _means(rows: incremental.Rows) -> incremental.Rows:
-    """Returns the rows of 'mean': by severity and model, over the corruptions."""
-    scores: dict[tuple[int, str], list[dict[str, float]]] = {}
+    """Returns the rows of 'mean': by folder, severity and model, over corruptions."""
+    scores: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for row in rows:
         if row["severity"]:
             of_row = {key: row[key] for key in _SCORES}
-            scores.setdefault((row["severity"], row["model"]), []).append(of_row)
+            folder = "".join(row["corruption"].rpartition("/")[:2])
+            key = folder, row["severity"], row["model"]
+            scores.setdefault(key, []).append(of_row)
     return [
         {
             "model": model,
-            "corruption": "mean",
+            "corruption": f"{folder}mean",
             "severity": severity,
             **incremental.mean(alike),
         }
-        for (severity, model), alike in scores.items()
+        for (folder, severity, model), alike in scores.items()
     ]
 
 

@@ -31,6 +31,7 @@ def collect_rows(
         seed=run.teacher_dependencies["seed"],
         costs=costs.of_ensembles(run, record),
         max_subsets=run.config.evaluation.max_subsets,
+        soft_labels=experiment.data.soft_labels,
     )
     if skipped := record.get("skipped_steps"):
         rows[-1]["skipped_steps"] = skipped
@@ -49,6 +50,7 @@ def collect_rows(
             seed=run.config.seed,
             **costs.of_student(run, name, record),
             skipped_steps=record.get("skipped_steps"),
+            soft_labels=experiment.data.soft_labels,
         )
         rows.append(row)
     return rows

@@ -32,6 +32,7 @@ def scores(
     validation_labels: np.ndarray,
     test_probs: np.ndarray,
     test_labels: np.ndarray,
+    soft_labels: np.ndarray | None = None,
 ) -> Row:
     """Computes the scores of one predictor from its pooled probabilities.
 
@@ -40,11 +41,13 @@ def scores(
       validation_labels: integers [N].
       test_probs: probabilities [N', K], to score.
       test_labels: integers [N'].
+      soft_labels: probabilities [N', K], such as the distribution of people's labels.
 
     Returns:
       `accuracy`, `nll`, `brier`, `ece`, `aurc` (its confidence the largest
       probability), the fitted `temperature`, with it applied `cnll`, `cbrier`,
-      `cece`; and `temperature_at_bound` (True) only where the fit ended at a bound.
+      `cece`; with soft labels those of `metrics.soft_label_scores`; and
+      `temperature_at_bound` (True) only where the fit ended at a bound.
 
     Raises:
       InputError: if shapes do not match, rows are not probabilities (NaN included),
@@ -63,6 +66,8 @@ def scores(
         "cbrier": metrics.brier(calibrated_probs, test_labels),
         "cece": metrics.ece(calibrated_probs, test_labels),
     }
+    if soft_labels is not None:
+        row |= metrics.soft_label_scores(test_probs, soft_labels)
     if at_bound:
         row["temperature_at_bound"] = True
     return row
@@ -74,6 +79,7 @@ def ensemble_rows(
     seed: int,
     costs: Sequence[Mapping[str, Any]],
     max_subsets: int = 256,
+    soft_labels: np.ndarray | None = None,
 ) -> list[Row]:
     """Computes the rows of the deep ensembles DE-1, ..., DE-M, in this order.
 
@@ -91,6 +97,7 @@ def ensemble_rows(
       costs: by size, further fields of the rows, such as `num_params`.
       max_subsets: where a size has more subsets, this many distinct ones are drawn,
         and the row has `num_subsets`.
+      soft_labels: see `scores`.
 
     Returns:
       M rows. `dee` uses the rows' own `cnll`, so it is below m where a smaller
@@ -106,7 +113,7 @@ def ensemble_rows(
     if max_subsets < 1:
         raise InputError(f"max_subsets must be at least 1, got {max_subsets}")
     num_members = len(predictions.test_probs)
-    score_subset = _subset_scorer(predictions)
+    score_subset = _subset_scorer(predictions, soft_labels)
     rows = []
     sizes = range(1, num_members + 1)
     for size, cost in zip(sizes, costs, strict=True):
@@ -143,6 +150,7 @@ def student_row(
     perturbation: str | None = None,
     num_params: int | None = None,
     train_seconds: float | None = None,
+    soft_labels: np.ndarray | None = None,
     **extra: Any,
 ) -> Row:
     """Computes the row of a student from its pooled members.
@@ -163,6 +171,7 @@ def student_row(
       perturbation: name of the perturbation, or None.
       num_params: parameters of the whole student, or None.
       train_seconds: time to train the student, or None.
+      soft_labels: see `scores`.
       **extra: further fields; None and NaN are removed.
 
     Raises:
@@ -187,7 +196,7 @@ def student_row(
         "num_params": num_params,
         "inference_cost": inference_cost,
         "train_seconds": train_seconds,
-        **_subset_scorer(predictions)(tuple(range(num_members))),
+        **_subset_scorer(predictions, soft_labels)(tuple(range(num_members))),
     }
     row |= _standing(row["cnll"], teachers)
     row |= _gap_closed("gap_closed_prefix", row["cnll"], teachers, "prefix_cnll")
@@ -207,7 +216,9 @@ def _subsets(num_members: int, size: int, limit: int, seed: int) -> list[Subset]
     return sorted(drawn)
 
 
-def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
+def _subset_scorer(
+    predictions: Predictions, soft_labels: np.ndarray | None
+) -> Callable[[Subset], Row]:
     """Returns a function from a subset of members to its scores and diversity.
 
     It computes once what subsets share: sums over their first members, divergences of
@@ -232,6 +243,7 @@ def _subset_scorer(predictions: Predictions) -> Callable[[Subset], Row]:
             predictions.validation_labels,
             test_probs,
             predictions.test_labels,
+            soft_labels,
         )
         if len(subset) >= 2:
             of_pairs = [pairs[pair] for pair in itertools.combinations(subset, 2)]

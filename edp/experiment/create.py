@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
+import numpy as np
 
 from edp import data
+from edp.data import corruption_files
 from edp.errors import InputError
-from edp.experiment import preconditions, provenance, settings
+from edp.experiment import data_record, preconditions, provenance, settings
 from edp.experiment.run import Run, create_run, find_teachers
 from edp.runtime import multihost, sharding, storage
 
@@ -22,14 +24,21 @@ class RunData(NamedTuple):
       dataset: labels in host memory, images there or on disk.
       ood_sets: by the names of `evaluation.ood_sets`, images of the shape of
         `dataset.full_test`, read when they are indexed.
+      corrupted_sets: by name, the folders of `evaluation.corruptions`.
+      soft_labels: of `evaluation.soft_labels`, float64 [N, K] of the test images; None
+        without them.
       train: the training split on the device, (images uint8, labels); None where it
         is streamed.
+      digests: of the data that training depends on; see `data_record`.
       drawn_split: the bytes of `split.npz`, where a new split was drawn.
     """
 
     dataset: data.Dataset
     ood_sets: Mapping[str, data.Records]
+    corrupted_sets: Mapping[str, corruption_files.CorruptedSets]
+    soft_labels: np.ndarray | None
     train: tuple[jax.Array, jax.Array] | None
+    digests: Mapping[str, str]
     drawn_split: bytes | None = None
 
 
@@ -81,7 +90,18 @@ def create_experiment(
             seed=teachers.dependencies["seed"],
             split_path=stored if stored.exists() else drawn,
         )
+        digests = data_record.training_digests(dataset)
+        for place in dict.fromkeys((teachers.workdir, workdir)):
+            data_record.check(place, digests, config.data)
         ood_sets = _open_ood_sets(config)
+        corrupted_sets = corruption_files.open_all_corrupted(
+            config.evaluation.corruptions,
+            image_shape=tuple(config.data.image_shape),
+            class_names=dataset.class_directories or dataset.class_names,
+        )
+        soft_labels = None
+        if path := config.evaluation.get("soft_labels"):
+            soft_labels = data.read_soft_labels(path, dataset)
         run = create_run(
             config,
             workdir,
@@ -98,7 +118,10 @@ def create_experiment(
     train = None
     if not config.data.stream:
         train = sharding.put(tuple(dataset.train), mesh)
-    return Experiment(run, RunData(dataset, ood_sets, train, split), mesh)
+    run_data = RunData(
+        dataset, ood_sets, corrupted_sets, soft_labels, train, digests, split
+    )
+    return Experiment(run, run_data, mesh)
 
 
 def _open_ood_sets(config: ml_collections.ConfigDict) -> dict[str, data.Records]:
@@ -114,7 +137,7 @@ def _open_ood_sets(config: ml_collections.ConfigDict) -> dict[str, data.Records]
 
 
 def record_run(experiment: Experiment) -> None:
-    """Writes `config.json`, `run.json` and, where missing, `split.npz`.
+    """Writes `config.json`, `run.json` and, where missing, `split.npz`, `data.json`.
 
     The caller is about to write results and holds their lock: a command that is
     refused leaves the files of the run as they are.
@@ -126,6 +149,7 @@ def record_run(experiment: Experiment) -> None:
     text = experiment.run.config.to_json(indent=2) + "\n"
     try:
         _write_split(directory, experiment.data.drawn_split)
+        data_record.write(directory, experiment.data.digests)
         storage.write_text(directory / "config.json", text)
         provenance.record(directory)
     except OSError as error:

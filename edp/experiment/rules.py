@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-DATA_LOCATION = ("data_dir", "stream", "num_workers")
+DATA_LOCATION = ("path", "data_dir", "stream", "num_workers")
 """Settings of `data` that say where images are and how they are read.
 
-They do not decide which images are used.
+They do not decide which images are used: digests of the images do.
 """
 
 

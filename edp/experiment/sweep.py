@@ -137,10 +137,15 @@ def points(
 
 
 def _teachers(config: ml_collections.ConfigDict) -> str | None:
-    """Returns the directory of the teachers: a digest of their dependencies."""
+    """Returns the directory of the teachers: a digest of their dependencies.
+
+    The path of the data counts, as a sweep may compare several data sets.
+    """
     if config.teachers_workdir is not None:
         return None
-    record = json.dumps(settings.teacher_dependencies(config), sort_keys=True)
+    depends = settings.teacher_dependencies(config)
+    depends["data"]["path"] = config.data.path
+    record = json.dumps(depends, sort_keys=True)
     return f"teachers/seed{config.seed}-{_digest(record)}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 
 from edp import models
+from edp.data.corruption_files import is_folder
 from edp.data.corruptions import CORRUPTIONS
 from edp.errors import InputError
 from edp.experiment import data_rules, settings, teacher_kinds
@@ -46,9 +47,19 @@ _PERTURBATION = Rule(
     f"one of {', '.join(PERTURBATIONS)}, or several joined by +",
     lambda v: isinstance(v, str) and set(v.split("+")) <= PERTURBATIONS.keys(),
 )
+
+
+def _are_corruptions(value: Any) -> bool:
+    if not are_names(value):
+        return False
+    computed = [name for name in value if not is_folder(name)]
+    return computed == ["all"] or set(computed) <= CORRUPTIONS.keys()
+
+
 _CORRUPTIONS = Rule(
-    f'("all",), or distinct names of {", ".join(CORRUPTIONS)}, or ()',
-    lambda v: are_names(v) and (tuple(v) == ("all",) or set(v) <= CORRUPTIONS.keys()),
+    f'("all",), or distinct names of {", ".join(CORRUPTIONS)}, or (); and folders '
+    "such as ./CIFAR-10-C",
+    _are_corruptions,
 )
 _OPTIMIZER = {
     "batch_size": COUNT,
@@ -125,6 +136,8 @@ _RULES = {
         "ood_size": COUNT,
         "corruptions": _CORRUPTIONS,
         "corruption_size": COUNT,
+        # The configuration of an earlier run lacks it.
+        "soft_labels": override(TEXT),
     },
 }
 

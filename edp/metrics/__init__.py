@@ -38,6 +38,7 @@ from edp.metrics.scores import (
     example_nll,
     nll,
 )
+from edp.metrics.soft_labels import soft_label_scores
 from edp.metrics.statistics import (
     Mean,
     bootstrap_intervals,
@@ -77,5 +78,6 @@ __all__ = [
     "predictive_entropy",
     "reliability_bins",
     "risk_coverage",
+    "soft_label_scores",
     "variance",
 ]

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import pathlib
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ from edp.runtime import lock, multihost, storage
 
 # Keys in the record of every complete stage.
 _REQUIRED = {"id", "num_params", "train_seconds"}
+# Settings that stages depended on once: digests identify the data, not their path.
+_FORMER = re.compile(r"(from\.)*data\.path")
 
 
 def read_record(stage: pathlib.Path) -> dict[str, Any] | None:
@@ -169,7 +172,11 @@ def refuse_other_settings(
       wanted: the settings now.
       advice: see `Stage`.
     """
-    differences = different_settings(stored, wanted)
+    differences = {
+        key: values
+        for key, values in different_settings(stored, wanted).items()
+        if not _FORMER.fullmatch(key)
+    }
     if not differences:
         return
     described = [f"{k} was {a!r} and is now {b!r}" for k, (a, b) in differences.items()]

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,8 @@ from small_data import (
     numbers,
     refused,
 )
+
+from edp import data
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -110,6 +113,27 @@ def test_tfds_prepares_and_reads_a_set(shapes_dir, monkeypatch, capfd):
     assert numbers(dataset.train) == [*range(6)]
     assert numbers(dataset.validation) == [*range(6, 10)]
     assert numbers(dataset.test) == [*range(10, 15)]
+
+
+def test_digest_of_tfds_is_of_the_stored_examples(shapes_dir, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    config = shapes_config(shapes_dir, stream=True)
+    before = data.dataset_digest(create(config))
+    shutil.copytree(shapes_dir / "edp_shapes", tmp_path / "copy" / "edp_shapes")
+    config.data_dir = str(tmp_path / "copy")
+    assert data.dataset_digest(create(config)) == before
+    # Other images under the same name and version, and of the same number.
+    builder = tfds.builder_cls("edp_shapes")
+    generate = builder._generate_examples
+
+    def other(self, num_examples, start=0, **options):
+        return generate(self, num_examples, start=start + (start > 0), **options)
+
+    monkeypatch.setattr(builder, "_generate_examples", other)
+    config.data_dir = str(tmp_path / "other")
+    after = data.dataset_digest(create(config))
+    assert {name for name in before if after[name] != before[name]} == {"test"}
 
 
 def test_tfds_reads_without_tensorflow_in_a_fresh_process(shapes_dir):

@@ -15,7 +15,7 @@ from edp.data import corruptions as image_corruptions
 from edp.errors import InputError
 from edp.evaluation import analysis, corruptions, ood, results
 from edp.evaluation.predictor import Predictors
-from edp.experiment import restore
+from edp.experiment import restore, validate
 from edp.experiment.create import create_experiment
 from edp.metrics import uncertainty
 from edp.runtime import checkpoint
@@ -206,6 +206,22 @@ def test_images_are_corrupted_at_full_size(evaluated):
         assert abs(row["nll"] - clean) > 3e-2 * clean or name != "contrast"
 
 
+def test_soft_labels_of_one_class_each_are_the_labels(evaluated):
+    test = evaluated.data.dataset.test
+    soft = np.eye(10)[test.labels]
+    of_people = evaluated._replace(data=evaluated.data._replace(soft_labels=soft))
+    rows = results.collect_rows(of_people, Predictors(of_people))
+    assert len(rows) == 5
+    for row in rows:
+        assert row["soft_nll"] == pytest.approx(row["nll"])
+        assert row["soft_kl"] == pytest.approx(row["nll"], abs=1e-9)
+    probs, labels = stored(evaluated, "plain", "test")
+    missing = 1 - probs[0, np.arange(len(labels)), labels].mean()
+    (plain,) = (row for row in rows if row["model"] == "plain")
+    assert plain["soft_tv"] == pytest.approx(missing, rel=1e-5)
+    assert "soft_nll" not in results.collect_rows(evaluated, Predictors(evaluated))[0]
+
+
 def test_one_network_is_the_mean_over_the_members(evaluated):
     rows = read_rows(evaluated, "corruptions.json")
     probs, labels = stored(
@@ -346,6 +362,53 @@ def test_other_test_data_at_the_same_path_make_all_again(evaluated, tmp_path):
         np.testing.assert_array_equal(old.test_probs, new.test_probs)
     assert list(before[1]) == list(after[1])
     assert all(row != after[1][key] for key, row in before[1].items())
+
+
+def test_published_corruptions_are_scored_beside_the_computed(
+    evaluated, unseen, tmp_path
+):
+    directory = shutil.copytree(evaluated.run.workdir, tmp_path / "run")
+    full = evaluated.data.dataset.full_test
+    for name in ("contrast", "fog"):
+        images = [
+            image_corruptions.corrupt(name, full.images, severity)
+            for severity in image_corruptions.SEVERITIES
+        ]
+        (tmp_path / "Digits-C").mkdir(exist_ok=True)
+        np.save(tmp_path / "Digits-C" / f"{name}.npy", np.concatenate(images))
+    labels = tmp_path / "Digits-C" / "labels.npy"
+    np.save(labels, np.tile(full.labels, 5))
+    names = ("contrast", "gaussian_noise", f"{tmp_path}/Digits-C/")
+    config = make_config(unseen, corruptions=names)
+    validate.check(config)
+    before = read_rows(evaluated, "corruptions.json")
+    experiment = create_experiment(config, directory)
+    evaluate(experiment)
+    rows = read_rows(experiment, "corruptions.json")
+    assert before.items() <= rows.items()
+    added = {key[1] for key in rows.keys() - before.keys()}
+    assert added == {f"Digits-C/{name}" for name in ("contrast", "fog", "mean")}
+    for key, row in before.items():
+        if key[1] == "contrast":
+            one, other, mean = (
+                rows[key[0], f"Digits-C/{name}", key[2]]
+                for name in ("contrast", "fog", "mean")
+            )
+            for score in ("accuracy", "nll", "cnll", "ece"):
+                assert one[score] == row[score]
+                assert mean[score] == pytest.approx((one[score] + other[score]) / 2)
+    # Keyed by their content; and faults are found as the run is opened.
+    np.save(labels, np.tile((full.labels + 1) % 10, 5))
+    evaluate(create_experiment(config, directory))
+    key = ("plain", "Digits-C/contrast", 3)
+    assert read_rows(experiment, "corruptions.json")[key] != rows[key]
+    np.save(labels, np.tile(full.labels + 1, 5))
+    with pytest.raises(InputError, match=r"labels\.npy has labels 1 to 10"):
+        create_experiment(config, directory)
+    np.save(labels, np.tile(full.labels, 5))
+    config.evaluation.corruptions = (*names, "other/Digits-C")
+    with pytest.raises(InputError, match="two folders named 'Digits-C'"):
+        create_experiment(config, directory)
 
 
 def test_other_settings_make_all_anew_and_fewer_students_leave_the_rest(

@@ -92,7 +92,7 @@ def test_teachers_depend_neither_on_students_nor_on_how_data_are_read():
         ),
         (
             "corruptions",
-            [(), ("all",), ["fog", "contrast"]],
+            [(), ("all",), ["fog", "contrast"], ("all", "CIFAR-10-C"), ("./fog",)],
             ["all", ("all", "fog"), ("frost",), ("fog", "fog"), (["fog"],), None],
             r'\("all",\), or distinct names of gaussian_noise, .*or \(\)',
         ),

@@ -53,6 +53,19 @@ def test_scores_of_certain_predictions():
     assert metrics.nll(certain, [1, 0]) == pytest.approx(12 * LOG(10))  # -log 1e-12
 
 
+def test_soft_label_scores_by_hand():
+    probs, soft = [[0.5, 0.5], [0.25, 0.75]], [[1.0, 0.0], [0.5, 0.5]]
+    found = metrics.soft_label_scores(probs, soft)
+    # Cross-entropies log 2 and (log 4 + log 4/3) / 2; entropies of q 0 and log 2.
+    nll = (LOG(2) + (LOG(4) + LOG(4 / 3)) / 2) / 2
+    expected = {"soft_nll": nll, "soft_kl": nll - LOG(2) / 2, "soft_tv": 0.375}
+    assert found == pytest.approx(expected, abs=1e-9)
+    same = metrics.soft_label_scores(soft, soft)
+    assert same["soft_kl"] == same["soft_tv"] == 0
+    with pytest.raises(InputError, match=r"soft_labels are \[2, 2\]"):
+        metrics.soft_label_scores(PROBS[:2], soft)
+
+
 def test_ties_predict_the_first_class():
     assert metrics.accuracy([[0.4, 0.4, 0.2], [0.2, 0.4, 0.4]], [0, 2]) == 0.5
 

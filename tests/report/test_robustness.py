@@ -103,6 +103,30 @@ def test_corruptions_are_averaged_in_a_table(tmp_path):
     assert PROTOCOL in page.text
 
 
+def test_published_corruptions_have_figures_and_a_table_of_their_own(tmp_path):
+    computed = corruption_rows()
+    rows = [r for r in computed if r["corruption"] in ("none", "mean")]
+    published = [{**r, "corruption": "X & C/mean"} for r in rows if r["severity"]]
+    for row in published:
+        row["accuracy"] -= 0.05
+    path = write(tmp_path / "corruptions.json", computed + published)
+    section = corruptions.corruptions_section(path, ROWS)
+    assert list(section.figures) == [
+        *("corruptions_accuracy", "corruptions_cnll"),
+        *("corruptions_X & C_accuracy", "corruptions_X & C_cnll"),
+    ]
+    page = Page(section.html)
+    assert "Published images of X & C" in page.text
+    assert page.text.count(PROTOCOL) == 1
+    first, second = page.rows[: len(MODELS) + 1], page.rows[len(MODELS) + 1 :]
+    assert first[3][1:3] == ["91.00", "61.00"] and second[3][1:3] == ["91.00", "56.00"]
+    # Of published ones alone, no figure is drawn without a corrupted image.
+    clean = [row for row in rows if row["corruption"] == "none"]
+    write(tmp_path / "corruptions.json", clean + published)
+    alone = corruptions.corruptions_section(path, ROWS)
+    assert len(alone.figures) == 2 and Page(alone.html).rows == second
+
+
 def test_twenty_models_are_labelled_apart(tmp_path):
     names = ["DE-1", "DE-4", *(f"single_perturbation_{i:02}" for i in range(18))]
     lines = [

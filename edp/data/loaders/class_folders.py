@@ -18,6 +18,9 @@ from edp.runtime import multihost
 def class_directories(path: pathlib.Path) -> tuple[str, ...]:
     """Returns the sorted names of the directories of classes in `path`.
 
+    Names are in Unicode's composed form (NFC), whatever the file system stores, so
+    that classes have the same labels on all systems.
+
     Raises:
       InputError: if there are none, or two differ only in case or Unicode form.
     """
@@ -29,7 +32,39 @@ def class_directories(path: pathlib.Path) -> tuple[str, ...]:
                 f"{path} has the classes {other!r} and {directory.name!r}, which "
                 "differ in spelling only; keep one of them"
             )
-    return tuple(sorted(names.values()))
+    return tuple(sorted(map(_composed, names.values())))
+
+
+def labelled_directories(
+    path: pathlib.Path, classes: Sequence[str]
+) -> list[tuple[pathlib.Path, int]]:
+    """Returns the directories of classes in `path`, each with its label.
+
+    Args:
+      path: directory of the split.
+      classes: from `class_directories`, in the order of their labels.
+
+    Raises:
+      InputError: if a directory is none of `classes`, or two are the same one.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    known = {_spelling(name): name for name in classes}
+    found: dict[int, pathlib.Path] = {}
+    for directory in _directories(path):
+        label = labels.get(_composed(directory.name))
+        if label is None:
+            close = known.get(_spelling(directory.name))
+            raise InputError(
+                f"{directory} is a class that the training split does not have; it has "
+                + (f"{close!r}, spelt otherwise" if close else _listed(classes))
+            )
+        if label in found:
+            raise InputError(
+                f"{path} has the class {classes[label]!r} twice, in two Unicode forms; "
+                "keep one of them"
+            )
+        found[label] = directory
+    return [(directory, label) for label, directory in found.items()]
 
 
 def folder_split(
@@ -54,16 +89,9 @@ def folder_split(
       InputError: if a directory is none of `classes`, has no images, or cannot be
         read.
     """
-    known = {_spelling(name): name for name in classes}
     paths, labels, left_out = [], [], {}
-    directories = _directories(path)
-    for directory in directories:
-        if directory.name not in classes:
-            close = known.get(_spelling(directory.name))
-            raise InputError(
-                f"{directory} is a class that the training split does not have; it has "
-                + (f"{close!r}, spelt otherwise" if close else _listed(classes))
-            )
+    directories = labelled_directories(path, classes)
+    for directory, label in directories:
         try:
             found = images_below(directory)
         except OSError as error:
@@ -73,14 +101,15 @@ def folder_split(
                 f"{directory} has no images; accepted are {', '.join(SUFFIXES)}"
             )
         paths += found.paths
-        labels += [classes.index(directory.name)] * len(found.paths)
+        labels += [label] * len(found.paths)
         for suffix, number in found.left_out.items():
             left_out[suffix] = left_out.get(suffix, 0) + number
     for entry in (entry for entry in entries(path) if not entry.is_dir()):
         suffix = entry.suffix.lower() or entry.name
         left_out[suffix] = left_out.get(suffix, 0) + 1
     warn_left_out(path, {s: n for s, n in left_out.items() if s not in beside})
-    missing = sorted(set(classes) - {directory.name for directory in directories})
+    present = {classes[label] for _, label in directories}
+    missing = [name for name in classes if name not in present]
     if missing:
         multihost.warn(f"{path} has no images of the classes {_listed(missing)}")
     return files_split(root, paths, labels, image_shape, resize)
@@ -109,8 +138,12 @@ def _directories(path: pathlib.Path) -> list[pathlib.Path]:
     return found
 
 
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
 def _spelling(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip().casefold()
+    return _composed(name).strip().casefold()
 
 
 def _listed(names: Sequence[str]) -> str:

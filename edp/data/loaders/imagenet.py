@@ -99,6 +99,7 @@ def load_imagenet(
         validation=None,
         test=files_split(path, found.paths, labels, image_shape, resize),
         class_names=_class_names(layout, wnids),
+        class_directories=wnids,
     )
 
 

@@ -189,7 +189,6 @@ class _Examples:
     """Examples of one split: an `Encoded` that `Records` reads."""
 
     where: str
-    version: str  # full name of the dataset, with its version
     serialized: Any  # random access to bytes
     features: Any
     image_key: str
@@ -206,8 +205,8 @@ class _Examples:
         return f"{self.where}: example {index}"
 
     def fingerprint(self, index: int) -> bytes:
-        """Returns the dataset's name, version and split, and the index."""
-        return f"{self.version} {self.where} {index}".encode()
+        """Returns the stored example: the encoded image, its label and the rest."""
+        return self._stored([index])[0]
 
     def read_labels(self) -> np.ndarray:
         """Reads all labels, int64 [N]; reads every example, without decoding images."""
@@ -223,16 +222,27 @@ class _Examples:
         feature = tfds.features.FeaturesDict({key: self.features[key]})
         stored = {self.image_key: tfds.decode.SkipDecoding()}
         decoders = stored if key == self.image_key else None
+        examples = self._stored(indices)
         try:
             return [
                 feature.deserialize_example_np(example, decoders=decoders)[key]
-                for example in self.serialized.__getitems__(list(indices))
+                for example in examples
             ]
         except Exception as error:
-            raise InputError(
-                f"{self.where}: examples {indices[0]} to {indices[-1]} cannot be "
-                f"read: {_one_line(error)}"
-            ) from error
+            raise self._unreadable(indices, error) from error
+
+    def _stored(self, indices: Sequence[int]) -> list[bytes]:
+        """Returns examples as they are stored."""
+        try:
+            return self.serialized.__getitems__(list(indices))
+        except Exception as error:
+            raise self._unreadable(indices, error) from error
+
+    def _unreadable(self, indices: Sequence[int], error: Exception) -> InputError:
+        return InputError(
+            f"{self.where}: examples {indices[0]} to {indices[-1]} cannot be read: "
+            f"{_one_line(error)}"
+        )
 
 
 def _open_split(
@@ -248,8 +258,8 @@ def _open_split(
             f"opened: {_one_line(error)} (splits: {', '.join(builder.info.splits)})"
         ) from error
     where = f"TFDS set {name!r}, split {split!r}"
-    features, version = builder.info.features, builder.info.full_name
-    return _Examples(where, version, serialized, features, image_key, label_key)
+    features = builder.info.features
+    return _Examples(where, serialized, features, image_key, label_key)
 
 
 def _one_line(error: BaseException) -> str:

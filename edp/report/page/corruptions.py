@@ -6,11 +6,20 @@ from statistics import fmean
 from typing import NamedTuple
 
 import matplotlib
+from markupsafe import Markup
 
 from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
 from edp.report.files import read_evaluated
-from edp.report.page.markup import Section, absent, figure, panels, paragraph, shorten
+from edp.report.page.markup import (
+    Section,
+    absent,
+    figure,
+    heading,
+    panels,
+    paragraph,
+    shorten,
+)
 from edp.report.page.table import Column, html_table
 from edp.report.rows import Row, is_plain, number, series_by_student
 
@@ -46,19 +55,42 @@ class Line(NamedTuple):
 
 
 def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """Draws curves over severity and a table of means, from `corruptions.json`."""
+    """Draws curves over severity and a table of means, from `corruptions.json`.
+
+    There is one figure for the computed corruptions, and one for each folder of
+    published ones, whose rows are named '<folder>/<corruption>'.
+    """
     entries, protocol, why = read_evaluated(path)
     if why:
         return Section(absent(f"Corrupted images are left out: {why}."))
+    # The part of the name before 'mean', such as 'CIFAR-10-C/'.
+    named = [str(entry.get("corruption")) for entry in entries]
+    found = dict.fromkeys(n.removesuffix("mean") for n in named if n.endswith("mean"))
+    html, figures = Markup(), {}
+    for folder in found or [""]:
+        drawn, of_folder = _folder_figure(entries, folder, rows)
+        html += drawn
+        figures |= of_folder
+    if not html:
+        return Section(paragraph("No corruptions were evaluated.", "note"))
+    return Section(html + paragraph(protocol, "note"), figures)
+
+
+def _folder_figure(
+    entries: Sequence[Row], folder: str, rows: Sequence[Row]
+) -> tuple[Markup, dict[str, str]]:
+    """Draws the curves and the table of one folder; '' for computed corruptions."""
     models: dict[str, dict[int, Row]] = {}
     for entry in entries:
         severity, corruption = number(entry, "severity"), entry.get("corruption")
         if corruption == "none":
             severity = 0
-        if corruption == "none" or (corruption == "mean" and severity in _SEVERITIES):
+        if corruption == "none" or (
+            corruption == f"{folder}mean" and severity in _SEVERITIES
+        ):
             models.setdefault(str(entry.get("model")), {})[int(severity)] = entry
     if not models:
-        return Section(paragraph("No corruptions were evaluated.", "note"))
+        return Markup(), {}
     colours = series_by_student(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
     figures = {}
@@ -72,7 +104,8 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
             if points:
                 lines.append(Line(shorten(name, 20), points, colour, name in plain))
         if lines:
-            figures[f"corruptions_{key}"] = severity_figure(title, lines)
+            name = f"corruptions_{folder.replace('/', '_')}{key}"
+            figures[name] = severity_figure(f"{folder.replace('/', ' ')}{title}", lines)
     means = [_means(name, found, name in colours) for name, found in models.items()]
     html = figure(
         "Mean over the corruptions of each severity; severity 0 is the clean images. "
@@ -82,9 +115,9 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         "best student.",
         panels(figures.values()),
         html_table(means, _COLUMNS),
-        paragraph(protocol, "note"),
     )
-    return Section(html, figures)
+    title = f"Published images of {folder.removesuffix('/')}"
+    return (heading(title) if folder else Markup()) + html, figures
 
 
 def _means(name: str, by_severity: Mapping[int, Row], is_student: bool) -> Row:

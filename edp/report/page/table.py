@@ -53,6 +53,9 @@ COLUMNS = (
     Column("ece", "ECE %", "ECE %", 100, 2, -1),
     Column("aurc", "AURC %", "AURC %", 100, 2, -1, spare=True),
     Column("brier", "Brier", "Brier", 1, 4, -1),
+    Column("soft_nll", "soft NLL", "soft NLL", 1, 4, -1, spare=True),
+    Column("soft_kl", "soft KL", "soft KL", 1, 4, -1, spare=True),
+    Column("soft_tv", "soft TV %", "soft TV %", 100, 2, -1, spare=True),
     Column("dee", "DEE", "DEE", 1, 2, 1),
     Column("gap_closed", "gap closed %", "gap %", 100, 1, 1),
     Column("inference_cost", "cost", "cost", 1, 2, 0),
@@ -64,7 +67,8 @@ LEGEND = (
     "risk-coverage curve. DEE is the deep-ensemble equivalent, the size of the "
     "ensemble with the same cNLL: 0 is worse than one network, and the whole ensemble "
     "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
-    "whole ensemble. Cost is in forward passes of one plain network."
+    "whole ensemble. Cost is in forward passes of one plain network. Soft NLL, KL and "
+    "TV (total variation) compare with evaluation.soft_labels, if given."
 )
 
 

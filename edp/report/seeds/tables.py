@@ -1,5 +1,6 @@
 """Tables and figures of a summary over seeds."""
 
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -218,22 +219,21 @@ def _out_of_distribution(rows: Sequence[Row]) -> list[str]:
 
 
 def _corruptions(rows: Sequence[Row]) -> list[str]:
-    rows = [
-        row
-        for row in rows
-        if row["corruption"] == "mean"
-        or (row["corruption"], row["severity"]) == ("none", 0)
-    ]
-    if not rows:
+    # The part of the name before 'mean': '' or a folder, such as 'CIFAR-10-C/'.
+    names = dict.fromkeys(row["corruption"] for row in rows)
+    folders = [n.removesuffix("mean") for n in names if n.endswith("mean")]
+    if not folders:
         return []
-    severities = sorted({row["severity"] for row in rows})
     lines = ["", "## Common corruptions"]
-    for key, title, scale, digits in (
-        ("accuracy", "Accuracy in %", 100, 2),
-        ("cnll", "cNLL", 1, 4),
+    for folder, (key, title, scale, digits) in itertools.product(
+        folders,
+        (("accuracy", "Accuracy in %", 100, 2), ("cnll", "cNLL", 1, 4)),
     ):
-        table = _pivot(rows, "severity", severities, key, scale, digits)
-        lines += ["", f"### {title}", "", table]
+        shown = [row for row in rows if row["corruption"] in ("none", f"{folder}mean")]
+        severities = sorted({row["severity"] for row in shown})
+        table = _pivot(shown, "severity", severities, key, scale, digits)
+        where = f", {escape_markdown(folder.removesuffix('/'))}" if folder else ""
+        lines += ["", f"### {title}{where}", "", table]
     legend = (
         "By severity, mean over the corruptions; 0 is the clean images. The "
         "temperature is fitted on clean validation images. Mean ± standard error over "

@@ -1,0 +1,96 @@
+"""Soft labels of a test set: the distribution of people's labels, as CIFAR-10H's.
+
+CIFAR-10H (Peterson et al., ICCV 2019, arXiv 1908.07086) has the files
+cifar10h-probs.npy and cifar10h-counts.npy, [10000, 10], in the order of CIFAR-10's
+test batch.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+
+from edp.data.arrays import Dataset
+from edp.errors import InputError
+from edp.runtime import multihost, storage
+
+_SETTING = "evaluation.soft_labels"
+_TOLERANCE = 1e-3  # of the sum of a row of probabilities
+# Share of images whose most frequent label is the label of the dataset, below which
+# the rows are in another order: CIFAR-10H has 0.99, a shuffled file 1 / K.
+_LEAST_AGREEMENT = 0.5
+
+
+def read_soft_labels(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
+    """Reads the soft labels of a dataset's test images.
+
+    Args:
+      path: .npy file of an array [N', K], or .npz file with one such array:
+        probabilities, or counts, which are normalised with a message. The rows are in
+        the order of the source's test split, of N' examples, or of `dataset.test`.
+      dataset: the dataset.
+
+    Returns:
+      float64 [N, K], rows that sum to 1, in the order of `dataset.test`.
+
+    Raises:
+      InputError: if the file cannot be read, has another shape, has a row that is
+        neither probabilities nor counts, or its rows are in another order.
+    """
+    path = pathlib.Path(path).expanduser()
+    values = _read(path)
+    number, chosen = len(dataset.tested), np.flatnonzero(dataset.tested)
+    sizes = {number: chosen, len(chosen): np.arange(len(chosen))}
+    if (
+        values.ndim != 2
+        or values.shape[1] != dataset.num_classes
+        or len(values) not in sizes
+        or values.dtype.kind not in "iuf"
+    ):
+        raise InputError(
+            f"{_SETTING}={str(path)!r} is {values.dtype} {list(values.shape)}; it must "
+            f"be numbers [{number}, {dataset.num_classes}], a row for each test image"
+        )
+    values = values[sizes[len(values)]].astype(np.float64)
+    totals = values.sum(axis=1)
+    wrong = ~np.isfinite(values).all(axis=1) | (values < 0).any(axis=1) | (totals <= 0)
+    counts = np.array_equal(values, np.rint(values)) and (totals > 1).any()
+    if not counts:
+        wrong |= abs(totals - 1) > _TOLERANCE
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{_SETTING}={str(path)!r}: the row of test image {row} sums to "
+            f"{totals[row]:.4g}; rows must be probabilities that sum to 1, or counts"
+        )
+    if counts and multihost.is_first():
+        print(f"{path}: {totals.mean():.1f} labels per image, normalised")
+    agreement = np.mean(values.argmax(axis=1) == dataset.test.labels)
+    if agreement < _LEAST_AGREEMENT:
+        raise InputError(
+            f"{_SETTING}={str(path)!r}: the most frequent label is that of the data "
+            f"for {agreement:.0%} of the test images; the rows must be in the order of "
+            "the test set (TFDS shuffles its sets: use data.source='cifar')"
+        )
+    return values / totals[:, None]
+
+
+def _read(path: pathlib.Path) -> np.ndarray:
+    if path.suffix == ".npz":
+        arrays = storage.read_npz(path)
+        if len(arrays) != 1:
+            raise InputError(
+                f"{_SETTING}={str(path)!r} has the arrays {', '.join(sorted(arrays))}; "
+                "it must have one"
+            )
+        return next(iter(arrays.values()))
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{_SETTING}={str(path)!r} cannot be read as an .npy of a plain array: "
+            f"{error}"
+        ) from error
+    if not isinstance(values, np.ndarray):
+        raise InputError(f"{_SETTING}={str(path)!r} must be an .npy or .npz file")
+    return values

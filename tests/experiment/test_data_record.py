@@ -1,0 +1,94 @@
+"""Tests that digests, not paths, identify the data of a run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from digit_files import digits_by_class, write_folder, write_npz
+
+from edp.errors import InputError
+from edp.experiment import data_record
+from edp.experiment.create import create_experiment, record_run
+from edp.runtime.stage import Stage
+from tests.configs import tiny
+
+
+def make_config(path, **data):
+    config = tiny.get_config("single_none")
+    config.data.update(path=str(path), test_size=None, **data)
+    config.data.update(train_size=60, validation_size=40)
+    config.evaluation.update(ood_sets=(), corruptions=())
+    return config
+
+
+def begin(config, workdir):
+    """Begins the teachers' stage without training."""
+    experiment = create_experiment(config, workdir)
+    record_run(experiment)
+    Stage(experiment.run.teachers_dir, experiment.run.teacher_dependencies).begin()
+    return experiment
+
+
+def test_the_same_arrays_elsewhere_are_accepted_and_others_refused(tmp_path):
+    parts = digits_by_class()
+    write_npz(tmp_path, parts)
+    npz, workdir = tmp_path / "digits.npz", tmp_path / "run"
+    config = make_config(npz, source="npz")
+    run = begin(config, workdir).run
+    settings = json.loads((run.teachers_dir / "settings.json").read_text())
+    assert "path" not in settings["data"] and settings["data"]["source"] == "npz"
+    elsewhere = tmp_path / "mounted" / "other.npz"
+    elsewhere.parent.mkdir()
+    shutil.copy(npz, elsewhere)
+    create_experiment(make_config(elsewhere, source="npz"), workdir)
+    # A workdir whose stages depended on the path, and one without digests.
+    settings["data"]["path"] = str(npz)
+    (run.teachers_dir / "settings.json").write_text(json.dumps(settings))
+    create_experiment(make_config(elsewhere, source="npz"), workdir)
+    (workdir / "data.json").rename(tmp_path / "data.json")
+    create_experiment(config, workdir)
+    (tmp_path / "data.json").rename(workdir / "data.json")
+
+    for images in (images for images, _ in parts.values()):
+        images[5] ^= 1
+    write_npz(elsewhere.parent, parts)
+    changed = make_config(elsewhere.parent / "digits.npz", source="npz")
+    with pytest.raises(InputError, match=r"digits\.npz are not .*\(train differ from"):
+        create_experiment(changed, workdir)
+    # Neither are they the data of another run's teachers.
+    changed.teachers_workdir = str(workdir)
+    (run.teachers_dir / "complete.json").write_text("{}")
+    with pytest.raises(InputError, match=r"are not those that .*run was begun with"):
+        create_experiment(changed, tmp_path / "students")
+    parts["train"][0][5] ^= 1  # the test images alone: evaluation remakes its files
+    write_npz(elsewhere.parent, parts)
+    changed.teachers_workdir = None
+    create_experiment(changed, workdir)
+
+
+def test_a_streamed_folder_may_be_given_in_another_way(tmp_path, monkeypatch):
+    write_folder(tmp_path, digits_by_class())
+    monkeypatch.chdir(tmp_path)
+    root, workdir = tmp_path / "digits", tmp_path / "run"
+    begin(make_config(root, source="folder", stream=True), workdir)
+    for path in (f"{root}/", "digits", "./digits/."):
+        create_experiment(make_config(path, source="folder", stream=True), workdir)
+    # Pixels cannot be compared with files.
+    create_experiment(make_config(root, source="folder"), workdir)
+    image = root / "train/3/040.png"
+    shutil.copy(root / "train/3/041.png", image)
+    with pytest.raises(InputError, match=r"differ from .*data\.json"):
+        create_experiment(make_config(root, source="folder", stream=True), workdir)
+
+
+def test_a_digest_of_many_files_covers_an_even_part(tmp_path, monkeypatch):
+    from edp import data
+
+    labels = np.arange(25, dtype=np.int32)
+    split = data.Split(np.zeros((25, 2, 2, 1), np.uint8), labels)
+    monkeypatch.setattr(data_record, "_MOST_FILES", 10)
+    spread = data_record._spread(split)
+    assert spread.labels.tolist() == [0, 3, 6, 9, 12, 15, 18, 21, 24]
+    monkeypatch.setattr(data_record, "_MOST_FILES", 25)
+    assert len(data_record._spread(split).labels) == 25
