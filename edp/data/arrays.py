@@ -57,6 +57,7 @@ class Dataset(NamedTuple):
 
     `full_test` is `test` before downsampling: its images have shape `image_shape`,
     and stay on disk until they are indexed where the source reads lazily.
+    `calibration` is held out of `validation`; None without `data.calibration_size`.
     """
 
     train: Split
@@ -64,6 +65,7 @@ class Dataset(NamedTuple):
     test: Split
     class_names: tuple[str, ...]
     full_test: Split
+    calibration: Split | None = None
 
     @property
     def num_classes(self) -> int:

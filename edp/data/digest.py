@@ -12,7 +12,7 @@ from edp.errors import InputError
 
 
 def dataset_digest(dataset: Dataset) -> dict[str, str]:
-    """Returns the digests of the three splits and of the class names.
+    """Returns the digests of the splits and of the class names.
 
     They depend on the content of a dataset, not on its place: a copy of the files in
     another directory or on another file system has the same digests.
@@ -22,8 +22,14 @@ def dataset_digest(dataset: Dataset) -> dict[str, str]:
         "train": split_digest(dataset.train),
         "validation": split_digest(dataset.validation),
         "test": split_digest(dataset.test),
+        **_calibration_digest(dataset),
         "class_names": names,
     }
+
+
+def _calibration_digest(dataset: Dataset) -> dict[str, str]:
+    calibration = dataset.calibration
+    return {} if calibration is None else {"calibration": split_digest(calibration)}
 
 
 def split_digest(split: Split) -> str:

@@ -27,6 +27,7 @@ _DEFAULT_BEFORE = {
     "dropout_rate": None,
     "heads": None,
     "patch_size": None,
+    "calibration_size": None,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
@@ -87,7 +88,7 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "data": {key: data[key] for key in data if key not in DATA_LOCATION},
+        "data": _changed(_without(data, DATA_LOCATION)),
         "teachers": _changed(
             _of_schedule(teacher_kinds.of(teachers).training(teachers))
         ),

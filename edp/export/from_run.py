@@ -19,7 +19,8 @@ def export_predictor(
     """Writes the artifact of one predictor of a run; see `write_artifact`.
 
     The temperature is that of the predictor's row in `results.json`, fitted on the
-    validation images. The metadata include the row and the run's configuration.
+    validation images. The metadata include the row, the run's configuration and, with
+    calibration images, the thresholds of prediction sets.
 
     Args:
       run: an evaluated run.
@@ -38,7 +39,7 @@ def export_predictor(
     row = _row(run, name, record)
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
-        scores_fn = _scores_of_members(probs_fn)
+        scores_fn = _scores_of_members(run)
     else:
         scores_fn = restore.create_student(run, name).uncertainty
     return export.write_artifact(
@@ -46,13 +47,14 @@ def export_predictor(
         run.image_shape,
         directory,
         classes=run.class_names,
-        details=_details(run, name, record, row),
+        details={**_details(run, name, record, row), **_prediction_sets(run, row)},
         onnx=onnx,
     )
 
 
-def _scores_of_members(probs_fn: export.ProbsFn) -> export.UncertaintyFn:
-    return lambda variables, x: uncertainty.scores(probs_fn(variables, x))
+def _scores_of_members(run: Run) -> export.UncertaintyFn:
+    logits = restore.teacher_logits(run, None, run.build_model())
+    return lambda variables, x: uncertainty.all_scores(logits(variables, x))
 
 
 def _record(run: Run, name: str) -> dict[str, Any]:
@@ -85,6 +87,15 @@ def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         f"{name} is not evaluated since it was trained; run launch.evaluate with the "
         "run's --config and --workdir first"
     )
+
+
+def _prediction_sets(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the thresholds of prediction sets, if the run has calibration images."""
+    if "set_coverage" not in row:
+        return {}
+    measured = storage.read_mapping(run.workdir / "measures.json")["rows"]
+    by_model = {one["model"]: one for one in measured}
+    return {"prediction_sets": by_model[row["model"]]["prediction_sets"]}
 
 
 def _details(

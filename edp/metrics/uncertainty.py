@@ -25,6 +25,12 @@ def scores(probs: jax.Array) -> dict[str, jax.Array]:
     return result
 
 
+def all_scores(logits: jax.Array) -> dict[str, jax.Array]:
+    """Computes `scores` and `logit_scores` of member logits [S, B, K]."""
+    logits = jnp.asarray(logits)
+    return scores(jax.nn.softmax(logits, axis=-1)) | logit_scores(logits)
+
+
 def logit_scores(logits: jax.Array) -> dict[str, jax.Array]:
     """Computes uncertainties of member logits [S, B, K]; higher = less certain.
 

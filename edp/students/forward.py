@@ -78,9 +78,7 @@ def predictors_of_logits(model) -> tuple[Callable, Callable]:
         return jnp.exp(losses.log_probs(logits(variables, x)))
 
     def uncertainty(variables, x):
-        found = logits(variables, x)
-        scores = uncertainty_scores.scores(jnp.exp(losses.log_probs(found)))
-        return scores | uncertainty_scores.logit_scores(found)
+        return uncertainty_scores.all_scores(logits(variables, x))
 
     return probs, uncertainty
 

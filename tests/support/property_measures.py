@@ -156,7 +156,7 @@ def check_joint(case):
     close(one, metrics.nll(np.float64(probs).mean(0), labels), 1e-6, 1e-6)
 
 
-@covers(uncertainty.logit_scores)
+@covers(uncertainty.logit_scores, uncertainty.all_scores)
 def check_logit_scores(case):
     m, b, k = case.shape
     logits = jnp.asarray(case.rng.normal(size=(m, b, k)) * 10, jnp.float32)
@@ -165,6 +165,14 @@ def check_logit_scores(case):
     largest = finite(scores["max_logit"], (b,), jnp.float32)
     assert (energy <= largest + 1e-4).all()
     assert (energy >= largest - math.log(k) - 1e-4).all()
+    every = jitted(uncertainty.all_scores)(logits)
+    close(every["energy"], energy)
+    close(every["max_probability"], 1 - np.float64(probs_of(logits)).mean(0).max(-1))
+
+
+def probs_of(logits):
+    probs = np.exp(np.float64(logits))
+    return probs / probs.sum(-1, keepdims=True)
 
 
 @covers(metrics.attribution_diversity)
