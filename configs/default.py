@@ -65,6 +65,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     data.train_size = placeholder(int)
     # Validation images, taken from the training split.
     data.validation_size = placeholder(int)
+    # Of the validation images, those that only calibrate prediction sets; None: none.
+    data.calibration_size = placeholder(int)
     # Test images; None: all.
     data.test_size = placeholder(int)
     # Validation images: "stratified", drawn with the seed; or "last", the last in
@@ -216,6 +218,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     evaluation.max_subsets = 256
     # Inputs for the comparison of networks.
     evaluation.diversity_size = 1000
+    # With data.calibration_size: the score of prediction sets ("thr", "aps" or "raps"),
+    # and the probabilities with which they are to contain the label.
+    evaluation.set_score = "thr"
+    evaluation.set_coverages = (0.9,)
+    # Inputs whose gradients measure how alike the teachers' attributions are; 0: none.
+    evaluation.attribution_size = 0
     # Inputs shown in the report.
     evaluation.gallery_size = 6
     # Further η at which to analyse each perturbation besides its students' own, such as
@@ -312,6 +320,7 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     data.source = "synthetic"
     data.stream, data.resize, data.num_workers, data.downsample = False, "none", 0, 1
     data.train_size, data.validation_size, data.test_size = 40, 20, 20
+    data.calibration_size = None
     data.num_classes = min(data.num_classes, 10)
     data.image_shape = (16, 16, data.image_shape[-1])
     config.model.update(_SMALLEST[config.model.name])

@@ -28,6 +28,12 @@ _STUDENT = flags.DEFINE_string(
 _OUT = flags.DEFINE_string(
     "out", "predictions.csv", "CSV file to write; never overwritten."
 )
+_COVERAGE = flags.DEFINE_float(
+    "coverage",
+    None,
+    "Also write sets that contain the class with this probability, such as 0.9; one "
+    "of evaluation.set_coverages of a run with data.calibration_size.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 256, "Images per forward pass.", 1)
 
 
@@ -48,6 +54,7 @@ def main(argv: list[str]) -> None:
             out,
             batch_size=_BATCH_SIZE.value,
             skip=skipped.append,
+            coverage=_COVERAGE.value,
         )
         for line in skipped:
             print(f"skipped: {line}", file=sys.stderr)

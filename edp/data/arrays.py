@@ -60,6 +60,7 @@ class Dataset(NamedTuple):
     bool [N'], marks the examples of the source's test split that are in `test`.
     `class_directories` are the names of the directories of the K classes, where the
     source has such; ImageNet's differ from the names of its classes.
+    `calibration` is held out of `validation`; None without `data.calibration_size`.
     """
 
     train: Split
@@ -69,6 +70,7 @@ class Dataset(NamedTuple):
     full_test: Split
     tested: np.ndarray
     class_directories: tuple[str, ...] | None = None
+    calibration: Split | None = None
 
     @property
     def num_classes(self) -> int:

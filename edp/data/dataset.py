@@ -18,6 +18,7 @@ _DEFAULTS = {
     "train_size": None,
     "validation_size": None,
     "test_size": None,
+    "calibration_size": None,
     "validation": "stratified",
     "image_shape": None,
     "num_classes": None,
@@ -49,6 +50,8 @@ def create_dataset(
       all; for training, all that validation leaves; for 'digits' 400, 200 and
       1,000, for 'synthetic' 200, 100 and 100. A dataset without a validation
       split needs `validation_size`.
+    * `calibration_size`: so many of the validation examples, a stratified draw with
+      `seed`, calibrate prediction sets instead and nothing else; None: none.
     * `validation`: how validation examples are held out of training if the
       dataset has no validation split: 'stratified' (drawn with `seed`, each class
       in proportion) or 'last' (the last examples in the source's order).
@@ -105,6 +108,7 @@ def create_dataset(
         validation_size=settings["validation_size"],
         validation=settings["validation"],
         seed=seed,
+        calibration_size=settings["calibration_size"],
     )
     if split_path is None:
         chosen = splits.draw_indices(plan)
@@ -118,6 +122,8 @@ def create_dataset(
         "validation": held_out.select(chosen.validation),
         "test": source.test.select(tested),
     }
+    if len(chosen.calibration):
+        parts["calibration"] = held_out.select(chosen.calibration)
     full_test = parts["test"]
     if stream:
         for split in parts.values():

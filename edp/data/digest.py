@@ -27,8 +27,14 @@ def dataset_digest(
     names = "\0".join(dataset.class_names).encode(errors="surrogateescape")
     return {
         **{part: split_digest(getattr(dataset, part)) for part in parts},
+        **(_calibration_digest(dataset) if "validation" in parts else {}),
         "class_names": hashlib.sha256(names).hexdigest(),
     }
+
+
+def _calibration_digest(dataset: Dataset) -> dict[str, str]:
+    calibration = dataset.calibration
+    return {} if calibration is None else {"calibration": split_digest(calibration)}
 
 
 def split_digest(split: Split) -> str:

@@ -16,12 +16,14 @@ from edp.runtime import multihost, storage
 class Indices(NamedTuple):
     """Chosen examples as sorted int64 indices.
 
-    `train` indexes the source's training examples. So does `validation`, unless the
-    source has a validation split, which it then indexes.
+    `train` indexes the source's training examples. So do `validation` and
+    `calibration`, unless the source has a validation split, which they then index.
+    The parts are disjoint.
     """
 
     train: np.ndarray
     validation: np.ndarray
+    calibration: np.ndarray
 
 
 class Plan(NamedTuple):
@@ -33,6 +35,7 @@ class Plan(NamedTuple):
     validation_size: int
     validation: str
     seed: int
+    calibration_size: int
 
 
 def check_size(name: str, value: Any, largest: int | None = None) -> int:
@@ -107,6 +110,8 @@ def _last_indices(
     return np.arange(len(labels) - size, len(labels))
 
 
+# Fields that stored splits did not always have, and their value then.
+_DEFAULT_BEFORE = {"calibration_size": 0}
 HOLD_OUT = {"stratified": stratified_indices, "last": _last_indices}
 
 
@@ -118,8 +123,11 @@ def plan_split(
     validation_size: int | None,
     validation: str,
     seed: int,
+    calibration_size: int | None = None,
 ) -> Plan:
     """Checks the settings of a draw against the labels.
+
+    `calibration_size` of the validation examples are for calibration instead.
 
     Raises:
       InputError: if a size does not fit, or `validation` or `seed` is wrong.
@@ -145,6 +153,9 @@ def plan_split(
         available -= validation_size
     train_size = available if train_size is None else train_size
     train_size = check_size("train_size", train_size, available)
+    if calibration_size is not None:
+        largest = validation_size - 1
+        check_size("calibration_size", calibration_size, largest)
     return Plan(
         train_labels,
         own_validation_labels,
@@ -152,6 +163,7 @@ def plan_split(
         validation_size,
         validation,
         int(seed),
+        calibration_size or 0,
     )
 
 
@@ -183,7 +195,19 @@ def draw_indices(plan: Plan) -> Indices:
             rng, plan.own_validation_labels, plan.validation_size
         )
     chosen = stratified_indices(rng, plan.train_labels[rest], plan.train_size)
-    return Indices(train=rest[chosen], validation=validation)
+    labels = _held_out_labels(plan)
+    calibrates = stratified_indices(rng, labels[validation], plan.calibration_size)
+    return Indices(
+        train=rest[chosen],
+        validation=np.delete(validation, calibrates),
+        calibration=validation[calibrates],
+    )
+
+
+def _held_out_labels(plan: Plan) -> np.ndarray:
+    """Returns the labels that the validation examples are drawn from."""
+    own = plan.own_validation_labels
+    return plan.train_labels if own is None else own
 
 
 def warn_missing_classes(every: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
@@ -236,7 +260,7 @@ def stored_indices(
         return indices
     stored = storage.read_npz(path)
     for key, expected in _description(plan).items():
-        found = stored[key].tolist() if key in stored else None
+        found = stored[key].tolist() if key in stored else _DEFAULT_BEFORE.get(key)
         if found != expected:
             raise InputError(
                 f"the split stored in {path} has {key} {found!r}, but it is "
@@ -271,6 +295,7 @@ def _description(plan: Plan) -> dict[str, Any]:
         "seed": plan.seed,
         "train_size": plan.train_size,
         "validation_size": plan.validation_size,
+        "calibration_size": plan.calibration_size,
         "validation": plan.validation if own is None else "the source's own",
         "num_examples": len(plan.train_labels),
         "labels_sha256": digest.hexdigest(),
@@ -281,16 +306,23 @@ def _checked_indices(stored: dict[str, np.ndarray], plan: Plan) -> Indices | Non
     """Returns stored indices if they are distinct, in range, disjoint and complete."""
     own = plan.own_validation_labels
     num_train = len(plan.train_labels)
-    limits = (num_train, num_train if own is None else len(own))
-    sizes = (plan.train_size, plan.validation_size)
+    num_held_out = len(_held_out_labels(plan))
+    limits = (num_train, num_held_out, num_held_out)
+    calibration_size = plan.calibration_size
+    sizes = (plan.train_size, plan.validation_size - calibration_size, calibration_size)
     parts = []
     for name, size, limit in zip(Indices._fields, sizes, limits, strict=True):
-        array = stored.get(f"{name}_indices", np.empty(0))
+        array = stored.get(f"{name}_indices", np.empty(0, np.int64))
         if array.shape != (size,) or not np.issubdtype(array.dtype, np.integer):
             return None
-        if array.min() < 0 or array.max() >= limit or np.unique(array).size != size:
+        if size and (array.min() < 0 or array.max() >= limit):
             return None
         parts.append(array)
-    if own is None and np.intersect1d(*parts).size:
+    # Without validation examples of its own, all index the training examples.
+    train, *held_out = parts
+    apart = (
+        [np.concatenate(parts)] if own is None else [train, np.concatenate(held_out)]
+    )
+    if any(np.unique(array).size != array.size for array in apart):
         return None
     return Indices(*parts)

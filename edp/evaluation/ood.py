@@ -106,9 +106,10 @@ def _scores_by_model(predictor: Predictor, images: Images) -> dict[str, list[_Sc
     """Returns by model the scores of each group of its members."""
     if predictor.uncertainty is not None:
         return {predictor.name: [predictor.uncertainty(images)]}
-    probs = predictor.predict(images)
+    assert predictor.logits is not None
+    logits = predictor.logits(images)
     return {
-        model: [uncertainty.scores(probs[group]) for group in groups]
+        model: [uncertainty.all_scores(logits[group]) for group in groups]
         for model, groups in predictor.groups.items()
     }
 

@@ -34,6 +34,7 @@ class Predictor(NamedTuple):
         probabilities float32 [S, N, K].
       uncertainty: images -> the student's own scores {name: float32 [N]}, higher =
         less certain; None for the teachers.
+      logits: images -> the teachers' logits float32 [M, N, K]; None for a student.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Predictor(NamedTuple):
     student: students.Student | None
     predict: Callable[[Images], np.ndarray]
     uncertainty: Callable[[Images], dict[str, np.ndarray]] | None
+    logits: Callable[[Images], np.ndarray] | None
 
 
 class Predictors(Mapping[str, Predictor]):
@@ -78,9 +80,11 @@ class Predictors(Mapping[str, Predictor]):
 
     @functools.cached_property
     def data_digests(self) -> dict[str, str]:
-        """Digests of the validation and the test split, to key results by."""
+        """Digests of the splits that are predicted, to key results by."""
         dataset = self._experiment.data.dataset
         parts = {"validation": dataset.validation, "test": dataset.test}
+        if dataset.calibration is not None:
+            parts["calibration"] = dataset.calibration
         return {name: data.split_digest(split) for name, split in parts.items()}
 
     def __iter__(self) -> Iterator[str]:
@@ -105,6 +109,7 @@ class Predictors(Mapping[str, Predictor]):
         run, mesh = self._experiment.run, self._experiment.mesh
         probs_fn, variables = restore.load_predictor(run, mesh, name)
         program = self._compile(probs_fn)
+        logits = self._compile(restore.teacher_logits(run, mesh, run.build_teacher()))
         members = [slice(m, m + 1) for m in range(run.num_members)]
         return Predictor(
             name,
@@ -113,6 +118,7 @@ class Predictors(Mapping[str, Predictor]):
             student=None,
             predict=lambda images: program(variables, images),
             uncertainty=None,
+            logits=lambda images: logits(variables, images),
         )
 
     def _load_student(self, name: str) -> Predictor:
@@ -132,6 +138,7 @@ class Predictors(Mapping[str, Predictor]):
             student,
             predict=lambda images: predict(sharding.put(variables, mesh), images),
             uncertainty=scores,
+            logits=None,
         )
 
     def _student_programs(

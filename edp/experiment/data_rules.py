@@ -17,6 +17,7 @@ from edp.experiment.rules import (
     are_names,
     one_of,
     optional,
+    override,
 )
 
 # Source -> setting that identifies the dataset.
@@ -41,6 +42,8 @@ def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
         **dict.fromkeys(
             ("train_size", "validation_size", "test_size"), optional(COUNT)
         ),
+        # The configuration of an earlier run lacks it.
+        "calibration_size": override(COUNT),
         "stream": BOOL,
         "num_workers": INDEX,
         "resize": one_of(*RESIZES),

@@ -77,16 +77,23 @@ def make_teachers(
     )
 
 
+def teacher_logits(
+    run: Run, mesh: Mesh | None, model: models.Classifier
+) -> Callable[[Any, jax.Array], jax.Array]:
+    """Returns (stacked variables, x [B, ...]) -> member logits [M, B, K]."""
+
+    def logits(variables, x):
+        return make_teachers(run, mesh, model, variables).all_logits(x)
+
+    return logits
+
+
 def teacher_probs(
     run: Run, mesh: Mesh | None, model: models.Classifier
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns (stacked variables, x [B, ...]) -> member probabilities [M, B, K]."""
-
-    def probs(variables, x):
-        logits = make_teachers(run, mesh, model, variables).all_logits(x)
-        return jax.nn.softmax(logits, axis=-1)
-
-    return probs
+    logits = teacher_logits(run, mesh, model)
+    return lambda variables, x: jax.nn.softmax(logits(variables, x), axis=-1)
 
 
 def create_predict(

@@ -81,6 +81,10 @@ STEP_SIZES = Rule(
     "distinct finite numbers above 0, or ()",
     lambda v: all(map(POSITIVE, v)) and len(set(v)) == len(v),
 )
+COVERAGES = Rule(
+    "distinct numbers between 0 and 1, at least one",
+    lambda v: all(_is_number(c) and 0 < c < 1 for c in v) and len(v) == len(set(v)) > 0,
+)
 IMAGE_SHAPE = Rule(
     "(height, width, channels), integers of at least 1",
     lambda v: len(v) == 3 and all(map(COUNT, v)),

@@ -30,6 +30,7 @@ _DEFAULT_BEFORE = {
     "optimizer": "sgd",
     "ema_decay": None,
     "label_smoothing": 0.0,
+    "calibration_size": None,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
@@ -97,7 +98,7 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "data": {key: data[key] for key in data if key not in DATA_LOCATION},
+        "data": _changed(_without(data, DATA_LOCATION)),
         "teachers": _changed(
             _of_schedule(teacher_kinds.of(teachers).training(teachers))
         ),

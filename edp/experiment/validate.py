@@ -17,7 +17,9 @@ from edp.experiment.rules import (
     ANYTHING,
     BOOL,
     COUNT,
+    COVERAGES,
     FRACTION,
+    INDEX,
     MILESTONES,
     MOMENTUM,
     NOT_NEGATIVE,
@@ -34,6 +36,7 @@ from edp.experiment.rules import (
     override,
 )
 from edp.experiment.teacher_kinds import KINDS
+from edp.metrics import conformal
 from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.runtime.optimizers import OPTIMIZERS
@@ -136,8 +139,11 @@ _RULES = {
         "ood_size": COUNT,
         "corruptions": _CORRUPTIONS,
         "corruption_size": COUNT,
-        # The configuration of an earlier run lacks it.
+        # The configuration of an earlier run lacks these.
         "soft_labels": override(TEXT),
+        "set_score": override(one_of(*conformal.SCORES)),
+        "set_coverages": override(COVERAGES),
+        "attribution_size": override(INDEX),
     },
 }
 
@@ -197,6 +203,8 @@ def _faults_between(
     """Yields the faults between settings, of sections without a fault of their own."""
     if "data" not in at_fault:
         yield from data_rules.faults(values["data"])
+    if not at_fault & {"data", "evaluation"}:
+        yield from _calibration_faults(values)
     build_model = functools.partial(
         models.create_model, config.get("model"), num_classes=2, mean=(0,), std=(1,)
     )
@@ -221,6 +229,20 @@ def _faults_between(
             )
         except InputError as error:
             yield f"students.{name}.{error}"
+
+
+def _calibration_faults(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a fault where the calibration images are too few for a coverage."""
+    size = values["data"].get("calibration_size")
+    coverages = values["evaluation"].get("set_coverages")
+    if size is None or coverages is None:
+        return
+    least = conformal.smallest_calibration_size(max(coverages))
+    if size < least:
+        yield (
+            f"data.calibration_size={size} must be at least {least} for a coverage of "
+            f"{max(coverages)} in evaluation.set_coverages, or None"
+        )
 
 
 def _faults(

@@ -30,6 +30,8 @@ _MEANINGS = {
     "predictive_entropy": "entropy of the probabilities, without the temperature, in "
     "nats: all uncertainty",
     "expected_entropy": "the part of the entropy that is the data's",
+    "energy": "-log of the sum of exponentials of the members' mean logits",
+    "max_logit": "-1 times the largest of the members' mean logits",
     "mutual_information": "the part of the entropy that members disagree about",
     "pairwise_kl": "mean divergence of two members, in nats",
 }

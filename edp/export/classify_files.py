@@ -57,13 +57,15 @@ def predict_files(
     *,
     batch_size: int,
     skip: Callable[[str], None],
+    coverage: float | None = None,
 ) -> int:
     """Writes a CSV with the predicted class of each image.
 
     Columns: `file`, the most probable `class`, its calibrated `probability`, and the
-    `entropy` of the probabilities in nats. Images are prepared as in the run's
-    evaluation; if the run's images were not resized, the whole image is resized to
-    the network's input without keeping the aspect ratio.
+    `entropy` of the probabilities in nats; with `coverage` also `set`, the classes of
+    the prediction set from the most probable on, separated by `|`. Images are prepared
+    as in the run's evaluation; if the run's images were not resized, the whole image is
+    resized to the network's input without keeping the aspect ratio.
 
     Args:
       artifact: directory that `launch.export` wrote.
@@ -72,12 +74,14 @@ def predict_files(
       batch_size: largest number of images per forward pass.
       skip: receives a message for each file that cannot be read; such a file has no
         row.
+      coverage: probability with which a set is to contain the class; None: no sets.
 
     Returns:
       The number of classified images; if it is 0, no file is written.
 
     Raises:
-      InputError: if the artifact cannot be loaded, or `out` exists.
+      InputError: if the artifact cannot be loaded or has no threshold for the
+        coverage, or `out` exists.
     """
     if os.path.lexists(out):
         raise InputError(f"out={str(out)!r} exists already; accepted: a new file")
@@ -87,6 +91,8 @@ def predict_files(
         lambda images: call(images)["probs"][None],
         compiler_options=xla.compiler_options(),
     )
+    if coverage is not None:
+        _check_coverage(metadata, coverage)
     images = _Images(paths, metadata)
     size = min(batch_size, len(paths))
     # disable=None: bar only on a terminal.
@@ -102,9 +108,17 @@ def predict_files(
     kept = [i for i in range(len(paths)) if i not in images.faults]
     if kept:
         classes = metadata["classes"]
-        rows = [(paths[i], *_describe(probs[i], classes)) for i in kept]
+        rows: list[tuple[Any, ...]] = [
+            (paths[i], *_describe(probs[i], classes)) for i in kept
+        ]
+        fields: tuple[str, ...] = FIELDS
+        if coverage is not None:
+            sets = loader.prediction_sets(probs[kept], metadata, coverage)
+            own = zip(rows, probs[kept], sets, strict=True)
+            rows = [(*row, _list_classes(p, one, classes)) for row, p, one in own]
+            fields = (*FIELDS, "set")
         text = io.StringIO()
-        csv.writer(text).writerows([FIELDS, *rows])
+        csv.writer(text).writerows([fields, *rows])
         storage.write_text(out, text.getvalue())
     return len(kept)
 
@@ -128,6 +142,22 @@ def _describe(probs: np.ndarray, classes: Sequence[str]) -> tuple[str, str, str]
     entropy = -(p * np.log(np.maximum(p, np.finfo(p.dtype).tiny))).sum()
     top = int(p.argmax())
     return classes[top], f"{p[top]:.6f}", f"{entropy:.6f}"
+
+
+def _check_coverage(metadata: dict[str, Any], coverage: float) -> None:
+    try:
+        loader.set_threshold(metadata, coverage)
+    except ValueError as error:
+        raise InputError(
+            f"{error}; a run needs data.calibration_size, and the coverage in "
+            "evaluation.set_coverages"
+        ) from error
+
+
+def _list_classes(probs: np.ndarray, chosen: np.ndarray, classes: Sequence[str]) -> str:
+    """Returns the names of the classes in a set, the most probable first."""
+    order = np.argsort(-probs, kind="stable")
+    return "|".join(classes[k] for k in order if chosen[k])
 
 
 class _Images:

@@ -25,7 +25,8 @@ def export_predictor(
     """Writes the artifact of one predictor of a run; see `write_artifact`.
 
     The temperature is that of the predictor's row in `results.json`, fitted on the
-    validation images. The metadata include the row and the run's configuration.
+    validation images. The metadata include the row, the run's configuration and, with
+    calibration images, the thresholds of prediction sets.
 
     Args:
       run: an evaluated run.
@@ -50,7 +51,7 @@ def export_predictor(
         )
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
-        scores_fn = _scores_of_members(probs_fn)
+        scores_fn = _scores_of_members(run)
     else:
         scores_fn = restore.create_student(run, name).uncertainty
     return export.write_artifact(
@@ -58,7 +59,7 @@ def export_predictor(
         run.image_shape,
         directory,
         classes=run.class_names,
-        details=_details(run, name, record, row),
+        details={**_details(run, name, record, row), **_prediction_sets(run, row)},
         onnx=onnx,
     )
 
@@ -117,8 +118,9 @@ def best_student(run: Run) -> str:
     return min(cnll, key=lambda name: cnll[name])
 
 
-def _scores_of_members(probs_fn: export.ProbsFn) -> export.UncertaintyFn:
-    return lambda variables, x: uncertainty.scores(probs_fn(variables, x))
+def _scores_of_members(run: Run) -> export.UncertaintyFn:
+    logits = restore.teacher_logits(run, None, run.build_teacher())
+    return lambda variables, x: uncertainty.all_scores(logits(variables, x))
 
 
 def _record(run: Run, name: str) -> dict[str, Any]:
@@ -151,6 +153,15 @@ def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         f"{name} is not evaluated since it was trained; run launch.evaluate with the "
         "run's --config and --workdir first"
     )
+
+
+def _prediction_sets(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the thresholds of prediction sets, if the run has calibration images."""
+    if "set_coverage" not in row:
+        return {}
+    measured = storage.read_mapping(run.workdir / "measures.json")["rows"]
+    by_model = {one["model"]: one for one in measured}
+    return {"prediction_sets": by_model[row["model"]]["prediction_sets"]}
 
 
 def _details(

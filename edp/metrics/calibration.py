@@ -1,4 +1,4 @@
-"""Calibration: expected calibration error and temperature scaling (Guo et al., 2017).
+"""Calibration: calibration errors and temperature scaling (Guo et al., 2017).
 
 The temperature is fitted on the validation split and applied to the test split. The
 calibrated metrics (cNLL, cBrier, cECE) are the plain metrics of the tempered
@@ -53,15 +53,10 @@ def reliability_bins(
       InputError: `num_bins` below 1, or as for `accuracy`.
     """
     probs, labels = as_probs_and_labels(probs, labels)
-    if num_bins < 1:
-        raise InputError(
-            f"num_bins={num_bins} is too small; accepted: integers of at least 1"
-        )
+    _check_num_bins(num_bins)
     predicted = probs.argmax(axis=1)
     confidence = probs[np.arange(len(labels)), predicted]
-    # Only the inner edges, so a confidence rounded above 1 falls into the last bin.
-    edges = np.linspace(0.0, 1.0, num_bins + 1)[1:-1]
-    bins = np.searchsorted(edges, confidence, side="left")
+    bins = _bin_indices(confidence, num_bins)
     counts = np.bincount(bins, minlength=num_bins)
     occupied = np.maximum(counts, 1)
     return ReliabilityBins(
@@ -85,6 +80,58 @@ def ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
     bins = reliability_bins(probs, labels, num_bins)
     gaps = np.abs(bins.accuracy - bins.confidence)
     return float(np.sum(bins.counts * gaps) / np.sum(bins.counts))
+
+
+def adaptive_ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
+    """Returns the calibration error of the top class in bins of equal size.
+
+    As `ece`, with the examples sorted by confidence and cut into `num_bins` parts
+    whose sizes differ by at most 1 (Nguyen & O'Connor, 2015); the first parts are the
+    larger ones. Examples of equal confidence count with their common accuracy, so the
+    result does not depend on the order of the input.
+
+    Args:
+      probs: probabilities [N, K].
+      labels: integer classes [N].
+      num_bins: number of bins; N of them where N is smaller.
+
+    Raises:
+      InputError: `num_bins` below 1, or as for `accuracy`.
+    """
+    probs, labels = as_probs_and_labels(probs, labels)
+    _check_num_bins(num_bins)
+    correct = probs.argmax(axis=1) == labels
+    confidence, group, counts = np.unique(
+        probs.max(axis=1), return_inverse=True, return_counts=True
+    )
+    gaps = np.bincount(group, correct) - counts * confidence
+    gaps = np.repeat(gaps / counts, counts)
+    parts = np.array_split(gaps, min(num_bins, len(gaps)))
+    return float(sum(abs(part.sum()) for part in parts) / len(gaps))
+
+
+def classwise_ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> float:
+    """Returns the classwise calibration error (Kull et al., 2019).
+
+    The mean over classes k of the calibration error of p_k against 1[y = k], in
+    equal-width bins (lo, hi]; 0 falls into the first one.
+
+    Args:
+      probs: probabilities [N, K].
+      labels: integer classes [N].
+      num_bins: number of bins.
+
+    Raises:
+      InputError: `num_bins` below 1, or as for `accuracy`.
+    """
+    probs, labels = as_probs_and_labels(probs, labels)
+    _check_num_bins(num_bins)
+    num_examples, num_classes = probs.shape
+    gaps = probs.copy()
+    gaps[np.arange(num_examples), labels] -= 1.0
+    bins = _bin_indices(probs, num_bins) + num_bins * np.arange(num_classes)
+    totals = np.bincount(bins.ravel(), gaps.ravel())
+    return float(np.abs(totals).sum() / (num_examples * num_classes))
 
 
 def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
@@ -158,3 +205,17 @@ def _log(probs: np.ndarray) -> np.ndarray:
     """Computes log(p + 1e-12) in a new array, without a second temporary."""
     log_probs = probs + EPSILON
     return np.log(log_probs, out=log_probs)
+
+
+def _bin_indices(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """Returns the equal-width bins (lo, hi] that values fall into, same shape."""
+    # Only the inner edges, so a confidence rounded above 1 falls into the last bin.
+    edges = np.linspace(0.0, 1.0, num_bins + 1)[1:-1]
+    return np.searchsorted(edges, confidence, side="left")
+
+
+def _check_num_bins(num_bins: int) -> None:
+    if num_bins < 1:
+        raise InputError(
+            f"num_bins={num_bins} is too small; accepted: integers of at least 1"
+        )

@@ -87,6 +87,38 @@ def variance(probs: Array) -> Array:
     return _members(probs).var(0).sum(-1)
 
 
+def attribution_diversity(gradients: Array) -> Array:
+    """Returns the mean of 1 - cos over pairs of members' input gradients, [N].
+
+    0 where all members attribute their prediction to the same directions of the
+    input; 1 where their gradients are orthogonal; up to 2. (After the gradient
+    alignment of Kariyappa & Qureshi, 2019, which is that of the losses.) A gradient
+    of zero has no direction: its cosines count as 0.
+
+    Args:
+      gradients: of a logit with respect to the input [M, N, ...]; see
+        `edp.ensemble.attributions`.
+    """
+    if gradients.ndim < 3 or 0 in gradients.shape:
+        raise InputError(
+            f"gradients has shape {tuple(gradients.shape)}; accepted: [M, N, ...] with "
+            "at least one axis of the input"
+        )
+    xp = gradients.__array_namespace__()
+    num_members, num_examples = gradients.shape[:2]
+    if num_members == 1:
+        return xp.zeros(num_examples, dtype=xp.result_type(gradients.dtype, xp.float32))
+    flat = _wide(gradients.reshape(num_members, num_examples, -1))
+    largest = xp.abs(flat).max(-1)[..., None]  # so that squares do not underflow
+    flat = flat / xp.where(largest > 0, largest, 1)
+    norm = xp.sqrt((flat * flat).sum(-1))[..., None]
+    unit = flat / xp.where(norm > 0, norm, 1)
+    # Σ_{i≠j} cos_ij = ‖Σ_i u_i‖² - Σ_i ‖u_i‖².
+    total = unit.sum(0)
+    cosines = (total * total).sum(-1) - (unit * unit).sum((0, -1))
+    return 1 - cosines / (num_members * (num_members - 1))
+
+
 def _entropy(probs: Array) -> Array:
     """Computes the entropy over the last axis."""
     return -(probs * probs.__array_namespace__().log(probs + EPSILON)).sum(-1)

@@ -1,13 +1,12 @@
-"""OOD detection and selective prediction: scores of a confidence.
+"""OOD detection: how well a score separates two sets of examples.
 
-For detection, in-distribution examples are the positive class and a higher score
+In-distribution examples are the positive class and a higher score
 means "more in-distribution" (pass minus an uncertainty).
 """
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from edp.errors import InputError
 from edp.metrics.validation import as_scores
 
 
@@ -62,56 +61,6 @@ def fpr_at_95_tpr(scores_in: ArrayLike, scores_out: ArrayLike) -> float:
     num_accepted = -(-95 * len(scores_in) // 100)  # Rounded up, in integers.
     threshold = np.sort(scores_in)[-num_accepted]
     return float(np.mean(scores_out >= threshold))
-
-
-def risk_coverage(
-    confidence: ArrayLike, correct: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the risk-coverage curve (Geifman & El-Yaniv, 2017).
-
-    Among examples of equal confidence, the risk is the expectation over all their
-    orders, so it does not depend on the order of the input.
-
-    Args:
-      confidence: confidence in each prediction [N]; higher means more certain.
-      correct: whether each prediction is correct, booleans or 0/1 [N].
-
-    Returns:
-      Over n = 1, ..., N: the coverage n / N [N], and the risk [N], the error rate
-      among the n most confident examples.
-
-    Raises:
-      InputError: `correct` has another length, or a value other than 0 and 1.
-    """
-    confidence = as_scores("confidence", confidence)
-    correct = as_scores("correct", correct)
-    if confidence.shape != correct.shape:
-        raise InputError(
-            f"correct has length {len(correct)}; accepted: {len(confidence)}, the "
-            "length of confidence"
-        )
-    if not np.isin(correct, (0.0, 1.0)).all():
-        raise InputError("correct has other values; accepted: booleans, or 0 and 1")
-    # In a random order, each example of a tied group errs at the rate of the group.
-    _, group, counts = np.unique(-confidence, return_inverse=True, return_counts=True)
-    rates = np.bincount(group, 1.0 - correct) / counts
-    errors = np.cumsum(np.repeat(rates, counts))
-    size = np.arange(1, len(errors) + 1)
-    return size / len(errors), errors / size
-
-
-def aurc(confidence: ArrayLike, correct: ArrayLike) -> float:
-    """Returns the area under the risk-coverage curve: the mean of its risks.
-
-    Args:
-      confidence: confidence in each prediction [N]; higher means more certain.
-      correct: whether each prediction is correct, booleans or 0/1 [N].
-
-    Raises:
-      InputError: `correct` has another length, or a value other than 0 and 1.
-    """
-    _, risk = risk_coverage(confidence, correct)
-    return float(risk.mean())
 
 
 def _labelled(

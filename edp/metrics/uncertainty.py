@@ -1,6 +1,8 @@
 """Uncertainty scores of a predictor, one per input."""
 
+import chex
 import jax
+import jax.numpy as jnp
 
 from edp import metrics
 
@@ -21,3 +23,27 @@ def scores(probs: jax.Array) -> dict[str, jax.Array]:
         result["mutual_information"] = metrics.mutual_information(probs)
         result["pairwise_kl"] = metrics.pairwise_kl(probs)
     return result
+
+
+def all_scores(logits: jax.Array) -> dict[str, jax.Array]:
+    """Computes `scores` and `logit_scores` of member logits [S, B, K]."""
+    logits = jnp.asarray(logits)
+    return scores(jax.nn.softmax(logits, axis=-1)) | logit_scores(logits)
+
+
+def logit_scores(logits: jax.Array) -> dict[str, jax.Array]:
+    """Computes uncertainties of member logits [S, B, K]; higher = less certain.
+
+    Both are of the members' mean logits z, at temperature 1. They see the size of the
+    logits, which probabilities do not have: energy(z + c) = energy(z) - c.
+
+    Returns:
+      {name: float32 [B]}: `energy`, -log Σ_k exp z_k (Liu et al., 2020), and
+      `max_logit`, minus the largest logit (Hendrycks et al., 2022).
+    """
+    chex.assert_rank(logits, 3)
+    mean = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)).mean(0)
+    return {
+        "energy": -jax.nn.logsumexp(mean, axis=-1),
+        "max_logit": -mean.max(-1),
+    }

@@ -26,13 +26,27 @@ def as_probs(probs: ArrayLike) -> np.ndarray:
     return probs
 
 
+def as_members(probs: ArrayLike) -> np.ndarray:
+    """Returns member `probs` as float64 [M, N, K], or raises InputError."""
+    probs = np.asarray(probs, np.float64)
+    if probs.ndim != 3 or probs.size == 0:
+        raise InputError(
+            f"probs has shape {probs.shape}; accepted: [M, N, K] with M, N, K >= 1"
+        )
+    return as_probs(probs.reshape(-1, probs.shape[-1])).reshape(probs.shape)
+
+
 def as_probs_and_labels(
     probs: ArrayLike, labels: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns float64 `probs` [N, K] and integer `labels` [N], or raises InputError."""
     probs = as_probs(probs)
+    return probs, as_labels(labels, *probs.shape)
+
+
+def as_labels(labels: ArrayLike, num_examples: int, num_classes: int) -> np.ndarray:
+    """Returns integer `labels` [N] in 0..K-1, or raises InputError."""
     labels = np.asarray(labels)
-    num_examples, num_classes = probs.shape
     if labels.shape != (num_examples,) or labels.dtype.kind not in "iu":
         raise InputError(
             f"labels has dtype {labels.dtype} and shape {labels.shape}; accepted: "
@@ -43,7 +57,7 @@ def as_probs_and_labels(
             f"labels has values from {labels.min()} to {labels.max()}; accepted: "
             f"classes 0 to {num_classes - 1}"
         )
-    return probs, labels
+    return labels
 
 
 def as_scores(name: str, scores: ArrayLike) -> np.ndarray:

@@ -69,13 +69,18 @@ def predictors(probs: Callable) -> tuple[Callable, Callable]:
 
 
 def predictors_of_logits(model) -> tuple[Callable, Callable]:
-    """Returns `predictors` from the softmax of the module's logits."""
+    """Returns `predictors` from the module's logits, with scores of the logits."""
+
+    def logits(variables, x):
+        return with_members(model.apply(variables, x, train=False))
 
     def probs(variables, x):
-        logits = with_members(model.apply(variables, x, train=False))
-        return jnp.exp(losses.log_probs(logits))
+        return jnp.exp(losses.log_probs(logits(variables, x)))
 
-    return predictors(probs)
+    def uncertainty(variables, x):
+        return uncertainty_scores.all_scores(logits(variables, x))
+
+    return probs, uncertainty
 
 
 def with_members(logits: jax.Array) -> jax.Array:

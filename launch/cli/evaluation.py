@@ -1,22 +1,24 @@
 """Evaluation stage of a run."""
 
-from edp.evaluation import analysis, corruptions, ood, results
+from edp.evaluation import analysis, corruptions, measures, ood, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment.create import Experiment, record_run
 from edp.runtime import lock, storage
 
 
 def evaluate(experiment: Experiment) -> None:
-    """Writes `predictions/`, `results.json`, `analysis.json` and `gallery.npz`.
+    """Writes `predictions/`, `results.json`, `measures.json`, `analysis.json` and more.
 
-    Also writes `ood.json` and `corruptions.json` if the settings ask for them. Each
-    network is loaded and compiled once.
+    That is `gallery.npz`, and `ood.json` and `corruptions.json` if the settings ask for
+    them. Each network is loaded and compiled once.
     """
     workdir = experiment.run.workdir
     with lock.held(workdir):
         predictors = Predictors(experiment)
         rows = results.collect_rows(experiment, predictors)
         record_run(experiment)
+        measures.write_measures(experiment, predictors)
+        measures.add_set_scores(rows, workdir / "measures.json")
         storage.write_json(workdir / "results.json", rows)
         analysis.write_analysis(experiment, predictors)
         ood.write_detection(experiment, predictors)

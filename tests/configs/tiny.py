@@ -23,7 +23,8 @@ def get_config(
 ) -> ml_collections.ConfigDict:
     """Two small members and the students named, 3 epochs of 4 steps each."""
     config = default.get_config()
-    config.data.train_size, config.data.validation_size = 80, 40
+    config.data.train_size, config.data.validation_size = 80, 50
+    config.data.calibration_size = 10
     config.data.test_size = 60
     config.data.crop_padding = 1
     config.model.width = 4
@@ -34,6 +35,7 @@ def get_config(
         section.warmup_epochs = 0.5
     config.evaluation.diversity_size = 30
     config.evaluation.gallery_size = 2
+    config.evaluation.attribution_size = 4
     config.evaluation.step_sizes = (1 / 255, 0.04)
     config.evaluation.ood_sets = ("noise",)
     config.evaluation.corruptions = ("contrast",)

@@ -134,6 +134,39 @@ def test_a_stored_split_is_used_again(npz, tmp_path):
     assert numbers(swapped.validation) == stored["validation_indices"].tolist()
 
 
+def test_calibration_is_held_out_of_validation_and_stored(npz, tmp_path):
+    before = create(npz)
+    assert before.calibration is None
+    npz.calibration_size = 3
+    dataset = create(npz, split_path=tmp_path / "split.npz")
+    assert numbers(dataset.train) == numbers(before.train)
+    held_out = numbers(dataset.validation) + numbers(dataset.calibration)
+    assert sorted(held_out) == numbers(before.validation)
+    assert np.bincount(dataset.calibration.labels).tolist() == [1, 1, 1]
+    with np.load(tmp_path / "split.npz") as stored:
+        assert stored["calibration_indices"].tolist() == numbers(dataset.calibration)
+        arrays = dict(stored)
+    again = create(npz, split_path=tmp_path / "split.npz")
+    assert numbers(again.calibration) == numbers(dataset.calibration)
+    assert numbers(create(npz, seed=1).calibration) != numbers(dataset.calibration)
+    refused({**npz, "calibration_size": 6}, "data.calibration_size is 6", "1 to 5")
+    # An image that also chooses the epoch would break the guarantee.
+    arrays["calibration_indices"][0] = arrays["validation_indices"][0]
+    np.savez(tmp_path / "split.npz", **arrays)
+    refused(npz, "do not fit", split_path=tmp_path / "split.npz")
+
+
+def test_a_stored_split_of_before_calibration_sets_is_read(npz, tmp_path):
+    path = tmp_path / "split.npz"
+    first = create(npz, split_path=path)
+    arrays = dict(np.load(path))
+    del arrays["calibration_size"], arrays["calibration_indices"]
+    np.savez(path, **arrays)
+    again = create(npz, split_path=path)
+    assert numbers(again.validation) == numbers(first.validation)
+    assert again.calibration is None
+
+
 def test_a_stored_split_of_other_settings_or_data_is_refused(npz, tmp_path):
     path = tmp_path / "split.npz"
     create(npz, split_path=path)
@@ -147,6 +180,7 @@ def test_a_stored_split_of_other_settings_or_data_is_refused(npz, tmp_path):
     refused_with("has train_size 24", "is 12 now", train_size=12)
     refused_with("has validation_size 6", "is 5 now", validation_size=5, train_size=24)
     refused_with("has validation 'stratified'", "'last' now", validation="last")
+    refused_with("has calibration_size 0", "is 2 now", calibration_size=2)
     images, labels = numbered(31)
     other = tmp_path / "other.npz"
     write_npz(other, train_images=images, train_labels=labels)

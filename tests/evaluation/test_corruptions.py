@@ -119,13 +119,20 @@ def test_detection_is_that_of_scikit_learn(evaluated, unseen):
     rows = read_rows(evaluated, "ood.json")
     groups = {"DE-1": [[0], [1], [2]], "DE-3": [[0, 1, 2]]}
     seen = 0
+    run = evaluated.run
+    model, variables = restore.load_teachers(run, None)
+    teacher_logits = functools.partial(
+        restore.create_predict(restore.teacher_logits(run, None, model), 16), variables
+    )
     for predictor in ("teachers", *STUDENTS):
         predict = load(evaluated, predictor)
         test = chosen(evaluated, NUM_UNSEEN)
+        test_images = evaluated.data.dataset.test.images[test]
         inside, _ = stored(evaluated, predictor, "test", test)
         for name in ("noise", str(unseen)):
             foreign = data.open_foreign(name, size=NUM_UNSEEN, image_shape=(8, 8, 1))
-            outside = predict(data.downsample(foreign[:], 2))
+            foreign = data.downsample(foreign[:], 2)
+            outside = predict(foreign)
             of_student = {predictor: [range(len(inside))]}
             models = groups if predictor == "teachers" else of_student
             for model, members in models.items():
@@ -133,14 +140,25 @@ def test_detection_is_that_of_scikit_learn(evaluated, unseen):
                     (uncertainty.scores(inside[m]), uncertainty.scores(outside[m]))
                     for m in map(list, members)
                 ]
+                if predictor == "teachers":
+                    logits = [teacher_logits(x) for x in (test_images, foreign)]
+                    pairs = [
+                        tuple(
+                            s | uncertainty.logit_scores(z[m])
+                            for s, z in zip(pair, logits, strict=True)
+                        )
+                        for pair, m in zip(pairs, map(list, members), strict=True)
+                    ]
                 for kind in pairs[0][0]:
                     row = rows[model, name, kind]
                     found = [row["auroc"], row["aupr"], row["fpr95"]]
                     expected = [scikit_learn(a[kind], b[kind]) for a, b in pairs]
                     np.testing.assert_allclose(found, np.mean(expected, 0), atol=1e-6)
                     seen += 1
-    # Two scores of one network, four of several.
-    assert seen == len(rows) == 2 * (2 + 4 + 2 + 4)
+    # Of probabilities, two scores of one network and four of several; two of logits,
+    # checked for the teachers.
+    assert len(rows) == 2 * (4 + 6 + 4 + 6)
+    assert seen == 2 * (4 + 6 + 2 + 4)
 
 
 def scikit_learn(inside, outside):
@@ -300,9 +318,9 @@ def test_each_network_is_loaded_and_compiled_once(unseen, tmp_path, monkeypatch)
     ood.write_detection(experiment, predictors)
     corruptions.write_robustness(experiment, predictors)
     assert len(checked) == len(set(checked)) == 5
-    # The teachers' probabilities; for `plain` (and `again`), `tempered` and `be`,
-    # probabilities and scores.
-    assert len(compiled) == 7
+    # The teachers' probabilities and logits; for `plain` (and `again`), `tempered` and
+    # `be`, probabilities and scores.
+    assert len(compiled) == 8
     # A shared program predicts with the student's own variables, kept on the host.
     images = experiment.data.dataset.test.images
     plain, again = (predictors[name] for name in ("plain", "again"))

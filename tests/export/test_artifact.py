@@ -19,12 +19,12 @@ from untrained_runs import finish_student, finish_teachers
 
 from edp import export, metrics, students
 from edp.errors import InputError
-from edp.evaluation import predictions, results
+from edp.evaluation import measures, prediction_sets, predictions, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment import open_run, restore
 from edp.experiment.create import create_experiment, record_run
 from edp.export import classify_files, from_run, loader
-from edp.metrics import uncertainty
+from edp.metrics import conformal, uncertainty
 from edp.runtime import storage
 from tests.configs import tiny
 
@@ -58,8 +58,11 @@ def create_evaluated(directory, kinds, **teachers):
     for kind in kinds:
         finish_student(experiment.run, kind, 0)
     # A temperature fitted to random networks would make all classes equally likely.
-    rows = results.collect_rows(experiment, Predictors(experiment))
+    predictors = Predictors(experiment)
+    rows = results.collect_rows(experiment, predictors)
     rows = [{**row, "temperature": TEMPERATURE} for row in rows]
+    measures.write_measures(experiment, predictors)
+    measures.add_set_scores(rows, directory / "measures.json")
     storage.write_json(directory / "results.json", rows)
     np.savez(directory / "gallery.npz", class_names=np.array(NAMES))
     return experiment
@@ -84,8 +87,11 @@ def in_process(experiment, name):
     """Returns member probabilities of the test images, and the uncertainty scores."""
     path = experiment.run.workdir / f"predictions/{name}.npz"
     probs = predictions.load_predictions(path).test_probs
-    if name != "dirichlet":
-        return probs, uncertainty.scores(probs.astype(np.float64))
+    if name == "teachers":
+        images = experiment.data.dataset.test.images
+        return probs, uncertainty.all_scores(
+            Predictors(experiment)[name].logits(images)
+        )
     student, variables = restore.load_student(experiment.run, None, name)
     x = experiment.data.dataset.test.images.astype(np.float32) / 255
     return probs, jax.jit(student.uncertainty)(variables, x)
@@ -131,7 +137,7 @@ def test_the_metadata_say_what_it_is(experiment, exported):
 
 def test_the_loader_needs_nothing_of_this_project(experiment, exported):
     source = (exported["single"] / "load.py").read_text()
-    assert len(source.splitlines()) < 20
+    assert len(source.splitlines()) < 80
     program = (
         f"{WITHOUT_EDP}sys.modules['PIL'] = None\n"
         "import load, numpy\n"
@@ -379,16 +385,25 @@ def test_image_files_are_classified_as_arrays_are(
     ]
     skipped, out = [], tmp_path / "out.csv"
     number = classify_files.predict_files(
-        exported["single"], paths, out, batch_size=3, skip=skipped.append
+        exported["single"],
+        paths,
+        out,
+        batch_size=3,
+        skip=skipped.append,
+        coverage=0.9,
     )
     assert number == 6 and len(skipped) == 1 and str(paths[4]) in skipped[0]
     rows = read(out)
     assert [row["file"] for row in rows] == [str(p) for p in paths if p != paths[4]]
-    predict, _ = loader.load(exported["single"])
+    predict, metadata = loader.load(exported["single"])
     probs = np.asarray(
         predict(experiment.data.dataset.test.images[:5])["probs"], np.float64
     )
-    for row, p in zip(rows[1:], probs, strict=True):
+    sets = loader.prediction_sets(probs, metadata, 0.9)
+    for row, p, chosen in zip(rows[1:], probs, sets, strict=True):
+        listed = row["set"].split("|")
+        assert listed[0] == row["class"] and len(listed) == chosen.sum()
+        assert set(listed) == {NAMES[k] for k in np.flatnonzero(chosen)}
         assert row["class"] == NAMES[p.argmax()]
         assert float(row["probability"]) == pytest.approx(p.max(), abs=1e-5)
         assert float(row["entropy"]) == pytest.approx(-(p * np.log(p)).sum(), abs=1e-4)
@@ -396,6 +411,31 @@ def test_image_files_are_classified_as_arrays_are(
     grey = Image.open(paths[0]).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
     (p,) = np.asarray(predict(np.asarray(grey)[None, ..., None])["probs"])
     assert float(rows[0]["probability"]) == pytest.approx(p.max(), abs=1e-5)
+
+
+@pytest.mark.parametrize("score", conformal.SCORES)
+def test_the_sets_of_the_loader_are_those_of_the_metrics(score):
+    rng = np.random.default_rng(0)
+    probs, labels = rng.dirichlet(np.ones(6), size=300), rng.integers(6, size=100)
+    fitted = prediction_sets.fit_thresholds(probs[:100], labels, score, (0.9, 0.5))
+    metadata = {"prediction_sets": fitted}
+    for one in fitted["thresholds"]:
+        sets = loader.prediction_sets(np.float32(probs), metadata, one["coverage"])
+        scores = conformal.SCORES[score](probs)
+        expected = metrics.prediction_sets(scores, one["threshold"])
+        np.testing.assert_array_equal(sets, expected)
+    assert len(fitted["thresholds"]) == 2 and fitted["calibration_size"] == 100
+    with pytest.raises(ValueError, match=r"coverage=0.8 .* accepted: 0.9, 0.5"):
+        loader.prediction_sets(probs, metadata, 0.8)
+
+
+def test_a_coverage_without_a_threshold_is_refused(exported, photos, tmp_path):
+    paths = classify_files.find_images([photos])
+    options = {"batch_size": 3, "skip": pytest.fail, "coverage": 0.95}
+    with pytest.raises(InputError, match=r"coverage=0.95 .* accepted: 0.9; .*set_cov"):
+        classify_files.predict_files(
+            exported["single"], paths, tmp_path / "out.csv", **options
+        )
 
 
 @pytest.mark.parametrize(

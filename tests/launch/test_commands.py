@@ -38,7 +38,7 @@ def test_run_leaves_its_files(finished):
     stage = {"settings.json", "metrics.jsonl", "complete.json"}
     expected = {"config.json", "run.json", "split.npz", "results.json", "results.md"}
     expected |= {"report.html", "analysis.json", "gallery.npz"}
-    expected |= {"ood.json", "corruptions.json"}
+    expected |= {"ood.json", "corruptions.json", "measures.json"}
     expected |= {f"{at}/{name}" for at in STAGES for name in stage}
     expected |= {f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)}
     figures = ["cnll", "pareto", "risk_coverage"]

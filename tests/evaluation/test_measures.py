@@ -1,0 +1,122 @@
+"""Tests of the further measures of a run's networks against direct computation."""
+
+import numpy as np
+import pytest
+
+from edp import metrics
+from edp.evaluation import measures, prediction_sets
+from edp.evaluation.predictions import Predictions
+from edp.evaluation.predictor import Predictor
+
+
+def make(num_members, size=80, seed=0):
+    rng = np.random.default_rng(seed)
+
+    def split(n):
+        labels = rng.integers(4, size=n)
+        probs = rng.dirichlet(np.ones(5), size=(num_members, n)) * 0.7
+        probs[:, np.arange(n), labels] += 0.3
+        return probs.astype(np.float32), labels
+
+    return Predictions(*split(size), *split(size)), split(40)
+
+
+def fit(probs, labels):
+    return prediction_sets.fit_thresholds(probs, labels, "aps", (0.8, 0.99))
+
+
+def rows_of(predictions, teachers, calibration, groups, student=None):
+    probs, labels = calibration
+    predictor = Predictor("x", groups, None, student, lambda images: probs, None, None)
+    split = type("Split", (), {"images": None, "labels": labels})()
+    no_attributions = dict
+    return measures._rows(
+        predictions, teachers, predictor, split, fit, lambda _: no_attributions()
+    )
+
+
+def test_rows_of_the_teachers():
+    predictions, calibration = make(3)
+    groups = {"DE-1": [slice(m, m + 1) for m in range(3)], "DE-3": [slice(None)]}
+    one, every = rows_of(predictions, predictions, calibration, groups)
+    probs = predictions.test_probs.astype(np.float64)
+    labels = predictions.test_labels
+    aces = [metrics.adaptive_ece(member, labels) for member in probs]
+    assert one["model"] == "DE-1"
+    assert one["adaptive_ece"] == pytest.approx(np.mean(aces))
+    mean = probs.mean(axis=0)
+    assert every["classwise_ece"] == metrics.classwise_ece(mean, labels)
+    by_class = every["by_class"]
+    # The fifth class has no images.
+    assert by_class["accuracy"][4] is None and len(by_class["nll"]) == 5
+    assert by_class["nll"][2] == pytest.approx(
+        metrics.nll(mean[labels == 2], labels[labels == 2])
+    )
+    assert every["worst_class_accuracy"] == min(by_class["accuracy"][:4])
+    entropy = metrics.predictive_entropy(mean)
+    clear = entropy <= np.sort(entropy)[71]
+    assert clear.sum() == 72
+    clear_accuracy = np.mean(mean[clear].argmax(1) == labels[clear])
+    assert every["clear_accuracy"] == pytest.approx(clear_accuracy)
+
+    members = every["members"]
+    assert sorted(members["by_nll"]) == sorted(members["by_mutual_errors"]) == [0, 1, 2]
+    first = members["by_nll"][0]
+    assert members["test_nll_by_nll"][0] == pytest.approx(
+        metrics.nll(probs[first], labels)
+    )
+    for name in ("by_nll", "by_mutual_errors"):
+        last = members[f"test_nll_{name}"][-1]
+        assert last == pytest.approx(metrics.nll(mean, labels))
+    assert "members" not in one and "churn" not in every
+    assert "prediction_sets" not in one
+
+
+def test_sets_use_the_calibration_images_and_the_temperature_of_the_validation():
+    predictions, (probs, labels) = make(2)
+    (row,) = rows_of(predictions, predictions, (probs, labels), {"DE-2": [slice(None)]})
+
+    def mean(p):
+        return p.astype(np.float64).mean(axis=0)
+
+    temperature, _ = metrics.fit_temperature(
+        mean(predictions.validation_probs), predictions.validation_labels
+    )
+    scores = metrics.aps_scores(metrics.apply_temperature(mean(probs), temperature))
+    own = np.sort(scores[np.arange(40), labels])
+    fitted = row["prediction_sets"]
+    # ⌈41 · 0.8⌉ = 33; 0.99 needs 99 images.
+    assert fitted["thresholds"] == [{"coverage": 0.8, "threshold": own[32]}]
+    assert fitted["score"] == "aps" and fitted["calibration_size"] == 40
+    test = metrics.apply_temperature(mean(predictions.test_probs), temperature)
+    sets = metrics.aps_scores(test) <= own[32]
+    sets[np.arange(80), test.argmax(1)] = True
+    assert row["set_size"] == pytest.approx(sets.sum(1).mean())
+    covered = sets[np.arange(80), predictions.test_labels]
+    assert row["set_coverage"] == pytest.approx(covered.mean())
+    assert row["set_coverage_by_class"][4] is None
+
+
+def test_churn_of_a_student_is_against_its_teachers():
+    teachers, _ = make(3)
+    student, calibration = make(1, seed=5)
+    student = student._replace(test_labels=teachers.test_labels)
+    groups = {"plain": [slice(None)]}
+    (row,) = rows_of(student, teachers, calibration, groups, student="a student")
+    old = teachers.test_probs.astype(np.float64).mean(0)
+    new, labels = student.test_probs[0], teachers.test_labels
+    gain = metrics.accuracy(new, labels) - metrics.accuracy(old, labels)
+    assert row["good_churn"] - row["bad_churn"] == pytest.approx(gain)
+    assert row["churn"] == np.mean(old.argmax(1) != new.argmax(1))
+    assert "members" not in row
+
+
+def test_set_scores_are_added_to_their_rows(tmp_path):
+    path = tmp_path / "measures.json"
+    path.write_text('{"rows": [{"model": "a", "set_coverage": 0.9, "set_size": 2.0}]}')
+    rows = [{"model": "a", "nll": 1.0}, {"model": "b"}]
+    measures.add_set_scores(rows, path)
+    assert rows == [
+        {"model": "a", "nll": 1.0, "set_coverage": 0.9, "set_size": 2.0},
+        {"model": "b"},
+    ]
