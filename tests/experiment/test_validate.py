@@ -172,7 +172,7 @@ def test_snapshots_depend_on_no_other_schedule():
         ("snapshot", {"select": "best"}, "select='best' must be last"),
         ("snapshot", {"bootstrap": True}, "bootstrap=True must be False"),
         ("dropout", {}, "dropout_rate=None must be above 0"),
-        ("other", {}, "kind='other' must be one of deep, snapshot, dropout"),
+        ("other", {}, "kind='other' must be one of deep, snapshot, checkpoint, "),
     ],
 )
 def test_what_a_kind_of_teachers_cannot_be_trained_with(kind, changes, words):

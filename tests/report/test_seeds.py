@@ -22,7 +22,7 @@ from edp.evaluation.predictions import save_predictions
 from edp.metrics import statistics
 from edp.report.figures import seed_figures
 from edp.report.figures.svg import standalone
-from edp.report.seeds import runs, summary, sweep_results, tables
+from edp.report.seeds import runs, summary, sweep_results, sweep_tables, tables
 
 
 @pytest.fixture(scope="module")
@@ -346,6 +346,13 @@ def test_runs_of_different_settings_are_grouped_and_compared(workdirs, tmp_path)
     assert "Validation images differ" in result["notes"][0] and "best" not in result
     with pytest.raises(InputError, match="both have seed=1"):
         runs.read_groups([*of, other])
+    # Many settings make no name.
+    rewrite(other / "config.json", set_in("data", source="x" * 60))
+    groups = runs.read_groups(of)
+    assert [group.name for group in groups] == ["run0, run1", "other"]
+    text = sweep_tables.format_markdown(sweep_results.summarize_groups(groups))
+    shown = text.replace("\\", "")
+    assert "- run0, run1 (data.source=digits, data.train_size=80, " in shown
 
 
 def test_the_command_says_which_settings_differ(workdirs, tmp_path):

@@ -25,7 +25,7 @@ _MAY_DIFFER = (
     "tensorboard",
     "wandb_project",
 )
-# Longer names of groups are replaced by the workdirs of their runs.
+# Longer names of groups are replaced by the names of their runs.
 _LONGEST_NAME = 60
 
 
@@ -82,7 +82,8 @@ class Group(NamedTuple):
     """Runs with the same settings under several seeds.
 
     Attributes:
-      name: the settings in which groups differ, or the workdirs where these are many.
+      name: the settings in which groups differ; or the runs' names where these are
+        many, or the workdirs where those are not distinct.
       values: these settings by dotted key, as texts.
       runs: by ascending seed.
       teachers: for each run, the absolute path of the workdir of its teachers.
@@ -124,7 +125,7 @@ def read_groups(workdirs: Sequence[str | os.PathLike[str]]) -> list[Group]:
         own = flatten(_comparable(first, (first.get("students") or {}).keys()))
         result.append(
             Group(
-                name=", ".join(str(run.path) for run in runs),
+                name="",
                 values={key: str(own.get(key)) for key in keys},
                 runs=runs,
                 teachers=[_teachers_of(run.path, configs[run.path]) for run in runs],
@@ -132,12 +133,11 @@ def read_groups(workdirs: Sequence[str | os.PathLike[str]]) -> list[Group]:
             )
         )
     names = [_in_short(group.values) for group in result]
-    return [
-        group._replace(name=name)
-        if names.count(name) == 1 and len(name) <= _LONGEST_NAME
-        else group
-        for group, name in zip(result, names, strict=True)
-    ]
+    if len({*names}) < len(names) or len(max(names, key=len)) > _LONGEST_NAME:
+        names = [", ".join(run.name for run in group.runs) for group in result]
+    if len({*names}) < len(names):
+        names = [", ".join(str(run.path) for run in group.runs) for group in result]
+    return [g._replace(name=name) for g, name in zip(result, names, strict=True)]
 
 
 def _in_short(values: dict[str, str]) -> str:

@@ -71,7 +71,7 @@ def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
 
 def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
     """Formats the table in Markdown, with a link to the figure."""
-    settings = [s["name"] or "as configured" for s in result["settings"]]
+    settings = [_describe(setting) for setting in result["settings"]]
     seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
     columns, cells = _table(result["rows"])
     for line, row in zip(cells, result["rows"], strict=True):
@@ -79,7 +79,7 @@ def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
         if row.get("best"):
             line[:3] = [f"**{text}**" for text in line[:3]]
     facts = [
-        f"Settings: {', '.join(settings)}",
+        *settings,
         f"Seeds: {', '.join(map(str, seeds))}",
         *_best_on_validation(result),
         *result["notes"],
@@ -92,6 +92,14 @@ def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
     ]
     lines += [markdown_table(columns, cells), "", _LEGEND, ""]
     return "\n".join([*lines, f"![cNLL by setting]({name}.svg)", ""])
+
+
+def _describe(setting: Mapping[str, Any]) -> str:
+    """Returns a setting's name, its runs, and its values by full names."""
+    values = ", ".join(f"{key}={value}" for key, value in setting["values"].items())
+    name, runs = setting["name"] or "as configured", ", ".join(setting["runs"])
+    text = name if name == runs else f"{name}: {runs}"
+    return f"{text} ({values})" if values else text
 
 
 def _best_on_validation(result: Mapping[str, Any]) -> list[str]:
