@@ -112,7 +112,8 @@ def fit(
         train, fed = None, _feed_of_batches(data)
         if steps_per_epoch is None or steps_per_epoch < 1:
             raise InputError(
-                f"steps_per_epoch={steps_per_epoch} for a function; accepted: at least 1"
+                f"steps_per_epoch={steps_per_epoch} for a function; accepted: at least "
+                "1"
             )
     else:
         train = jax.tree.map(jnp.asarray, data)

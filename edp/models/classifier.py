@@ -194,6 +194,7 @@ class Classifier(nn.Module):
         groups = self.batchnorm_groups if train else None
         check_groups(groups, "batch_size", x.shape[0])
         drop = partial(Dropout, self.dropout_rate, train)
+        mean, std = (jnp.expand_dims(values, (0, 1, 2)) for values in (mean, std))
         x = ((x - mean) / std).astype(self.dtype)
         if self.num_members is not None:
             x = fold(x, self.num_members)
