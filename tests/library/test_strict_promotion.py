@@ -134,7 +134,7 @@ def test_teachers():
 
 
 def test_the_rules_are_strict():
-    with pytest.raises(ValueError, match="rank promotion"):
+    with pytest.raises(ValueError, match="rank_promotion='raise'"):
         jax.eval_shape(lambda: jnp.ones((2, 3)) + jnp.ones(3))
     with pytest.raises(ValueError, match="no available implicit"):
         jax.eval_shape(lambda: jnp.ones(3) + jnp.ones(3, jnp.int32))
