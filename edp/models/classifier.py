@@ -184,8 +184,8 @@ class Classifier(nn.Module):
         """
         mean = (*self.num_images * self.mean, *[0.0] * self.extra_channels)
         std = (*self.num_images * self.std, *[1.0] * self.extra_channels)
-        mean, std = jnp.asarray((mean, std), jnp.float32)
-        chex.assert_shape(x, (None, None, None, len(mean)))
+        mean, std = jnp.asarray((mean, std), jnp.float32)[:, None, None, None]
+        chex.assert_shape(x, (None, None, None, mean.shape[-1]))
         members: dict[str, Any] = {
             "num_members": self.num_members,
             "factor_init": self.factor_init,
@@ -194,7 +194,6 @@ class Classifier(nn.Module):
         groups = self.batchnorm_groups if train else None
         check_groups(groups, "batch_size", x.shape[0])
         drop = partial(Dropout, self.dropout_rate, train)
-        mean, std = (jnp.expand_dims(values, (0, 1, 2)) for values in (mean, std))
         x = ((x - mean) / std).astype(self.dtype)
         if self.num_members is not None:
             x = fold(x, self.num_members)
