@@ -47,7 +47,7 @@ def fit(
     key: jax.Array,
     *,
     num_epochs: int,
-    batch_size: int | None = None,
+    batch_size: int,
     steps_per_epoch: int | None = None,
     args: Sequence[Any] = (),
     validate: Callable[[Any], Any] | None = None,
@@ -76,7 +76,7 @@ def fit(
         augmented on the host.
       key: PRNG key.
       num_epochs: epochs.
-      batch_size: B, for arrays.
+      batch_size: B; for a function, only the progress depends on it.
       steps_per_epoch: batches of an epoch that are used, for a function.
       args: further arguments of `step`, trees of arrays such as the teachers'
         variables. Arrays that `step` captures are compiled in as constants instead.
@@ -105,14 +105,15 @@ def fit(
         raise InputError(
             f"state is a {type(state).__name__}; accepted: edp.runtime.state.TrainState"
         )
-    if num_epochs < 1:
-        raise InputError(f"num_epochs={num_epochs}; accepted: at least 1")
+    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name}={value}; accepted: at least 1")
     if callable(data):
         train, fed = None, _feed_of_batches(data)
-        if steps_per_epoch is None or steps_per_epoch < 1 or batch_size is not None:
+        if steps_per_epoch is None or steps_per_epoch < 1:
             raise InputError(
-                f"steps_per_epoch={steps_per_epoch}, batch_size={batch_size} for a "
-                "function; accepted: steps_per_epoch of at least 1 alone"
+                f"steps_per_epoch={steps_per_epoch} for a function; accepted: at least "
+                "1"
             )
     else:
         train = jax.tree.map(jnp.asarray, data)
@@ -138,7 +139,7 @@ def fit(
     length = feed.TrainingLength(
         num_epochs=num_epochs,
         steps_per_epoch=steps_per_epoch,
-        images_per_step=batch_size or 1,
+        images_per_step=batch_size,
         checkpoint_minutes=checkpoint_minutes,
     )
     history: list[dict[str, Any]] = []
@@ -180,7 +181,7 @@ def _num_examples(train, batch_size, steps_per_epoch) -> int:
             "or a function of the epoch"
         )
     ((num_examples,),) = sizes
-    if batch_size is None or not 1 <= batch_size <= num_examples or steps_per_epoch:
+    if batch_size > num_examples or steps_per_epoch is not None:
         raise InputError(
             f"batch_size={batch_size}, steps_per_epoch={steps_per_epoch} for arrays of "
             f"{num_examples} examples; accepted: batch_size from 1 to {num_examples} "

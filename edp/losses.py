@@ -75,10 +75,12 @@ def cross_entropy(
         return (1 - label_smoothing) * own + label_smoothing * uniform
     if labels.ndim == 2:
         chex.assert_axis_dimension(logits, -1, labels.shape[1])
+        labels = jnp.expand_dims(labels, range(logits.ndim - 2))
         terms = jnp.where(labels > 0, log_probs(logits), 0)
         return -(labels * terms).sum(axis=-1)
     check_labels(labels, logits.shape[-1])
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    one_hot = jnp.expand_dims(one_hot, range(logits.ndim - 2))
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
 
 

@@ -195,12 +195,13 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
 @contextlib.contextmanager
 def _without_source_positions() -> Iterator[None]:
     """Inside, JAX lowers programs without the file names and lines of their calls."""
-    before = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    name = "jax_traceback_in_locations_limit"
+    before = getattr(jax.config, name)
+    jax.config.update(name, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(name, before)
 
 
 def _metadata(

@@ -30,7 +30,8 @@ def pairwise_kl(probs: Array) -> Array:
     """
     probs = _members(probs)
     log_probs = probs.__array_namespace__().log(probs + EPSILON)
-    products = (probs - probs.mean(0)) * (log_probs - log_probs.mean(0))
+    one, other = (x - x.mean(0, keepdims=True) for x in (probs, log_probs))
+    products = one * other
     return products.sum((0, -1)) / max(len(probs) - 1, 1)
 
 

@@ -105,7 +105,13 @@ def normalise_groups(
 
 
 def _affine(x, mean, inverse, scale, bias):
-    return (x - mean) * (inverse * scale) + bias
+    mean, factor, bias = _per_channel(x, mean, inverse * scale, bias)
+    return (x - mean) * factor + bias
+
+
+def _per_channel(x, *vectors):
+    """Reshapes vectors [C] to broadcast with x [..., C]."""
+    return [jnp.expand_dims(vector, range(x.ndim - 1)) for vector in vectors]
 
 
 def _normalise_fwd(x, scale, bias, epsilon):
@@ -125,11 +131,13 @@ def _normalise_bwd(epsilon, residuals, cotangents):
     x, mean, inverse, scale = residuals
     axes = tuple(range(x.ndim - 1))
     size = x.size // x.shape[-1]
+    (mean,) = _per_channel(x, mean)
     g, offset = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - mean
     bias_gradient = g.sum(axes)
     scale_gradient = (g * offset).sum(axes) * inverse
     slope = inverse * scale_gradient / size
-    gradient = inverse * scale * (g - bias_gradient / size - offset * slope)
+    factor, shift, slope = _per_channel(x, inverse * scale, bias_gradient / size, slope)
+    gradient = factor * (g - shift - offset * slope)
     return gradient.astype(x.dtype), scale_gradient, bias_gradient
 
 

@@ -46,7 +46,8 @@ def call(target: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
       args: its arguments, of which any tensor may be `ChannelsLast`.
       kwargs: its keyword arguments.
     """
-    function, name = aten.implementation(target), aten.operator_name(target)
+    function: Any = aten.implementation(target)
+    name = aten.operator_name(target)
     if not name:  # Python's own operators, on sizes and on several results
         return function(*args, **kwargs)
     if _has_images(args):
@@ -162,7 +163,8 @@ def _cat(function, tensors, dim=0):
 def _pad(function, x, pad, value=0.0):
     # From the last axis of [N, C, H, W] on.
     widths = [tuple(pad[i : i + 2]) for i in range(0, len(pad), 2)]
-    width, height, channels, batch = [*widths, *[(0, 0)] * (4 - len(widths))]
+    widths.extend([(0, 0)] * (4 - len(widths)))
+    width, height, channels, batch = widths
     if any(size < 0 for pair in widths for size in pair):
         return None
     pairs = (batch, height, width, channels)

@@ -184,8 +184,8 @@ class Classifier(nn.Module):
         """
         mean = (*self.num_images * self.mean, *[0.0] * self.extra_channels)
         std = (*self.num_images * self.std, *[1.0] * self.extra_channels)
-        mean, std = jnp.asarray((mean, std), jnp.float32)
-        chex.assert_shape(x, (None, None, None, len(mean)))
+        mean, std = jnp.asarray((mean, std), jnp.float32)[:, None, None, None]
+        chex.assert_shape(x, (None, None, None, mean.shape[-1]))
         members: dict[str, Any] = {
             "num_members": self.num_members,
             "factor_init": self.factor_init,

@@ -71,6 +71,11 @@ def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.expand_dims(rows, range(1, x.ndim - 1))
 
 
+def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Reshapes [C] to broadcast with x [..., C]."""
+    return jnp.expand_dims(values, range(x.ndim - 1))
+
+
 class _Layer(nn.Module):
     """Base of `Conv` and `Dense`: their parameters, with the rank-one factors.
 
@@ -119,13 +124,14 @@ class _Layer(nn.Module):
                 y = y * _per_row(s, y)
             else:
                 factors = r[:, :, None] * s[:, None, :]
-                y = member_product(x, kernel * factors[:, None, None])
+                y = member_product(x, kernel[None] * factors[:, None, None])
         else:
             y = product(x, kernel)
         if self.use_bias:
             axes = () if self.shared_bias else members
             bias = parameter("bias", nn.initializers.zeros, (*axes, self.features))
-            y = y + (_per_row(bias, y) if axes else bias)
+            rows = _per_row(bias, y) if axes else _per_channel(bias, y)
+            y = y + rows
         return y
 
 
@@ -207,4 +213,6 @@ def average_factors(params: chex.ArrayTree) -> chex.ArrayTree:
         return {name: average_factors(child) for name, child in params.items()}
     r, s = params["r"].mean(axis=0), params["s"].mean(axis=0)
     plain = {name: x for name, x in params.items() if name not in ("r", "s")}
-    return {**plain, "kernel": params["kernel"] * jnp.outer(r, s)}
+    kernel = params["kernel"]
+    factors = jnp.expand_dims(jnp.outer(r, s), range(kernel.ndim - 2))
+    return {**plain, "kernel": kernel * factors}

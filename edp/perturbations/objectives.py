@@ -49,17 +49,22 @@ def _members(logits: jax.Array, temperature: float) -> _Members:
     rounding = jnp.finfo(logits.dtype).eps * _ROUNDING_ULPS * jnp.maximum(largest, 1)
     deviation = jnp.where(-deviation <= rounding, 0, deviation)
     pooled = jax.nn.logsumexp(log_probs, axis=0, keepdims=True)
-    off_top = jnp.arange(logits.shape[-1]) != pooled.argmax(axis=-1, keepdims=True)
+    off_top = _classes(logits) != pooled.argmax(axis=-1, keepdims=True)
     shift = jnp.where(off_top, highest, -jnp.inf).max(axis=-1, keepdims=True)
     shift = jnp.where(jnp.isfinite(shift), shift, 0)  # K = 1 has no other class
     return _Members(log_probs, deviation, highest, off_top, shift)
+
+
+def _classes(logits: jax.Array) -> jax.Array:
+    """Returns the indices of the classes, [1, 1, K]."""
+    return jnp.arange(logits.shape[-1])[None, None]
 
 
 def _through_softmax(members: _Members, weights: jax.Array) -> jax.Array:
     """Computes p_j (g_j - sum_k p_k g_k) exp(-shift) for weights g [M, B, K]."""
     log_probs = members.log_probs
     top = log_probs.argmax(axis=-1, keepdims=True)
-    is_top = jnp.arange(log_probs.shape[-1]) == top
+    is_top = _classes(log_probs) == top
     mean = (jnp.exp(log_probs) * weights).sum(axis=-1, keepdims=True)
     relative = jnp.exp(jnp.where(is_top, -jnp.inf, log_probs - members.shift))
     others = relative * (weights - mean)

@@ -101,5 +101,6 @@ def annealed(
       shares: fractions of the training where the linear part begins and ends.
     """
     first, last = (share * training_steps for share in shares)
+    step = jnp.asarray(step, jnp.float32)
     done = jnp.clip((step - first) / max(last - first, 1), 0, 1)
     return start + (1 - start) * done

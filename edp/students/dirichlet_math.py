@@ -102,7 +102,7 @@ def negative_log_likelihood(
     log_alpha = bounded(logits.astype(wide) / temperature)
     p = jax.nn.softmax(teacher_logits.astype(log_alpha.dtype) / temperature, axis=-1)
     p = (1 - smoothing) * p + smoothing / p.shape[-1]
-    return -log_density(log_alpha, jnp.log(p)).mean(axis=0)
+    return -log_density(log_alpha[None], jnp.log(p)).mean(axis=0)
 
 
 def proxy_target(teacher_logits: jax.Array, epsilon: float = 1e-4) -> jax.Array:
@@ -120,7 +120,8 @@ def proxy_target(teacher_logits: jax.Array, epsilon: float = 1e-4) -> jax.Array:
     members = jax.nn.log_softmax(teacher_logits.astype(wide), axis=-1)
     mean = jnp.exp(members).mean(axis=0)
     log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(wide).tiny))
-    divergence = jnp.maximum((mean * (log_mean - members)).sum(axis=-1).mean(axis=0), 0)
+    divergence = (mean[None] * (log_mean[None] - members)).sum(axis=-1).mean(axis=0)
+    divergence = jnp.maximum(divergence, 0)
     total = (mean.shape[-1] - 1) / (2 * divergence + epsilon)
     return jnp.log1p(mean * total[..., None])
 

@@ -49,7 +49,8 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       class.
     """
     predicted = logits.argmax(-1)
-    if labels.ndim == 1:
+    labels = jnp.expand_dims(labels, range(predicted.ndim - 1))
+    if labels.ndim == predicted.ndim:
         return predicted == labels
     return (jax.nn.one_hot(predicted, labels.shape[-1]) * labels).sum(-1)
 

@@ -227,15 +227,19 @@ def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
 
 def test_a_temperature_at_its_bound_is_named(experiment, exported, capfd):
     path = experiment.run.workdir / "results.json"
-    before, rows = path.read_bytes(), storage.read_json(path)
+    before = path.read_bytes()
     opened = open_run.open_run(experiment.run.workdir)
-    assert not from_run.export_predictor(opened, "single", exported["single"])
-    assert "bound" not in capfd.readouterr().err
-    storage.write_json(path, [{**row, "temperature_at_bound": True} for row in rows])
-    with contextlib.suppress(InputError):  # the row is part of the artifact
-        from_run.export_predictor(opened, "single", exported["single"])
+    for at_bound in (False, True):
+        rows = json.loads(before)
+        for row in rows:
+            row.pop("temperature_at_bound", None)
+            row |= {"temperature_at_bound": True} if at_bound else {}
+        storage.write_json(path, rows)
+        with contextlib.suppress(InputError):  # the row is part of the artifact
+            from_run.export_predictor(opened, "single", exported["single"])
+        words = "single: its temperature, 0.7, is a bound"
+        assert (words in capfd.readouterr().err) == at_bound
     path.write_bytes(before)
-    assert "single: its temperature, 0.7, is a bound" in capfd.readouterr().err
 
 
 def test_the_same_again_is_complete_and_nothing_is_overwritten(experiment, exported):

@@ -121,6 +121,7 @@ def test_batches_of_a_function_train_as_in_a_hand_written_loop(tmp_path):
             batches,
             KEY,
             num_epochs=EPOCHS,
+            batch_size=B,
             steps_per_epoch=3,
             workdir=tmp_path,
             should_stop=should_stop,
@@ -131,7 +132,8 @@ def test_batches_of_a_function_train_as_in_a_hand_written_loop(tmp_path):
     # The first two epochs, then from the second on again.
     assert read == [0, 0, 0, 1, 1, *[1] * 3, *[2] * 3, *[3] * 3]
     with pytest.raises(InputError, match=r"data\(0\) gives 3 batches; .* at least"):
-        fit(step, make_state(), batches, KEY, num_epochs=1, steps_per_epoch=4)
+        options = {"num_epochs": 1, "batch_size": B, "steps_per_epoch": 4}
+        fit(step, make_state(), batches, KEY, **options)
 
 
 def test_the_best_epoch_on_validation_is_kept(tmp_path):
@@ -207,10 +209,10 @@ def test_arguments_that_do_not_fit_are_named():
     refused(r"state is a dict; accepted: .*TrainState", state={"params": 1})
     refused(r"num_epochs=0; accepted: at least 1", num_epochs=0)
     refused(r"batch_size=21, .* from 1 to 20", batch_size=21)
-    refused(r"batch_size=None", batch_size=None)
+    refused(r"batch_size=0; accepted: at least 1", batch_size=0)
     refused(r"steps_per_epoch=3 for arrays", steps_per_epoch=3)
     refused(r"arrays of \[\(3,\), \(20,\)\] examples", data={**data, "y": np.ones(3)})
-    refused(r"steps_per_epoch=None, .* for a function", data=lambda epoch: [])
+    refused(r"steps_per_epoch=None for a function", data=lambda epoch: [])
     refused(r"metrics \['nll'\]; accepted: .*'loss'", lambda s, b, k: (s, {"nll": 1.0}))
     refused(
         r"returns a state of .*accepted: ",
