@@ -13,7 +13,15 @@ from absl import app, flags
 from edp.errors import InputError
 from edp.experiment import none_flags
 
-from . import config_flag, devices, distributed, exit_codes, log_filter, signals
+from . import (
+    config_flag,
+    devices,
+    distributed,
+    exit_codes,
+    log_filter,
+    signals,
+    terminal,
+)
 
 _CONFIG = config_flag.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -105,7 +113,15 @@ def _parse(
     required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR),
     instead: flags.FlagHolder | None = None,
 ) -> list[str]:
-    """Parses the flags; `instead` is a flag that replaces `--config`."""
+from . import (
+    config_flag,
+    devices,
+    distributed,
+    exit_codes,
+    log_filter,
+    signals,
+    terminal,
+)
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
