@@ -113,15 +113,7 @@ def _parse(
     required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR),
     instead: flags.FlagHolder | None = None,
 ) -> list[str]:
-from . import (
-    config_flag,
-    devices,
-    distributed,
-    exit_codes,
-    log_filter,
-    signals,
-    terminal,
-)
+    terminal.escape_unencodable()
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
