@@ -113,6 +113,7 @@ def _parse(
     required: tuple[flags.FlagHolder, ...] = (_CONFIG, _WORKDIR),
     instead: flags.FlagHolder | None = None,
 ) -> list[str]:
+    """Parses the flags; `instead` is a flag that replaces `--config`."""
     terminal.escape_unencodable()
     try:
         rest = flags.FLAGS(argv)
