@@ -209,7 +209,13 @@ def _jpeg_compression(rng, x, quality):
 
 
 def _each(function: Callable[[Image.Image], Image.Image], x: np.ndarray) -> np.ndarray:
-    """Applies a function on Pillow images to every image."""
+    """Applies a function on Pillow images to every image.
+
+    Images of other than 1 or 3 channels are treated channel by channel.
+    """
+    if x.shape[-1] not in (1, 3):
+        channels = np.split(x, x.shape[-1], axis=-1)
+        return np.concatenate([_each(function, one) for one in channels], axis=-1)
     images = np.uint8(np.rint(x * 255))
     single = images.shape[-1] == 1
     made = [

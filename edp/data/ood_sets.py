@@ -29,6 +29,7 @@ from edp.errors import InputError
 from edp.runtime import storage
 
 _SETTING = "a set of evaluation.ood_sets"
+_CHECKED_AT_ONCE = 64  # images decoded before they are used, to find bad ones
 
 
 def open_foreign(
@@ -39,6 +40,8 @@ def open_foreign(
     data_dir: str | os.PathLike | None = None,
 ) -> Records:
     """Opens images of another dataset; image files are read when indexed.
+
+    Each is read once here, so that a bad one is found before training.
 
     Whole images are resized to `image_shape`, without keeping the aspect ratio, and
     converted to greyscale or colour (`edp.data.image_preparation`).
@@ -53,7 +56,8 @@ def open_foreign(
       Records of min(size, N) images uint8 [H, W, C].
 
     Raises:
-      InputError: if there is no such dataset, or it cannot be prepared or read.
+      InputError: if there is no such dataset, it cannot be prepared, or one of its
+        images cannot be read.
     """
     path = pathlib.Path(name).expanduser()
     if name in _SETS:
@@ -74,7 +78,11 @@ def open_foreign(
     if not len(records):
         raise InputError(f"{_SETTING} is {name!r}, which has no images")
     drawn = np.random.default_rng(0).permutation(len(records))[:size]
-    return records.select(np.sort(drawn))
+    records = records.select(np.sort(drawn))
+    if not isinstance(records.encoded, _Pixels | _Noise):
+        for start in range(0, len(records), _CHECKED_AT_ONCE):
+            records[start : start + _CHECKED_AT_ONCE]  # raises for a bad image
+    return records
 
 
 def _in_memory(images: np.ndarray, image_shape: tuple[int, int, int]) -> Records:

@@ -103,8 +103,8 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a UTF-8 file atomically."""
-    write_bytes(path, text.encode())
+    """Writes a UTF-8 file atomically; names of files that are not UTF-8 as they are."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

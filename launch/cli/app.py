@@ -13,7 +13,15 @@ from absl import app, flags
 from edp.errors import InputError
 from edp.experiment import none_flags
 
-from . import config_flag, devices, distributed, exit_codes, log_filter, signals
+from . import (
+    config_flag,
+    devices,
+    distributed,
+    exit_codes,
+    log_filter,
+    signals,
+    terminal,
+)
 
 _CONFIG = config_flag.define_flag("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -106,6 +114,7 @@ def _parse(
     instead: flags.FlagHolder | None = None,
 ) -> list[str]:
     """Parses the flags; `instead` is a flag that replaces `--config`."""
+    terminal.escape_unencodable()
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:

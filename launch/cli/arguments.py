@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags, logging
 
-from . import exit_codes
+from . import exit_codes, terminal
 
 
 @contextlib.contextmanager
@@ -13,6 +13,7 @@ def bad_input_in_a_line() -> Iterator[None]:
     """Ends the command with exit code 2 and one line if the block raises InputError."""
     from edp.errors import InputError
 
+    terminal.escape_unencodable()
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.ERROR)
     try:

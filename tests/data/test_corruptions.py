@@ -37,6 +37,16 @@ def test_all_keep_the_form_repeat_themselves_and_grow(name, channels):
         assert distances == sorted(distances)
 
 
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_images_of_any_number_of_channels_are_corrupted(channels):
+    images = noise_free(number=2, channels=channels)
+    for name in CORRUPTIONS:
+        assert corrupt(name, images, 2).shape == images.shape
+    for name in ("pixelate", "jpeg_compression"):  # by Pillow, channel by channel
+        alone = corrupt(name, images[..., 1:2], 2)
+        np.testing.assert_array_equal(corrupt(name, images, 2)[..., 1:2], alone)
+
+
 @pytest.mark.parametrize("name", ["gaussian_noise", "fog", "impulse_noise"])
 def test_what_is_random_is_drawn_from_the_seed(name):
     images = noise_free()

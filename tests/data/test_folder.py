@@ -1,11 +1,14 @@
 """Tests of the source of image files in a directory for each class."""
 
+import os
 import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 from small_data import check_form, create, make_config, numbers, refused, with_path
+
+from edp import data
 
 
 def write_image(path, value, size=(5, 4), mode="L", **options):
@@ -65,6 +68,36 @@ def test_faults_of_class_names_are_told(folder, capsys):
     assert "train: 1 files are left out (1 .txt)" in warned
     write_image(root / "train/Ape/a.png", 0)
     refused(folder, root / "train", "'Ape'", "'ape'", "spelling")
+
+
+def test_classes_have_the_same_labels_in_both_unicode_forms(folder, tmp_path):
+    """File systems store an accent composed or apart, which sort differently."""
+    root = pathlib.Path(folder.path)
+    composed, apart = "\u00e9lan", "e\u0301lan"  # before and after "eu" by code point
+    datasets = []
+    for train, test in ((composed, composed), (apart, apart), (apart, composed)):
+        for part, name in (("train", train), ("test", test)):
+            others = ("bird", "eu", ".cache")
+            (ape,) = (d for d in (root / part).iterdir() if d.name not in others)
+            ape.rename(root / part / name)
+            if (root / part / "bird").exists():
+                (root / part / "bird").rename(root / part / "eu")
+        datasets.append(create(folder))
+    for dataset in datasets:
+        assert dataset.class_names == ("eu", composed)
+        assert dataset.test.labels.tolist() == [0, 0, 1, 1]
+        assert numbers(dataset.test) == [100, 200, 101, 201]
+    write_image(root / "test" / apart / "a.png", 0)
+    refused(folder, root / "test", "twice, in two Unicode forms")
+
+
+def test_names_that_are_not_utf_8_have_digests(folder):
+    for part in ("train", "test"):
+        path = pathlib.Path(folder.path) / part
+        (path / "ape").rename(path / os.fsdecode(b"caf\xe9"))
+    dataset = create(folder)
+    assert dataset.class_names == ("bird", "caf\udce9")
+    assert len(data.dataset_digest(dataset)["class_names"]) == 64
 
 
 def test_folders_within_a_class_and_linked_ones_are_read(folder, tmp_path):

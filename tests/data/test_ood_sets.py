@@ -84,6 +84,15 @@ def test_a_folder_gives_all_images_below_it(tmp_path):
     assert all(len(np.unique(image)) == 1 for image in images)
 
 
+def test_a_bad_image_of_a_folder_is_found_as_it_is_opened(tmp_path):
+    for i in range(3):
+        Image.new("L", (8, 8), i).save(tmp_path / f"{i}.png")
+    bad = tmp_path / "2.png"
+    bad.write_bytes(bad.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"cannot read the image .*2\.png"):
+        data.open_foreign(str(tmp_path), size=3, image_shape=(8, 8, 1))
+
+
 def test_a_tfds_set_of_another_shape(tmp_path):
     import tensorflow_datasets as tfds
 
