@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edp import data, perturbations
+from edp import data, metrics, perturbations
 from edp.evaluation import disagreement
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment import restore, settings
@@ -30,7 +30,8 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     perturbation), and at each of `evaluation.step_sizes`, named
     '<student>@<step size>' (once for several that differ in the step size only).
     `students`: each completed student compared with its teachers on training, test
-    and its own perturbed inputs. `notes`: sentences on what is left out.
+    and its own perturbed inputs. `members`: see `member_rows`. `notes`: sentences on
+    what is left out.
 
     A perturbation that uses the student receives the completed one, where training
     passes the one in training; so no two students with members perturb alike.
@@ -88,6 +89,7 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
         "made_from": made_from,
         "diversity": rows,
         "students": of_students,
+        "members": member_rows(views),
         "notes": [
             f"Inputs perturbed as for {name} are left out: "
             f"{students[name]['perturbation']} looks at the student's members, "
@@ -96,6 +98,25 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
         ],
     }
     storage.write_json(path, result)
+
+
+def member_rows(views: Mapping[str, disagreement.View]) -> Rows:
+    """Returns for each view which teachers err together, and the choice of members.
+
+    Args:
+      views: 'train', 'test' and by student the inputs perturbed as for it.
+
+    Returns:
+      Rows of `inputs`, `mutual_errors` [M][M] and `by_mutual_errors`, the members in
+      the order of `metrics.choose_by_mutual_errors`.
+    """
+    rows = []
+    for name, view in views.items():
+        errors = metrics.mutual_errors(view.probs, view.labels)
+        chosen = metrics.choose_by_mutual_errors(errors)
+        own = {"mutual_errors": errors.tolist(), "by_mutual_errors": chosen}
+        rows.append({"inputs": name, **own})
+    return rows
 
 
 def _used_students(

@@ -23,7 +23,7 @@ LEFT_OUT = 0.1  # fraction of the test images, the most ambiguous ones
 _PROTOCOL = (
     "Scores of the {num_test:,} test images without temperature scaling, 15 bins. "
     "Confidence is the largest probability. Ambiguous images are the tenth with the "
-    "largest entropy of the teachers' mean prediction. Joint NLL: 1,000 batches of 10 "
+    "largest entropy of {ambiguity}. Joint NLL: 1,000 batches of 10 "
     "draws from 2 images. Churn is against DE-{num_members}. {sets}DE-1 is the mean "
     "over the {num_members} single members."
 )
@@ -81,6 +81,7 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
     coverages = [float(c) for c in evaluation.get("set_coverages") or (0.9,)]
     calibration = experiment.data.dataset.calibration
     attribution_size = evaluation.get("attribution_size") or 0
+    soft_labels = experiment.data.soft_labels
     sets = ""
     if calibration is not None:
         size = len(calibration.labels)
@@ -88,10 +89,14 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
 
     def measure(names: Sequence[str]) -> dict[str, incremental.Rows]:
         teachers = results.load_predictions(experiment, predictors, TEACHERS)
+        ensemble_probs = _pool(teachers.test_probs)
+        ambiguous = ensemble_probs if soft_labels is None else soft_labels
+        clear = metrics.least_ambiguous(metrics.predictive_entropy(ambiguous), LEFT_OUT)
         return {
             name: _rows(
                 results.load_predictions(experiment, predictors, name),
-                teachers,
+                ensemble_probs,
+                clear,
                 predictors[name],
                 calibration,
                 functools.partial(fit_thresholds, score=score, coverages=coverages),
@@ -107,11 +112,15 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
             "set_score": score,
             "set_coverages": coverages,
             "attribution_size": attribution_size,
+            "soft_labels": evaluation.get("soft_labels"),
         },
         _PROTOCOL.format(
             num_test=len(experiment.data.dataset.test.labels),
             num_members=run.num_members,
             sets=sets,
+            ambiguity="the teachers' mean prediction"
+            if soft_labels is None
+            else "their soft labels",
         ),
         measure,
     )
@@ -134,18 +143,25 @@ def add_set_scores(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 def _rows(
     predictions: Predictions,
-    teachers: Predictions,
+    ensemble_probs: np.ndarray,
+    clear: np.ndarray,
     predictor: Predictor,
     calibration: data.Split | None,
     fit: Callable[[np.ndarray, np.ndarray], dict[str, Any]],
     attributions: Callable[[Predictor], dict[str, float]],
 ) -> incremental.Rows:
-    """Returns the rows of one predictor."""
+    """Returns the rows of one predictor.
+
+    Args:
+      predictions: its predictions.
+      ensemble_probs: of the teachers' mean on the test images [N, K].
+      clear: indices of the test images that are not ambiguous.
+      predictor: the predictor.
+      calibration: the calibration images, if there are any.
+      fit: probabilities [n, K] and labels of these -> as `fit_thresholds`.
+      attributions: the teachers -> further fields of the row of DE-M.
+    """
     labels = predictions.test_labels
-    ensemble_probs = _pool(teachers.test_probs)
-    clear = metrics.least_ambiguous(
-        metrics.predictive_entropy(ensemble_probs), LEFT_OUT
-    )
     calibration_probs = calibration and predictor.predict(calibration.images)
     rows = []
     for model, groups in predictor.groups.items():

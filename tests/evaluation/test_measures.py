@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edp import metrics
-from edp.evaluation import measures, prediction_sets
+from edp.evaluation import analysis, disagreement, measures, prediction_sets
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import Predictor
 
@@ -29,9 +29,10 @@ def rows_of(predictions, teachers, calibration, groups, student=None):
     probs, labels = calibration
     predictor = Predictor("x", groups, None, student, lambda images: probs, None, None)
     split = type("Split", (), {"images": None, "labels": labels})()
-    no_attributions = dict
+    mean = teachers.test_probs.astype(np.float64).mean(axis=0)
+    clear = metrics.least_ambiguous(metrics.predictive_entropy(mean), measures.LEFT_OUT)
     return measures._rows(
-        predictions, teachers, predictor, split, fit, lambda _: no_attributions()
+        predictions, mean, clear, predictor, split, fit, lambda teachers: {}
     )
 
 
@@ -109,6 +110,16 @@ def test_churn_of_a_student_is_against_its_teachers():
     assert row["good_churn"] - row["bad_churn"] == pytest.approx(gain)
     assert row["churn"] == np.mean(old.argmax(1) != new.argmax(1))
     assert "members" not in row
+
+
+def test_teachers_that_err_together_on_perturbed_inputs():
+    right, wrong = [0.9, 0.1], [0.1, 0.9]
+    probs = np.array([[wrong, right], [wrong, right], [right, wrong]])
+    view = disagreement.View(None, np.array([0, 0]), probs)
+    (row,) = analysis.member_rows({"single_ods": view})
+    assert row["inputs"] == "single_ods"
+    assert row["mutual_errors"] == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0.5]]
+    assert row["by_mutual_errors"] == [0, 2, 1]
 
 
 def test_set_scores_are_added_to_their_rows(tmp_path):

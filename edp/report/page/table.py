@@ -52,6 +52,8 @@ COLUMNS = (
     Column("cnll", "cNLL", "cNLL", 1, 4, -1),
     Column("ece", "ECE %", "ECE %", 100, 2, -1),
     Column("aurc", "AURC %", "AURC %", 100, 2, -1, spare=True),
+    Column("set_coverage", "sets cover %", "cover %", 100, 1, 0, spare=True),
+    Column("set_size", "set size", "size", 1, 2, 0, spare=True),
     Column("brier", "Brier", "Brier", 1, 4, -1),
     Column("soft_nll", "soft NLL", "soft NLL", 1, 4, -1, spare=True),
     Column("soft_kl", "soft KL", "soft KL", 1, 4, -1, spare=True),
@@ -67,7 +69,8 @@ LEGEND = (
     "risk-coverage curve. DEE is the deep-ensemble equivalent, the size of the "
     "ensemble with the same cNLL: 0 is worse than one network, and the whole ensemble "
     "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
-    "whole ensemble. Cost is in forward passes of one plain network. Soft NLL, KL and "
+    "whole ensemble. Sets are conformal prediction sets. Cost is in forward passes of "
+    "one plain network. Soft NLL, KL and "
     "TV (total variation) compare with evaluation.soft_labels, if given."
 )
 
