@@ -18,8 +18,13 @@ def create_state(
     student: Student, tx: optax.GradientTransformation, key: jax.Array, x: jax.Array
 ) -> TrainState:
     """Initialises the state of `distill_step` for an example input x [1, ...]."""
-    params, model_state = split_variables(jax.jit(student.init)(key, x))
-    return TrainState(jnp.zeros((), jnp.int32), params, model_state, tx.init(params))
+
+    def init(key, x):
+        params, model_state = split_variables(student.init(key, x))
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, params, model_state, tx.init(params))
+
+    return jax.jit(init)(key, x)
 
 
 def place(

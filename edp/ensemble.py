@@ -53,20 +53,24 @@ __all__ = [
 ]
 
 
-def init(model, keys: jax.Array, x: jax.Array) -> Any:
+def init(model, keys: jax.Array, x: jax.Array, *, compiler_options=None) -> Any:
     """Initialises members independently and stacks their variables.
 
     Args:
       model: a Flax module called as `model(x, train=...)`.
       keys: one PRNG key per member [M].
       x: an example input [1, ...].
+      compiler_options: of `jax.jit`; accepted outside jitted functions only.
 
     Returns:
       Variables, every leaf with a leading axis M.
     """
     # Compiled once for one member: much faster than compiling for all of them.
-    one = jax.jit(lambda key: model.init(key, x, train=False))
-    return stack([one(keys[m]) for m in range(len(keys))])
+    one = jax.jit(
+        lambda key: model.init(key, x, train=False),
+        compiler_options=compiler_options,
+    )
+    return jax.jit(stack)([one(keys[m]) for m in range(len(keys))])
 
 
 def logits(
@@ -128,13 +132,18 @@ def _data_axes(mesh, x) -> tuple[str, ...]:
 
 
 def create_state(
-    model, tx: optax.GradientTransformation, keys: jax.Array, x: jax.Array
+    model,
+    tx: optax.GradientTransformation,
+    keys: jax.Array,
+    x: jax.Array,
+    *,
+    compiler_options=None,
 ) -> TrainState:
     """Initialises the state of `train_step`; arguments as in `init`."""
-    params, model_state = split_variables(init(model, keys, x))
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, model_state, jax.vmap(tx.init)(params)
-    )
+    variables = init(model, keys, x, compiler_options=compiler_options)
+    params, model_state = split_variables(variables)
+    opt_state = jax.jit(jax.vmap(tx.init))(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state)
 
 
 def place(state: TrainState, mesh: jax.sharding.Mesh | None) -> TrainState:

@@ -1,11 +1,12 @@
 """Distils the teachers into the students of the configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import ml_collections
 from absl import flags
 
 from edp.experiment import restore, settings, train
+from edp.experiment.ahead import Ahead
 from edp.experiment.create import Experiment
 
 from .cli import app, signals
@@ -15,12 +16,22 @@ _ONLY = flags.DEFINE_list(
 )
 
 
-def distill_student(experiment: Experiment, name: str) -> None:
+def distill_student(
+    experiment: Experiment, name: str, ahead: Ahead | None = None
+) -> None:
     """Distils one student unless it is complete."""
+    ahead = ahead or Ahead(experiment, [name])
     stage = restore.student_stage(experiment.run, name)
     with stage.making() as needed:
         if needed:
-            train.fit_student(experiment, name, stage, signals.stop_requests)
+            train.fit_student(
+                experiment,
+                name,
+                stage,
+                signals.stop_requests,
+                compiled=ahead.compiled(name),
+                after_first=ahead.begin_next,
+            )
         else:
             restore.check_complete(stage.path)
             print(f"{name}: complete")
@@ -32,13 +43,25 @@ def check_only(config: ml_collections.ConfigDict) -> None:
         settings.student_settings(config, name)
 
 
+def compile_ahead(experiment: Experiment) -> Ahead:
+    """Prepares to compile the steps of the students that `distill_all` distils."""
+    return Ahead(experiment, _names(experiment))
+
+
 def distill_all(
-    experiment: Experiment, after: Callable[[], None] = lambda: None
+    experiment: Experiment,
+    after: Callable[[], None] = lambda: None,
+    ahead: Ahead | None = None,
 ) -> None:
     """Distils every student, or those of --only; calls `after` after each."""
-    for name in _ONLY.value or experiment.run.config.students:
-        distill_student(experiment, name)
+    ahead = ahead or compile_ahead(experiment)
+    for name in _names(experiment):
+        distill_student(experiment, name, ahead)
         after()
+
+
+def _names(experiment: Experiment) -> Iterable[str]:
+    return _ONLY.value or experiment.run.config.students
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from edp.experiment.create import Experiment
 from .cli import app
 from .cli.evaluation import evaluate
 from .cli.live_report import Drafts
-from .distill import check_only, distill_all
+from .distill import check_only, compile_ahead, distill_all
 from .report import write_report
 from .train_teachers import train_teachers
 
@@ -23,9 +23,10 @@ flags.declare_key_flag("only")
 def run(experiment: Experiment) -> None:
     """Runs all stages in order."""
     drafts = Drafts(experiment)
-    train_teachers(experiment)
+    ahead = compile_ahead(experiment)
+    train_teachers(experiment, after_first=ahead.begin_next)
     drafts.draw()
-    distill_all(experiment, after=drafts.draw)
+    distill_all(experiment, after=drafts.draw, ahead=ahead)
     evaluate(experiment)
     write_report(experiment.run.workdir)
 

@@ -1,5 +1,7 @@
 """Trains the teachers, all in one jitted step."""
 
+from collections.abc import Callable
+
 from edp.experiment import restore, train
 from edp.experiment.create import Experiment
 from edp.runtime.stage import Stage
@@ -7,8 +9,10 @@ from edp.runtime.stage import Stage
 from .cli import app, signals
 
 
-def train_teachers(experiment: Experiment) -> None:
-    """Trains the teachers unless they are complete."""
+def train_teachers(
+    experiment: Experiment, after_first: Callable[[], None] = lambda: None
+) -> None:
+    """Trains the teachers unless they are complete; see `loop.fit`."""
     if experiment.run.config.teachers_workdir is not None:
         restore.check_complete(experiment.run.teachers_dir)
         print(f"teachers: from {experiment.run.teachers_dir}")
@@ -16,7 +20,9 @@ def train_teachers(experiment: Experiment) -> None:
     stage = Stage(experiment.run.teachers_dir, experiment.run.teacher_dependencies)
     with stage.making() as needed:
         if needed:
-            train.fit_teachers(experiment, stage, signals.stop_requests)
+            train.fit_teachers(
+                experiment, stage, signals.stop_requests, after_first=after_first
+            )
         else:
             restore.check_complete(stage.path)
             print("teachers: complete")

@@ -58,6 +58,12 @@ def match(
       over members, and, of a student with a member for each of several teachers,
       `member_match_kl`, the mean over m of KL(teacher m ‖ student's member m).
     """
+    values = _match(teacher_probs, student_probs, np.float32(temperature))
+    return {name: float(value) for name, value in values.items()}
+
+
+@jax.jit  # one program of all its operations
+def _match(teacher_probs, student_probs, temperature):
     # Logits up to a constant; the smallest normal float32 avoids log(0).
     smallest = np.finfo(np.float32).tiny
     teachers, student = (
@@ -67,7 +73,7 @@ def match(
 
     def mean_kl(log_probs):
         target, own = (log_probs(logits, temperature) for logits in (teachers, student))
-        return float(losses.kl_divergence(target, own).mean())
+        return losses.kl_divergence(target, own).mean()
 
     result = {"match_kl": mean_kl(losses.mean_log_probs)}
     if 1 < len(student) == len(teachers):

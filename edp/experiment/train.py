@@ -1,8 +1,9 @@
 """Trains the stages of a run: its teachers, and each of its students."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -12,7 +13,7 @@ from edp import distill, ensemble, perturbations, students
 from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
-from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers
+from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers, xla
 from edp.runtime.feed import Feed, TrainingLength
 from edp.runtime.stage import Stage
 
@@ -49,6 +50,13 @@ def create_distillation(
     return student, tx, step
 
 
+class Compiled(NamedTuple):
+    """Programs of a student's training: see `_Distillation` and `loop.fit`."""
+
+    init: Callable[..., Any]
+    run_steps: Callable[..., Any] | None
+
+
 # Opens while a stage trains; yields a function that returns whether to stop.
 StopRequests = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 
@@ -57,6 +65,8 @@ def fit_teachers(
     experiment: Experiment,
     stage: Stage,
     stop_requests: StopRequests,
+    *,
+    after_first: Callable[[], None] = lambda: None,
 ) -> None:
     """Trains all teachers at once in one jitted step; completes the stage.
 
@@ -64,6 +74,7 @@ def fit_teachers(
       experiment: the run.
       stage: the teachers' stage, while its lock is held.
       stop_requests: see `StopRequests`.
+      after_first: see `loop.fit`.
 
     Raises:
       Interrupted, loop.NonFinite: as `loop.fit`.
@@ -76,7 +87,13 @@ def fit_teachers(
     model = experiment.run.build_teacher()
     tx = optimizers.create_optimizer(kind.training(config), per_epoch)
     init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
-    state = ensemble.create_state(model, tx, init_keys, experiment.run.example)
+    state = ensemble.create_state(
+        model,
+        tx,
+        init_keys,
+        experiment.run.example,
+        compiler_options=xla.compiler_options(),
+    )
     state = ensemble.place(state, mesh)
     augment = step_inputs.create_augment(experiment.run.config.data)
     record_run(experiment)
@@ -116,6 +133,7 @@ def fit_teachers(
         restore.create_teachers_selection(experiment, model),
         stop_requests,
         config.get("ema_decay"),
+        after_first=after_first,
     )
     restore.complete(stage, variables, record, experiment.run.num_kept)
 
@@ -125,6 +143,9 @@ def fit_student(
     name: str,
     stage: Stage,
     stop_requests: StopRequests,
+    *,
+    compiled: Callable[[], Compiled] | None = None,
+    after_first: Callable[[], None] = lambda: None,
 ) -> None:
     """Distils the teachers into one student; completes the stage.
 
@@ -133,22 +154,103 @@ def fit_student(
       name: the student's name.
       stage: the student's stage, while its lock is held.
       stop_requests: see `StopRequests`.
+      compiled: waits for the result of `compile_student`, and returns or raises it.
+      after_first: see `loop.fit`.
 
     Raises:
       Interrupted, loop.NonFinite: as `loop.fit`.
     """
     config = experiment.run.students[name]
-    # Independent of the name: students differ in their settings only.
-    key = rng.stream(experiment.run.key, "student")
     mesh = experiment.mesh
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
-    student, tx, distill_step = create_distillation(experiment.run, mesh, name)
-    init_key = rng.stream(key, "init")
-    state = distill.create_state(student, tx, init_key, experiment.run.example)
+    own = _distillation(experiment, name)
+    ready = Compiled(own.init, None) if compiled is None else compiled()
+    state = ready.init(own.init_key, experiment.run.example)
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
-    augment = step_inputs.create_augment(experiment.run.config.data)
     record_run(experiment)
+
+    def probs_fn(variables, x):
+        return own.student.predict(own.student.finalise(variables), x)
+
+    variables, record = _fit(
+        experiment,
+        stage,
+        name,
+        own.step,
+        state,
+        (experiment.data.train, teacher_variables),
+        own.feed,
+        own.length,
+        restore.create_selection(experiment, config, probs_fn, of_each=False),
+        stop_requests,
+        config.get("ema_decay"),
+        run_steps=ready.run_steps,
+        after_first=after_first,
+    )
+    variables = own.student.finalise(variables)
+    restore.complete(stage, variables, record, num_networks=1)
+
+
+def compile_student(experiment: Experiment, name: str) -> Compiled:
+    """Compiles the programs of a student's training, before there are arrays.
+
+    Args:
+      experiment: the run, on one device, with the data on it; its teachers may be in
+        training.
+      name: the student's name.
+    """
+    run = experiment.run
+    own = _distillation(experiment, name)
+    init = own.init.lower(own.init_key, run.example).compile()
+    state = jax.eval_shape(own.init, own.init_key, run.example)
+    step = own.step
+    decay = run.students[name].get("ema_decay")
+    if decay is not None:
+        state = jax.eval_shape(steps.begin_average, state)
+        step = steps.average_variables(step, decay)
+    if run.config.nonfinite == "skip":
+        step = steps.skip_nonfinite_updates(step)
+    _, num_steps = next(own.length.dispatches(0))
+    with contextlib.closing(own.feed(own.length, 0)) as feed:
+        arrays = experiment.data.train, next(feed)
+    train, inputs = jax.eval_shape(lambda: arrays)
+    teachers = restore.teachers_like(run, run.build_teacher())
+    run_steps = steps.compile_steps(step, state, (train, teachers), inputs, num_steps)
+    return Compiled(init, run_steps)
+
+
+class _Distillation(NamedTuple):
+    """What trains a student.
+
+    Attributes:
+      student: the student.
+      init: (init_key, example input) -> the initial state; jitted.
+      init_key: its key.
+      step: see `loop.fit`, also of the next two.
+      feed: its inputs.
+      length: the length of training.
+    """
+
+    student: students.Student
+    init: Any
+    init_key: jax.Array
+    step: steps.Step
+    feed: Feed
+    length: TrainingLength
+
+
+def _distillation(experiment: Experiment, name: str) -> _Distillation:
+    config, mesh = experiment.run.students[name], experiment.mesh
+    # Independent of the name: students differ in their settings only.
+    key = rng.stream(experiment.run.key, "student")
+    init_key = rng.stream(key, "init")
+    student, tx, distill_step = create_distillation(experiment.run, mesh, name)
+    init = jax.jit(
+        functools.partial(distill.create_state, student, tx),
+        compiler_options=xla.compiler_options(),
+    )
+    augment = step_inputs.create_augment(experiment.run.config.data)
 
     def step(state, resources, inputs):
         train, teacher_variables = resources
@@ -157,23 +259,10 @@ def fit_student(
         )
         return distill_step(state, batch, step_key, teacher_variables)
 
-    def probs_fn(variables, x):
-        return student.predict(student.finalise(variables), x)
-
-    variables, record = _fit(
-        experiment,
-        stage,
-        name,
-        step,
-        state,
-        (experiment.data.train, teacher_variables),
-        step_inputs.create_feed(experiment, key, config["batch_size"], None),
-        _training_length(experiment.run, config, config["batch_size"]),
-        restore.create_selection(experiment, config, probs_fn, of_each=False),
-        stop_requests,
-        config.get("ema_decay"),
-    )
-    restore.complete(stage, student.finalise(variables), record, num_networks=1)
+    batch_size = config["batch_size"]
+    feed = step_inputs.create_feed(experiment, key, batch_size, None)
+    length = _training_length(experiment.run, config, batch_size)
+    return _Distillation(student, init, init_key, step, feed, length)
 
 
 def _fit(
@@ -188,6 +277,7 @@ def _fit(
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
     ema_decay: float | None,
+    **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Calls `loop.fit` with the arguments that all stages of a run share.
 
@@ -215,6 +305,7 @@ def _fit(
             select=select,
             skip_nonfinite=experiment.run.config.nonfinite == "skip",
             track=track,
+            **options,
         )
     return trained.variables, trained.record
 

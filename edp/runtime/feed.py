@@ -1,10 +1,13 @@
 """TrainingLength of training steps, and feeds of their inputs."""
 
+import functools
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from edp.runtime import xla
 
 
 class TrainingLength(NamedTuple):
@@ -73,7 +76,7 @@ def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
     def feed(schedule: TrainingLength, step: int) -> Generator[StepInputs, None, None]:
         per_epoch = schedule.steps_per_epoch
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=xla.compiler_options())
         def inputs_of(epoch):
             return StepInputs(epoch * per_epoch, epoch_order(epoch))
 

@@ -81,6 +81,8 @@ def fit(
     select: best_epoch.Selection | None = None,
     skip_nonfinite: bool = False,
     track: Callable[[dict[str, Any]], None] = lambda row: None,
+    run_steps: Callable[..., Any] | None = None,
+    after_first: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Trains to the end, resuming from the stage's newest checkpoint if there is one.
 
@@ -100,6 +102,10 @@ def fit(
         ones. None: those of the last epoch.
       skip_nonfinite: skip updates whose loss or gradients are not finite.
       track: called with every row of `metrics.jsonl` when it is written.
+      run_steps: `step_fn` compiled by `steps.compile_steps`, with `skip_nonfinite`
+        applied. None: jitted here.
+      after_first: called once, after the first dispatch of this call, whose program
+        is compiled by then.
 
     Returns:
       The variables kept, a record of their training, and the last state.
@@ -117,7 +123,8 @@ def fit(
     state = jax.device_put(state, placed)
     if skip_nonfinite:
         step_fn = steps.skip_nonfinite_updates(step_fn)
-    run_steps = steps.jit_steps(step_fn, placed)
+    if run_steps is None:
+        run_steps = steps.jit_steps(step_fn, placed)
     is_finite = steps.jit_all_finite(placed)
     per_epoch, total = schedule.steps_per_epoch, schedule.num_steps
     if stage is not None:
@@ -151,13 +158,15 @@ def fit(
                 if inputs is not previous and len(loop.epoch_metrics) > 1:
                     # Bounds the batches that a fast feed puts on the device.
                     jax.block_until_ready(loop.epoch_metrics[-2])
-                previous = inputs
+                is_first, previous = previous is None, inputs
 
                 loop.train, metrics = run_steps(loop.train, resources, inputs, size)
                 loop.step += size
                 loop.epoch_metrics.append(metrics)
                 progress.steps(size, metrics)
                 checkpoints.poll()
+                if is_first:
+                    after_first()
 
                 if loop.step % per_epoch == 0:
                     row = _end_epoch(loop, check(), per_epoch, select)

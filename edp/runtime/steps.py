@@ -84,7 +84,11 @@ def average_variables(step_fn: Step, decay: float) -> Step:
 
 def jit_all_finite(placed: TrainState) -> Callable[[TrainState], jax.Array]:
     """Returns `all_finite` of a state with these shardings, jitted."""
-    return jax.jit(all_finite, out_shardings=_on_every_process(placed))
+    return jax.jit(
+        all_finite,
+        out_shardings=_on_every_process(placed),
+        compiler_options=xla.compiler_options(),
+    )
 
 
 def jit_steps(step_fn: Step, placed: TrainState) -> Callable:
@@ -114,6 +118,34 @@ def jit_steps(step_fn: Step, placed: TrainState) -> Callable:
         out_shardings=(placed, _on_every_process(placed)),
         compiler_options=xla.compiler_options(),
     )
+
+
+def compile_steps(
+    step_fn: Step, state: TrainState, resources: Any, inputs: Any, num_steps: int
+) -> Callable:
+    """Compiles `jit_steps` for one device before there are arrays.
+
+    Args:
+      step_fn: a step of `fit`.
+      state: the shapes of the state; see `jax.eval_shape`. `resources` and `inputs`
+        likewise.
+      resources: see `fit`.
+      inputs: `StepInputs`.
+      num_steps: n of the calls to compile; a call with another n compiles then.
+
+    Returns:
+      The function of `jit_steps`.
+    """
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    run_steps = jit_steps(step_fn, jax.tree.map(lambda _: device, state))
+    compiled = run_steps.lower(state, resources, inputs, num_steps).compile()
+
+    def run(state, resources, inputs, n):
+        if n == num_steps:
+            return compiled(state, resources, inputs)
+        return run_steps(state, resources, inputs, n)
+
+    return run
 
 
 def _on_every_process(placed: TrainState) -> jax.sharding.Sharding | None:

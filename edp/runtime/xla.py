@@ -6,36 +6,43 @@ Measured on 2 cores of an AVX2 machine with jax 0.10; `BENCHMARKS.md` has the nu
 import ctypes
 import functools
 import importlib.util
+import os
 import sys
 from importlib import metadata
+from typing import Any
 
 import jax
 
 # XLA uses YNNPACK for convolutions, products and sums. Its convolutions with 32
 # channels or more ran at half the speed of XLA's own.
-_OPTIONS = {
+_OPTIONS: dict[str, Any] = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )
 }
+# LLVM's. XLA's default, 3, compiled a third longer for steps that were no faster.
+_LEVEL = {"xla_backend_optimization_level": 2}
 
 # <malloc.h> of glibc.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 @functools.cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, Any]:
     """Returns the `compiler_options` of `jax.jit`; empty on other backends than CPU.
 
-    Empty also if the installed XLA does not know these options.
+    Empty also if the installed XLA does not know these options. An optimization level
+    in `XLA_FLAGS` has precedence.
     """
     if jax.default_backend() != "cpu":
         return {}
+    is_set = next(iter(_LEVEL)) in os.environ.get("XLA_FLAGS", "")
+    options = _OPTIONS if is_set else {**_OPTIONS, **_LEVEL}
     try:
-        jax.jit(lambda: 0, compiler_options=_OPTIONS).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return _OPTIONS
+    return options
 
 
 def keep_memory() -> bool:

@@ -5,6 +5,8 @@ import sys
 import traceback
 from typing import NoReturn
 
+from edp.runtime import background
+
 EXIT_FAILURE, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, os.EX_TEMPFAIL
 
 
@@ -29,6 +31,7 @@ def failure(error: Exception, *, debug: bool = False) -> NoReturn:
 def end(code: int, line: str) -> NoReturn:
     """Ends the command with a code and a line on stderr."""
     print(line, file=sys.stderr, flush=True)
+    background.end_process(code)
     sys.exit(code)
 
 

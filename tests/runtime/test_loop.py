@@ -49,6 +49,7 @@ def fit(
     skip=False,
     records=None,
     ema_decay=None,
+    ahead=None,
 ):
     """Trains; returns w, the seconds and how often the step was traced."""
     traces = []
@@ -73,6 +74,14 @@ def fit(
         state = steps.begin_average(state)
         step = steps.average_variables(step, ema_decay)
     stage = Stage(path, {"a": 1})
+    own = {}
+    if ahead is not None:  # compiled from shapes
+        _, size = next(schedule.dispatches(0))
+        arguments = state, jnp.int32(1), next(feed(schedule, 0))
+        own["run_steps"] = steps.compile_steps(
+            step, *jax.eval_shape(lambda: arguments), size
+        )
+        own["after_first"] = lambda: ahead.append(len(traces))
     variables, record, _ = loop.fit(
         step,
         state,
@@ -83,6 +92,7 @@ def fit(
         label="this",
         should_stop=should_stop,
         skip_nonfinite=skip,
+        **own,
     )
     if records is not None:
         records.append(record)
@@ -116,6 +126,16 @@ def test_trains_and_logs_each_epoch(tmp_path, capfd):
     ]
     assert all(line.endswith(" images/s") for line in lines)
     assert json.loads((tmp_path / "settings.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("steps_per_dispatch", [1, 2])
+@pytest.mark.parametrize("feed", [RESIDENT, streamed_feed])
+def test_program_compiled_ahead_is_not_traced_again(tmp_path, feed, steps_per_dispatch):
+    schedule = SCHEDULE._replace(steps_per_dispatch=steps_per_dispatch)
+    began = []
+    w, _, num_traces = fit(tmp_path, schedule=schedule, feed=feed, ahead=began)
+    assert (w, num_traces, began) == (TRAINED, 1, [1])
+    assert read_log(tmp_path) == LOG
 
 
 @pytest.mark.parametrize("steps", range(6))

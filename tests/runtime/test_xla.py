@@ -51,6 +51,18 @@ def test_options_unknown_to_xla_are_dropped(monkeypatch):
     assert xla.compiler_options.__wrapped__() == {}
 
 
+@ON_CPU
+@pytest.mark.parametrize(
+    "flags, level", [("", 2), ("--xla_backend_optimization_level=0", None)]
+)
+def test_optimization_level_of_the_environment_has_precedence(
+    monkeypatch, flags, level
+):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    options = xla.compiler_options.__wrapped__()
+    assert options.get("xla_backend_optimization_level") == level
+
+
 def faults(argument, **environment):
     """Returns whether memory is kept, and the page faults of 64 MiB used thrice."""
     done = subprocess.run(

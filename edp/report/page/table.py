@@ -75,7 +75,8 @@ LEGEND = (
     "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
     "whole ensemble; there is no gap if the whole ensemble is not clearly better. Sets "
     "are conformal prediction sets. Cost is in forward passes of one plain network. "
-    "Soft NLL, KL and TV (total variation) compare with evaluation.soft_labels, if given."
+    "Soft NLL, KL and TV (total variation) compare with evaluation.soft_labels, if "
+    "given."
 )
 
 BOLD = "Bold: the best student, unless several have the same digits."
