@@ -72,7 +72,7 @@ setuptools.setup(
         "gcs": ["gcsfs>=2024.6"],
         "tensorboard": ["tensorboardX>=2.6.2.2"],
         # Export as ONNX, and what it is checked with.
-        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.20"],
+        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24.1"],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
         "torch": ["torch>=2.6"],
         # Weights to import from .safetensors files.

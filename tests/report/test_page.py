@@ -96,6 +96,10 @@ def test_facts():
     [
         ({"num_devices": 8}, "cpu (8 × cpu, 2 cores), Linux-6.1"),
         (
+            {"continued_with": [{"available_cores": 1}]},
+            "cpu (2 cores), Linux-6.1, continued on other hardware",
+        ),
+        (
             {"backend": "gpu", "device": "NVIDIA H100", "cpu_count": 64},
             "gpu (NVIDIA H100, 64 CPU cores), Linux-6.1",
         ),

@@ -69,4 +69,6 @@ def _hardware(run: Mapping[str, Any]) -> str:
     if (num_processes := run.get("num_processes", 1)) != 1:
         parts.append(f"{num_processes} processes")
     parts.append(str(run.get("platform") or ""))
+    if run.get("continued_with"):
+        parts.append("continued on other hardware")
     return ", ".join(filter(None, parts))
