@@ -168,12 +168,7 @@ def test_numbers_in_both_tables_are_the_rows(run):
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     shown = markdown_cells("\n".join(lines))
     web = read_page(path).rows[: len(rows) + 1]
-    # The run has no soft labels, whose columns are then left out.
-    columns = [
-        c
-        for c in table.COLUMNS
-        if not c.key.startswith("soft_") and c.key != "validation_cnll"
-    ]
+    columns = [c for c in table.COLUMNS if not c.spare or c.key == "aurc"]
     assert shown[0] == [column.title for column in columns]
     assert [title.replace("\N{NO-BREAK SPACE}", " ") for title in web[0]] == shown[0]
     assert len(web) == len(shown) - 1 == len(rows) + 1
@@ -319,8 +314,8 @@ def test_all_text_is_escaped(tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
     widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
-    # Without validation scores; the comparison and the ranking have six columns.
-    assert widths == {len(table.COLUMNS) - 1, 6}
+    # Of spare columns only AURC has values; the comparison and the ranking have six.
+    assert widths == {1 + sum(not column.spare for column in table.COLUMNS), 6}
 
 
 def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
