@@ -65,6 +65,6 @@ def _digest_one(images: Records, index: int) -> bytes:
     encoded = images.encoded
     try:
         return hashlib.sha256(encoded.fingerprint(int(index))).digest()
-    except OSError as error:
+    except Exception as error:
         name = encoded.describe(int(index))
         raise InputError(f"cannot read the image {name}: {error}") from error

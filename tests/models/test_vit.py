@@ -13,6 +13,8 @@ from edp.errors import InputError
 from edp.models import count_params, create_model
 from edp.models.vit import split_patches
 
+# Each network is compiled for one or two calls; optimisation would take longer.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 SMALL = {"depth": 2, "width": 8, "heads": 2, "patch_size": 4}
 X = np.random.default_rng(0).random((3, 8, 8, 2), dtype=np.float32)
 
@@ -27,9 +29,13 @@ def build(num_members=None, **settings):
     )
 
 
+def apply(model, variables):
+    return quick_jit(partial(model.apply, train=False))(variables, X)
+
+
 def initial(model):
     """Returns variables without zeros and ones."""
-    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), X)
+    variables = quick_jit(partial(model.init, train=False))(jax.random.key(0), X)
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: x + 0.2 * rng.normal(size=x.shape), variables)
 
@@ -86,8 +92,7 @@ def test_the_logits_equal_the_formulas():
         hidden = jax.nn.gelu(dense(norm(x, block["norm2"]), block["mlp1"]))
         x = x + dense(hidden, block["mlp2"])
     expected = dense(norm(x[:, 0], params["final_norm"]), params["head"])
-    logits = model.apply(variables, X, train=False)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(apply(model, variables), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_member_is_the_plain_network_of_its_kernels():
@@ -102,11 +107,11 @@ def test_a_member_is_the_plain_network_of_its_kernels():
             k: of_member(m, v) if isinstance(v, dict) else v for k, v in tree.items()
         }
 
-    logits = ensemble.apply(variables, X, train=False)
+    logits = apply(ensemble, variables)
     chex.assert_shape(logits, (2, 3, 5))
     for m in range(2):
         plain = {"params": of_member(m, variables["params"])}
-        expected = build().apply(plain, X, train=False)
+        expected = apply(build(), plain)
         np.testing.assert_allclose(logits[m], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -118,7 +123,7 @@ def test_rematerialised_blocks_compute_the_same():
         def loss(x):
             return (model.apply(variables, x, train=True) ** 2).sum()
 
-        return jax.grad(loss)(X)
+        return quick_jit(jax.grad(loss))(X)
 
     np.testing.assert_allclose(gradient(plain), gradient(remat), rtol=1e-5, atol=1e-6)
 

@@ -206,7 +206,7 @@ class _Examples:
 
     def fingerprint(self, index: int) -> bytes:
         """Returns the stored example: the encoded image, its label and the rest."""
-        return self._stored([index])[0]
+        return self.serialized.__getitems__([index])[0]
 
     def read_labels(self) -> np.ndarray:
         """Reads all labels, int64 [N]; reads every example, without decoding images."""
@@ -222,27 +222,16 @@ class _Examples:
         feature = tfds.features.FeaturesDict({key: self.features[key]})
         stored = {self.image_key: tfds.decode.SkipDecoding()}
         decoders = stored if key == self.image_key else None
-        examples = self._stored(indices)
         try:
             return [
                 feature.deserialize_example_np(example, decoders=decoders)[key]
-                for example in examples
+                for example in self.serialized.__getitems__(list(indices))
             ]
         except Exception as error:
-            raise self._unreadable(indices, error) from error
-
-    def _stored(self, indices: Sequence[int]) -> list[bytes]:
-        """Returns examples as they are stored."""
-        try:
-            return self.serialized.__getitems__(list(indices))
-        except Exception as error:
-            raise self._unreadable(indices, error) from error
-
-    def _unreadable(self, indices: Sequence[int], error: Exception) -> InputError:
-        return InputError(
-            f"{self.where}: examples {indices[0]} to {indices[-1]} cannot be read: "
-            f"{_one_line(error)}"
-        )
+            raise InputError(
+                f"{self.where}: examples {indices[0]} to {indices[-1]} cannot be "
+                f"read: {_one_line(error)}"
+            ) from error
 
 
 def _open_split(
