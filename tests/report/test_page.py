@@ -314,13 +314,8 @@ def test_all_text_is_escaped(tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
     widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
-<<<<<<< HEAD
     # Of spare columns only AURC has values; the comparison and the ranking have six.
     assert widths == {1 + sum(not column.spare for column in table.COLUMNS), 6}
-=======
-    columns = [c for c in table.COLUMNS if not c.key.startswith("soft_")]
-    assert widths == {len(columns), 6}
->>>>>>> data18
 
 
 def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
