@@ -43,7 +43,7 @@ def write_rows(
     depends: Mapping[str, Any],
     protocol: str,
     evaluate: Callable[[Sequence[str]], Mapping[str, Rows]],
-) -> None:
+) -> Rows:
     """Evaluates the predictors whose latest training `path` does not have.
 
     The file holds the `rows` of the teachers and of every completed student, the
@@ -56,6 +56,9 @@ def write_rows(
       depends: settings that all rows depend on; a change recomputes all rows.
       protocol: what the rows are, in words.
       evaluate: names of predictors -> the rows of each. A row names its `model`.
+
+    Returns:
+      The rows of all predictors, in every process.
     """
     ids = {name: record["id"] for name, record in predictors.records.items()}
     # Through JSON, to compare equal to what is read back.
@@ -66,7 +69,7 @@ def write_rows(
     stored = multihost.from_first(storage.read_mapping(path) if path.exists() else {})
     before = stored.get("made_from", {})
     if before == made_from:
-        return
+        return stored["rows"]
     kept: dict[str, Rows] = {name: [] for name in ids}
     if {**before, "predictors": ids} == made_from:
         for row in stored["rows"]:
@@ -78,3 +81,4 @@ def write_rows(
     rows = [row for name in ids for row in kept[name]]
     value = {"made_from": made_from, "protocol": protocol, "rows": rows}
     storage.write_json(path, value)
+    return rows

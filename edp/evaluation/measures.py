@@ -1,7 +1,6 @@
 """Further measures of the networks on the test images, beside the table of results."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment import restore
 from edp.experiment.create import Experiment
-from edp.runtime import storage
 
 LEFT_OUT = 0.1  # fraction of the test images, the most ambiguous ones
 
@@ -61,7 +59,7 @@ CLEAR_SCORES: dict[str, _Score] = {
 """By name in a row, scores without the most ambiguous images."""
 
 
-def write_measures(experiment: Experiment, predictors: Predictors) -> None:
+def write_measures(experiment: Experiment, predictors: Predictors) -> incremental.Rows:
     """Writes `measures.json`: `rows` of DE-1, DE-M and every completed student.
 
     A row has its `model`; `SCORES` and `CLEAR_SCORES`; `worst_class_accuracy`,
@@ -74,6 +72,9 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
     Args:
       experiment: the run.
       predictors: its completed networks.
+
+    Returns:
+      The rows.
     """
     run = experiment.run
     evaluation = run.config.evaluation
@@ -105,7 +106,7 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
             for name in incremental.progress(names, "measures")
         }
 
-    incremental.write_rows(
+    return incremental.write_rows(
         predictors,
         run.workdir / "measures.json",
         {
@@ -126,19 +127,21 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> None:
     )
 
 
-def add_set_scores(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
+def add_set_scores(
+    rows: Sequence[dict[str, Any]], measured: Sequence[Mapping[str, Any]]
+) -> None:
     """Adds `set_coverage` and `set_size` to the rows of results that have them.
 
     Args:
       rows: rows of `results.json`.
-      path: of `measures.json`.
+      measured: rows of `measures.json`.
     """
-    by_model = {row["model"]: row for row in storage.read_mapping(path)["rows"]}
+    by_model = {row["model"]: row for row in measured}
     for row in rows:
-        measured = by_model.get(row["model"], {})
+        own = by_model.get(row["model"], {})
         for name in ("set_coverage", "set_size"):
-            if name in measured:
-                row[name] = measured[name]
+            if name in own:
+                row[name] = own[name]
 
 
 def _rows(

@@ -23,8 +23,7 @@ def get_config(
 ) -> ml_collections.ConfigDict:
     """Two small members and the students named, 3 epochs of 4 steps each."""
     config = default.get_config()
-    config.data.train_size, config.data.validation_size = 80, 50
-    config.data.calibration_size = 10
+    config.data.train_size, config.data.validation_size = 80, 40
     config.data.test_size = 60
     config.data.crop_padding = 1
     config.model.width = 4

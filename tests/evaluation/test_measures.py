@@ -122,11 +122,10 @@ def test_teachers_that_err_together_on_perturbed_inputs():
     assert row["by_mutual_errors"] == [0, 2, 1]
 
 
-def test_set_scores_are_added_to_their_rows(tmp_path):
-    path = tmp_path / "measures.json"
-    path.write_text('{"rows": [{"model": "a", "set_coverage": 0.9, "set_size": 2.0}]}')
+def test_set_scores_are_added_to_their_rows():
+    measured = [{"model": "a", "set_coverage": 0.9, "set_size": 2.0}]
     rows = [{"model": "a", "nll": 1.0}, {"model": "b"}]
-    measures.add_set_scores(rows, path)
+    measures.add_set_scores(rows, measured)
     assert rows == [
         {"model": "a", "nll": 1.0, "set_coverage": 0.9, "set_size": 2.0},
         {"model": "b"},

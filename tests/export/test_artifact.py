@@ -44,6 +44,7 @@ def create_evaluated(directory, kinds, **teachers):
     """Evaluates a run of networks with random weights."""
     config = tiny.get_config()
     config.data.test_size = 256
+    config.data.validation_size, config.data.calibration_size = 50, 10
     config.teachers.update(teachers)
     config.model.dropout_rate = 0.2 if "kind" in teachers else None
     default = config.students.single_none
@@ -61,8 +62,10 @@ def create_evaluated(directory, kinds, **teachers):
     predictors = Predictors(experiment)
     rows = results.collect_rows(experiment, predictors)
     rows = [{**row, "temperature": TEMPERATURE} for row in rows]
-    measures.write_measures(experiment, predictors)
-    measures.add_set_scores(rows, directory / "measures.json")
+    for row in rows:
+        row.pop("temperature_at_bound", None)
+    measured = measures.write_measures(experiment, predictors)
+    measures.add_set_scores(rows, measured)
     storage.write_json(directory / "results.json", rows)
     np.savez(directory / "gallery.npz", class_names=np.array(NAMES))
     return experiment

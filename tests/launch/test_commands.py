@@ -38,10 +38,10 @@ def test_run_leaves_its_files(finished):
     stage = {"settings.json", "metrics.jsonl", "complete.json"}
     expected = {"config.json", "run.json", "split.npz", "results.json", "results.md"}
     expected |= {"report.html", "analysis.json", "gallery.npz"}
-    expected |= {"ood.json", "corruptions.json", "measures.json"}
+    expected |= {"data.json", "ood.json", "corruptions.json", "measures.json"}
     expected |= {f"{at}/{name}" for at in STAGES for name in stage}
     expected |= {f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)}
-    figures = ["cnll", "pareto", "risk_coverage"]
+    figures = ["cnll", "pareto", "risk_coverage", "training_loss", "training_accuracy"]
     figures += [f"reliability_{name}" for name in ("DE-2", *STUDENTS)]
     for name in ("pairwise_kl", "disagreement_rate", "variance", "error"):
         figures.append(f"diversity_{name}")
@@ -317,7 +317,6 @@ def test_the_best_epochs_are_kept(server, tmp_path):
     workdir = tmp_path / "run"
     flags = [*tiny(workdir, "be_disagreement"), "--config.model.batchnorm_groups=2"]
     # Validation images on which the last epoch is not the best.
-    flags += ["--config.data.validation_size=40", "--config.data.calibration_size=None"]
     for section in ("teachers", "distill"):
         flags.append(f"--config.{section}.select=best")
         # At this learning rate the teachers' accuracies fluctuate.
