@@ -18,12 +18,13 @@ def write_report(directory: storage.Path) -> None:
     with lock.held(directory):
         if not multihost.is_first():
             return
-        path = report.write_report(directory)
-    rows = storage.read_json(directory / "results.json")
+        inputs = report.read_inputs(directory)
+        path = report.write_inputs(inputs)
+    found = inputs.findings
     print()
-    print(report.format_table(rows, width=terminal.width()))
+    print(report.format_table(inputs.rows, width=terminal.width()))
     print()
-    for sentence in report.compare_with_plain(rows):
+    for sentence in (found.headline, *found.verdicts, *found.cautions):
         print(sentence)
     print(f"\nReport: {path}")
 

@@ -8,6 +8,12 @@ import numpy as np
 from edp.errors import InputError
 from edp.runtime import storage
 
+DATA_DIGESTS = "data sha256"
+"""Key of the data's digests in `predictions/made_from.json`, beside the networks.
+
+With a space, it is no name of a student.
+"""
+
 
 class Predictions(NamedTuple):
     """Member probabilities of one predictor, before pooling.

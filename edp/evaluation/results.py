@@ -8,9 +8,6 @@ from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment.create import Experiment
 from edp.runtime import multihost, storage
 
-# Key of the data's digests in `made_from.json`; with a space, no name of a student.
-_DATA = "data sha256"
-
 
 def collect_rows(
     experiment: Experiment,
@@ -68,8 +65,8 @@ def load_predictions(
     # By predictor, the `id` of the training that its file comes from.
     index = directory / "made_from.json"
     made_from = storage.read_mapping(index) if index.exists() else {}
-    if made_from.get(_DATA) != predictors.data_digests:
-        made_from = {_DATA: predictors.data_digests}
+    if made_from.get(predictions.DATA_DIGESTS) != predictors.data_digests:
+        made_from = {predictions.DATA_DIGESTS: predictors.data_digests}
     path = directory / f"{name}.npz"
     training = predictors.records[name]["id"]
     made = path.exists() and made_from.get(name) == training

@@ -101,9 +101,10 @@ def ensemble_rows(
 
     Returns:
       M rows. `dee` uses the rows' own `cnll`, so it is below m where a smaller
-      ensemble is as good. `gap_closed` is absent where M = 1 or the cNLLs of DE-M and
-      DE-1 are equal up to rounding (1e-12). `dee_best` and `gap_closed_best` are the
-      same for an ensemble pooled in the usual way, among ensembles at their best.
+      ensemble is as good. `gap_closed` is absent where M = 1 or the cNLL of DE-M is not
+      below that of DE-1 by more than rounding (1e-12). `dee_best` and `gap_closed_best`
+      are the same for an ensemble pooled in the usual way, among ensembles at their
+      best.
 
     Raises:
       InputError: if `max_subsets` is below 1, or `scores` refuses the predictions.
@@ -161,10 +162,10 @@ def student_row(
       ensemble_rows: its teachers' rows DE-1, ..., DE-M, the reference of `dee` and of
         the share of the gap from DE-1 to DE-M that the student closes: `gap_closed`
         on the mean over subsets, `gap_closed_prefix` on the first members. The share
-        is not clipped: below 0 is worse than DE-1, above 1 better than DE-M (if DE-M
-        is better than DE-1). It is absent where M = 1 or there is no gap.
-        `gap_closed_best` and `dee_best` are the same beside the ensembles at their
-        best (`best_cnll`); absent for rows without it.
+        is not clipped: below 0 is worse than DE-1, above 1 better than DE-M. It is
+        absent where M = 1 or DE-M is not better than DE-1. `gap_closed_best` and
+        `dee_best` are the same beside the ensembles at their best (`best_cnll`); absent
+        for rows without it.
       student: kind of student, such as "single" or "batch_ensemble".
       seed: the run's seed.
       inference_cost: in units of one plain network.
@@ -316,9 +317,9 @@ def _standing(cnll: float, rows: Sequence[Mapping[str, Any]]) -> Row:
 def _gap_closed(
     name: str, cnll: float, rows: Sequence[Mapping[str, Any]], basis: str
 ) -> Row:
-    """Computes the share of the gap from DE-1 to DE-M; {} without a gap."""
+    """Computes the share of the gap from DE-1 to DE-M; {} if DE-M is not better."""
     gap = rows[0][basis] - rows[-1][basis]
-    return {name: (rows[0][basis] - cnll) / gap} if abs(gap) > MIN_GAP else {}
+    return {name: (rows[0][basis] - cnll) / gap} if gap > MIN_GAP else {}
 
 
 def _plain(row: Mapping[str, Any]) -> Row:

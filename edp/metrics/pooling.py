@@ -8,10 +8,10 @@ of them does so is chosen on the validation split.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import chex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from edp.errors import InputError
 from edp.metrics.calibration import apply_temperature, fit_temperature
 from edp.metrics.scores import EPSILON, nll
 
@@ -35,9 +35,16 @@ class FittedPool(NamedTuple):
 
 def arithmetic_mean(probs: ArrayLike) -> np.ndarray:
     """Computes the mean of the members' probabilities [M, N, K] -> [N, K]."""
-    probs = np.asarray(probs, np.float64)
-    chex.assert_rank(probs, 3)
+    probs = _as_members(probs)
     return probs.mean(axis=0)
+
+
+def _as_members(probs: ArrayLike) -> np.ndarray:
+    """Returns `probs` as float64 [M, N, K], or raises InputError."""
+    probs = np.asarray(probs, np.float64)
+    if probs.ndim != 3:
+        raise InputError(f"probs has shape {probs.shape}; accepted: [M, N, K]")
+    return probs
 
 
 def geometric_mean(probs: ArrayLike) -> np.ndarray:
@@ -45,8 +52,7 @@ def geometric_mean(probs: ArrayLike) -> np.ndarray:
 
     That is exp(mean_m log(p_m + 1e-12)), normalised.
     """
-    probs = np.asarray(probs, np.float64)
-    chex.assert_rank(probs, 3)
+    probs = _as_members(probs)
     logs = np.log(probs + EPSILON).mean(axis=0)
     pooled = np.exp(logs - logs.max(axis=1, keepdims=True))
     return pooled / pooled.sum(axis=1, keepdims=True)
@@ -56,9 +62,8 @@ def _tempered(probs: np.ndarray, labels: np.ndarray) -> _Pool:
     temperatures = [fit_temperature(member, labels).temperature for member in probs]
 
     def pool(probs):
-        chex.assert_axis_dimension(probs, 0, len(temperatures))
-        members = map(apply_temperature, probs, temperatures)
-        return arithmetic_mean(list(members))
+        members = zip(probs, temperatures, strict=True)
+        return arithmetic_mean([apply_temperature(p, t) for p, t in members])
 
     return pool
 

@@ -1,22 +1,15 @@
 """Readers of a run's files, any of which may be missing or damaged."""
 
-import json
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edp.errors import InputError
+from edp.evaluation.predictions import DATA_DIGESTS
 from edp.report.rows import Row
-
-# Raised by reading JSON or an .npz with missing or flipped bytes.
-_DAMAGED = (
-    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+from edp.runtime import storage
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
@@ -25,7 +18,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
     Raises:
       InputError: if the file is missing or is not a list of rows.
     """
-    rows, why = read(path, load_json)
+    rows, why = read(path, storage.read_json)
     if why:
         raise InputError(f"no report without results.json: {path}: {why}")
     if not isinstance(rows, list) or not all(
@@ -37,10 +30,8 @@ def read_rows(path: pathlib.Path) -> list[Row]:
 
 def read_optional_mapping(path: pathlib.Path) -> tuple[Mapping, str]:
     """Reads a JSON object; returns it and "", or {} and the reason."""
-    value, why = read(path, load_json)
-    if isinstance(value, dict):
-        return value, ""
-    return {}, why or f"{path.name} is not a mapping"
+    value, why = read(path, storage.read_mapping)
+    return value or {}, why
 
 
 def read_evaluated(path: pathlib.Path) -> tuple[list[Row], str, str]:
@@ -50,29 +41,69 @@ def read_evaluated(path: pathlib.Path) -> tuple[list[Row], str, str]:
       The rows, the protocol and the reason why there are none. A missing file is no
       error, as the evaluation is optional: no rows and no reason.
     """
-    value, why = read(path, load_json)
+    value, why = read_of_same_run(path)
     if why:
         return [], "", why if path.exists() else ""
-    rows = value.get("rows") if isinstance(value, dict) else None
+    rows = value.get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         return [], "", f"{path.name} has no rows in it"
     protocol = value.get("protocol")
     return rows, protocol if isinstance(protocol, str) else "", ""
 
 
+def read_of_same_run(path: pathlib.Path) -> tuple[Mapping, str]:
+    """Reads a JSON object that was computed from the networks that also predicted.
+
+    Compares its `made_from` with `predictions/made_from.json` beside it. What either
+    of them lacks, such as in the files of an old version, is not compared.
+
+    Returns:
+      The object and "", or {} and the reason why it is not used.
+    """
+    value, why = read_optional_mapping(path)
+    index, _ = read_optional_mapping(path.parent / "predictions" / "made_from.json")
+    made_from = value.get("made_from")
+    if why or not isinstance(made_from, Mapping):
+        return value, why
+    networks = {"teachers": made_from.get("teachers")}
+    for key in ("predictors", "students"):
+        networks |= _mapping(made_from, key)
+    other = [
+        name
+        for name, training in networks.items()
+        if training and index.get(name, training) != training
+    ]
+    data, now = _mapping(made_from, "data"), _mapping(index, DATA_DIGESTS)
+    if any(data[key] != now[key] for key in data.keys() & now.keys()):
+        other.append("other data")
+    if not other:
+        return value, ""
+    return {}, (
+        f"{path.name} is of another training or of other data than the predictions "
+        f"({', '.join(other)}); launch.evaluate computes it again"
+    )
+
+
+def _mapping(of: Mapping, key: str) -> Mapping:
+    value = of.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
 def read(path: pathlib.Path, load: Callable[[pathlib.Path], Any]) -> tuple[Any, str]:
     """Calls `load`; returns its value and "", or None and the reason."""
+    if not path.exists():
+        return None, f"there is no {path.name}"
     try:
         return load(path), ""
-    except FileNotFoundError:
-        return None, f"there is no {path.name}"
-    except _DAMAGED as error:
+    except InputError as error:  # names the whole path
+        return None, str(error).replace(str(path), path.name)
+    except OSError as error:
         return None, f"{path.name} cannot be read ({type(error).__name__})"
 
 
-def load_json(path: pathlib.Path) -> Any:
-    """Loads a JSON file; for `read`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def load_arrays(*keys: str) -> Callable[[pathlib.Path], list[np.ndarray]]:
+    """Returns a loader of these arrays of an `.npz` file; for `read`."""
+    return lambda path: list(storage.read_npz(path, keys).values())
 
 
 def read_test_predictions(
@@ -87,13 +118,3 @@ def read_test_predictions(
     """
     path = folder / f"{pathlib.PurePath(name).name}.npz"
     return read(path, load_arrays("test_probs", "test_labels"))
-
-
-def load_arrays(*keys: str) -> Callable[[pathlib.Path], list[np.ndarray]]:
-    """Returns a loader of these arrays of an `.npz` file; for `read`."""
-
-    def load(path: pathlib.Path) -> list[np.ndarray]:
-        with path.open("rb") as file, np.load(file) as arrays:
-            return [arrays[key] for key in keys]
-
-    return load

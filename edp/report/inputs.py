@@ -4,24 +4,25 @@ import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from edp.report import evidence, findings
 from edp.report.files import read_evaluated, read_optional_mapping, read_rows
-from edp.report.page.facts import describe_run
-from edp.report.page.verdicts import cautions, compare_with_plain
+from edp.report.page.facts import describe_run, unfinished_students
 from edp.report.rows import Row
 
 
 class Inputs(NamedTuple):
-    """Files of a run, and the texts that follow from them.
+    """Files of a run, and what follows from them.
 
     Attributes:
       workdir: the run's work directory.
-      rows: rows of `results.json`.
+      rows: rows of `results.json`, completed by `findings.judge`.
       ood_rows: rows of `ood.json`.
       config: `config.json`; empty if `no_config` says why it is missing.
       no_config: the reason, or "".
       no_run: why `run.json` is missing, or "".
       facts: short texts by heading.
-      findings: sentences.
+      evidence: scores of each test image.
+      findings: the headline, the verdicts and what limits them.
       title: the title of the report.
     """
 
@@ -32,7 +33,8 @@ class Inputs(NamedTuple):
     no_config: str
     no_run: str
     facts: dict[str, str]
-    findings: list[str]
+    evidence: evidence.Evidence
+    findings: findings.Findings
     title: str
 
 
@@ -47,6 +49,8 @@ def read_inputs(workdir: pathlib.Path) -> Inputs:
     run, no_run = read_optional_mapping(workdir / "run.json")
     facts = describe_run(rows, config, run)
     dataset = facts.get("Dataset", workdir.resolve().name)
+    scores = evidence.read_evidence(workdir / "predictions", rows)
+    rows, found = findings.judge(rows, scores, unfinished_students(rows, config))
     return Inputs(
         workdir=workdir,
         rows=rows,
@@ -55,6 +59,7 @@ def read_inputs(workdir: pathlib.Path) -> Inputs:
         no_config=no_config,
         no_run=no_run,
         facts=facts,
-        findings=[*compare_with_plain(rows), *cautions(rows)],
+        evidence=scores,
+        findings=found,
         title=f"Ensemble distillation on {dataset}",
     )

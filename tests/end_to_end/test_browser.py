@@ -2,6 +2,7 @@
 
 import browser
 import pytest
+import scored_runs
 from report_pages import make_run
 
 from edp import report
@@ -28,7 +29,7 @@ def test_it_fits_and_asks_for_nothing(path, width, dark):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         wide = (
             "[...document.querySelectorAll('body *')].filter((e) =>"
-            " !e.closest('.scroll, .wide-figure, pre')"
+            " !e.closest('.scroll, pre')"
             f" && e.getBoundingClientRect().right > {width})"
             ".map((e) => e.tagName + '.' + e.className)"
         )
@@ -37,6 +38,41 @@ def test_it_fits_and_asks_for_nothing(path, width, dark):
         assert elsewhere == [path.as_uri()]
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("scored")
+    perturbations = ("none", "ods", "conf_ods", "mixup", "disagreement", "gaussian")
+    students = {
+        f"single_{name}": (name, 2 + i / 10, 2 + i / 10)
+        for i, name in enumerate(perturbations)
+    }
+    scored_runs.write(workdir, students)
+    return report.write_report(workdir)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "latest"), [(1280, 800, 700), (390, 844, 900)]
+)
+def test_the_first_screen_holds_headline_tiles_and_figure(
+    scored, width, height, latest
+):
+    with browser.Page(width, height) as page:
+        page.open(scored)
+
+        def edge(selector, side):
+            return page.evaluate(
+                f"document.querySelector('{selector}').getBoundingClientRect().{side}"
+            )
+
+        ends = [
+            (edge(selector, "top"), edge(selector, "bottom"))
+            for selector in (".headline", ".tiles", "#cnll svg")
+        ]
+        assert ends == sorted(ends)
+        assert 0 < ends[-1][0] < latest and ends[-1][1] <= height
+        assert edge("#cnll svg", "right") <= width and edge("#cnll svg", "left") >= 0
 
 
 def test_headings_sort_in_both_directions(path):

@@ -16,7 +16,7 @@ from report_pages import (
 )
 
 from edp import metrics
-from edp.report.figures import axes, basic
+from edp.report.figures import axes, basic, cnll
 from edp.report.figures.svg import standalone
 from edp.report.page import diversity, gallery, risk, sections
 
@@ -38,15 +38,21 @@ def test_spread_keeps_order_and_gap():
 
 
 def test_reliability_draws_the_occupied_bins(tmp_path):
-    # Two inputs at confidence 0.95, one of them right, and one at 0.6, right.
-    probs = np.array([[[0.95, 0.05], [0.95, 0.05], [0.4, 0.6]]], np.float32)
-    np.savez(tmp_path / "a.npz", test_probs=probs, test_labels=np.array([0, 1, 1]))
+    # 20 inputs at confidence 0.95, half of them right, 10 at 0.6, right, and one at
+    # 0.7, wrong: too few to judge.
+    probs = np.array([[[0.95, 0.05], [0.95, 0.05], [0.4, 0.6]] * 10], np.float32)
+    probs = np.append(probs, [[[0.7, 0.3]]], axis=1)
+    labels = np.array([0, 1, 1] * 10 + [1])
+    np.savez(tmp_path / "a.npz", test_probs=probs, test_labels=labels)
     page = sections.reliability_section(
         tmp_path, [student("a", 0.1, temperature=0.5)]
     ).html
     corner, size = np.array([38, 174]), np.array([164, -166])
     drawn = (points(page, "stroke: var(--s0); stroke-width: 1.6") - corner) / size
     np.testing.assert_allclose(drawn, [[0.6, 1], [0.95, 0.5]], atol=1e-4)
+    # Before scaling its dot is filled, after it hollow.
+    for fill in ("s0", "paper"):
+        assert page.count(f"fill: var(--{fill}); fill-opacity: 0.3") == 1
     # At T = 1/2 the odds are squared: 0.36 to 0.16 and 0.9025 to 0.0025.
     drawn = points(
         page, "stroke-dasharray: 4.8,2.4; stroke-dashoffset: 0; stroke: var(--muted)"
@@ -119,11 +125,11 @@ def test_bars_are_as_long_as_their_values():
 
 def test_student_line_stands_where_its_value_is():
     levels = [
-        basic.Level("between", 0.25, 1.5, 0, False),
-        basic.Level("better than all", 0.1, 2, 1, True),
-        basic.Level("worse than one", 0.4, 0, 2, True),
+        cnll.Level("between", 0.25, 1.5, 0, False),
+        cnll.Level("better than all", 0.1, 2, 1, True),
+        cnll.Level("worse than one", 0.4, 0, 2, True),
     ]
-    svg = basic.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
+    svg = cnll.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
     curve = points(svg, "stroke: var(--ink); stroke-width: 2;")
     lines = [points(svg, f"stroke: var(--s{i}); stroke-width: 1.6") for i in range(3)]
     heights = [line[:, 1].mean() for line in lines]
@@ -135,8 +141,8 @@ def test_student_line_stands_where_its_value_is():
 
 
 def test_figures_say_their_values():
-    levels = [basic.Level("<a>", 0.25, 1.5, 0, True)]
-    svg = basic.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
+    levels = [cnll.Level("<a>", 0.25, 1.5, 0, True)]
+    svg = cnll.cnll_by_ensemble_size([1, 2], [0.3, 0.2], levels)
     label = Page(svg).tags[0][1]["aria-label"]
     assert label == "Calibrated NLL: DE-1 0.3000, DE-2 0.2000, <a> 0.2500"
     entries = [basic.Bar("train", 0.004, None), basic.Bar("ods", 0.2, 1)]
@@ -157,10 +163,12 @@ def test_a_figure_as_a_file_needs_no_page():
     paper = root[0].attrib
     assert paper["fill"] == "#fff" and float(paper["width"]) == width + 24
     assert "var(" not in text and "fill: #b9520f" in text
-    scales = re.findall(r"scale\((\S+) -(\S+)\)", text)
-    assert scales == [("0.105", "0.105"), ("0.11", "0.11"), ("0.12", "0.12")]
+    assert [e.text for e in root.iter("{http://www.w3.org/2000/svg}text")] == [
+        *("é <i>", "0.5", "a & <b>")
+    ]
+    assert "font-weight: 700" in text and "DejaVu" in text.partition(">")[0]
     # Only the colours and the frame differ.
-    assert text.count("<path") == drawn.count("<path") > 3
+    assert text.count("<path") == drawn.count("<path") == 3
 
 
 @pytest.mark.parametrize("channels", [1, 3])

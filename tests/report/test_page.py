@@ -41,13 +41,23 @@ def test_whole_report(run):
     page = read_page(path)
     assert path.stat().st_size < 2e6
     names = [tag for tag, _ in page.tags]
-    # The front, two of curves, four panels of diversity, reliability of DE-4 and six
-    # students.
+    # cNLL, the front, error against coverage, four panels of diversity, reliability of
+    # DE-4 and six students.
     assert names.count("svg") == 3 + 4 + 7
     # Six examples: one clean image each, six perturbed ones with their change.
     assert names.count("img") == 6 * (1 + 2 * 6)
-    assert names.count("li") == 6 * 7 * NUM_MEMBERS
-    assert not [a for _, a in page.tags if a.get("class") == "absent"]
+    members = [a for tag, a in page.tags if tag == "li" and "class" in a]
+    assert len(members) == 6 * 7 * NUM_MEMBERS
+    # The predictions are random, so no interval is given.
+    assert "teachers.npz does not give the cNLL of DE-4's row" in page.text
+    links = [a["href"][1:] for tag, a in page.tags if tag == "a"]
+    sections = [a["id"] for tag, a in page.tags if tag == "section"]
+    # No section is empty: nothing was trained, and no other sets were evaluated.
+    assert (
+        links
+        == sections
+        == [*("results", "cost", "diversity", "reliability", "risk", "gallery", "run")]
+    )
     for message in ("digits", "convnet", "17", SOFTWARE, "cpu (2 cores), Linux-6.1"):
         assert message in page.text
     assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == []
@@ -150,11 +160,12 @@ def test_writing_again_gives_the_same(run):
 def test_numbers_in_both_tables_are_the_rows(run):
     workdir, rows, path = run
     markdown = (workdir / "results.md").read_text()
-    markdown, _, _ = markdown.partition("## Ranking")
+    markdown, _, _ = markdown.partition("## With and without")
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     shown = markdown_cells("\n".join(lines))
     web = read_page(path).rows[: len(rows) + 1]
-    assert shown[0] == [column.title for column in table.COLUMNS]
+    columns = [c for c in table.COLUMNS if not c.spare or c.key == "aurc"]
+    assert shown[0] == [column.title for column in columns]
     assert [title.replace("\N{NO-BREAK SPACE}", " ") for title in web[0]] == shown[0]
     assert len(web) == len(shown) - 1 == len(rows) + 1
     first = ["DE-1", "–", "–", "90.00", "0.4000", "0.3900", "3.12"]
@@ -162,7 +173,7 @@ def test_numbers_in_both_tables_are_the_rows(run):
     assert web[1] == shown[2] == [*first, "–", "–", "1.00"]
     factors = {"accuracy": 100, "ece": 100, "aurc": 100, "gap_closed": 100}
     factors |= {"nll": 1, "cnll": 1, "brier": 1, "dee": 1}
-    keys = [column.key for column in table.COLUMNS]
+    keys = [column.key for column in columns]
     for row, in_markdown, in_web in zip(rows, shown[2:], web[1:], strict=True):
         assert in_web[0] == in_markdown[0] == row["model"]
         for key, factor in factors.items():
@@ -210,14 +221,18 @@ def test_only_results(tmp_path):
         "there is no analysis.json",
         "there is no gallery.npz",
         "there is no kd.npz; there is no ods.npz",
-        "No row of an ensemble in results.json has a calibrated NLL.",
+        "Best student ods: cNLL 0.200. One seed.",
+        "The best student was chosen on the test images",
+        "There are no predictions to compute intervals from.",
         "at the bound of its search range",
         "non-finite loss or gradient were skipped: 3 of kd.",
-        "0.1000 lower",
     ):
         assert message in page.text, message
-    assert "svg" not in [tag for tag, _ in page.tags]
-    assert "0.1000 lower" in (tmp_path / "results.md").read_text()
+    # The level lines of the students; without intervals, no verdict.
+    assert [tag for tag, _ in page.tags].count("svg") == 1
+    markdown = (tmp_path / "results.md").read_text()
+    assert re.search(r"\| single +\| ods +\| kd +\| -0.1000 \| – +\| – +\|", markdown)
+    assert "ods is" not in page.text
 
 
 def test_teachers_only_and_damaged_files(tmp_path):
@@ -229,9 +244,10 @@ def test_teachers_only_and_damaged_files(tmp_path):
     page = read_page(report.write_report(tmp_path))
     # The front, calibrated NLL, reliability, error against coverage.
     assert [tag for tag, _ in page.tags].count("svg") == 4
-    for name in ("analysis.json cannot be read", "gallery.npz cannot be read"):
+    for name in ("analysis.json is not valid JSON", "gallery.npz cannot be read"):
         assert name in page.text
-    assert "run.json is not a mapping" in page.text
+    assert "run.json is damaged" in page.text
+    assert str(tmp_path) not in page.text
 
 
 def test_damaged_predictions_are_left_out_with_a_sentence(tmp_path):
@@ -242,11 +258,11 @@ def test_damaged_predictions_are_left_out_with_a_sentence(tmp_path):
     arrays = dict(np.load(folder / "be.npz"))
     np.savez(folder / "be.npz", **arrays | {"test_labels": arrays["test_labels"][:9]})
     page = read_page(report.write_report(tmp_path))
-    for kind in ("Reliability diagrams", "Risk-coverage curves"):
-        assert (
-            f"{kind} left out: teachers.npz cannot be read (ValueError); "
-            "kd.npz cannot be read (KeyError); be.npz: "
-        ) in page.text
+    for kind in ("reliability diagrams", "risk-coverage curves"):
+        reasons = re.search(rf"{kind}: (.*)", page.text)[1].split("; ")
+        assert reasons[0].startswith("teachers.npz cannot be read as an .npz")
+        assert reasons[1].startswith("kd.npz cannot be read") and "labels" in reasons[1]
+        assert reasons[2].startswith("be.npz: ")
     labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
     (label,) = (label for label in labels if "coverage" in label)
     names = [message.split()[0] for message in label.split(": ")[1].split(", ")]
@@ -261,12 +277,12 @@ def test_diverged_student_is_left_out_of_the_diagrams(tmp_path):
     np.savez(path, **arrays)
     page = read_page(report.write_report(tmp_path))
     assert [tag for tag, _ in page.tags].count("svg") == 3 + 4 + 6
-    assert "coverage curves left out: kd.npz: confidence has NaN" in page.text
+    assert "coverage curves: kd.npz: confidence has NaN" in page.text
     labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
     (label,) = (label for label in labels if "coverage" in label)
     assert "kd_noise" in label and "kd " not in label
     assert not (tmp_path / "figures" / "reliability_kd.svg").exists()
-    assert "diagrams left out: kd.npz: probs has smallest entry" in page.text
+    assert "diagrams: kd.npz: probs has smallest entry" in page.text
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}", "[1]", '[{"kind": "student"}]'])
@@ -294,7 +310,8 @@ def test_all_text_is_escaped(tmp_path):
     markdown = (tmp_path / "results.md").read_text()
     assert "<script" not in markdown and r"$a_b$ &lt;i>\|\*" in markdown
     widths = {len(markdown_cells(t)[0]) for t in markdown.split("\n") if t[:1] == "|"}
-    assert widths == {len(table.COLUMNS), 6}
+    # Of spare columns only AURC has values; the comparison and the ranking have six.
+    assert widths == {1 + sum(not column.spare for column in table.COLUMNS), 6}
 
 
 def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
@@ -304,7 +321,7 @@ def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
     rows = [student("../kd", 0.3)]
     (tmp_path / "run" / "results.json").write_text(json.dumps(rows))
     page = read_page(report.write_report(tmp_path / "run"))
-    assert "Reliability diagrams left out: there is no kd.npz." in page.text
+    assert "reliability diagrams: there is no kd.npz." in page.text
 
 
 def test_failure_leaves_the_old_report(tmp_path, monkeypatch):
@@ -386,6 +403,6 @@ def test_gallery_shows_the_change_amplified(run):
     probs = arrays["probs"][0, :, 0]
     message = [f"{['ant', 'bee', 'cat'][p.argmax()]} {p.max():.2f}" for p in probs]
     assert images[0]["alt"] == "clean; members predict " + ", ".join(message)
-    item = next(a for tag, a in page.tags if tag == "li")
+    item = next(a for tag, a in page.tags if tag == "li" and "class" in a)
     assert item["class"] == ("right" if probs[0].argmax() == 0 else "wrong")
     assert item["style"] == f"--p:{100 * probs[0].max():.0f}%"

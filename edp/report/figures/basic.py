@@ -1,31 +1,15 @@
-"""Figures on calibrated NLL, reliability and diversity, as `<svg>` elements."""
+"""Figures on reliability and diversity, as `<svg>` elements."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 
-from edp.report.figures.axes import label_ends, labelled_axes
 from edp.report.figures.svg import INK, MUTED, PAPER, STYLE, new_figure, series, to_svg
 
-
-class Level(NamedTuple):
-    """A student's horizontal line in `cnll_by_ensemble_size`.
-
-    Attributes:
-      name: label; about 20 characters fit.
-      cnll: calibrated NLL.
-      dee: deep-ensemble equivalent, or None.
-      series: colour index.
-      dashed: whether the line is dashed (a student without a perturbation).
-    """
-
-    name: str
-    cnll: float
-    dee: float | None
-    series: int
-    dashed: bool
+_FADED = 0.3  # opacity
 
 
 class ReliabilityCurve(NamedTuple):
@@ -35,11 +19,13 @@ class ReliabilityCurve(NamedTuple):
       confidence: [bins] mean confidence in each bin.
       accuracy: [bins] accuracy in each bin.
       share: [bins] fraction of all inputs in each bin.
+      is_large: [bins] whether the bin has enough inputs to judge it.
     """
 
     confidence: np.ndarray
     accuracy: np.ndarray
     share: np.ndarray
+    is_large: np.ndarray
 
 
 class Bar(NamedTuple):
@@ -57,56 +43,6 @@ class Bar(NamedTuple):
 
 
 @matplotlib.rc_context(STYLE)
-def cnll_by_ensemble_size(
-    sizes: Sequence[int], cnll: Sequence[float], students: Sequence[Level]
-) -> str:
-    """Draws calibrated NLL against ensemble size, students as horizontal lines.
-
-    Args:
-      sizes: numbers of members, ascending, at least one.
-      cnll: the ensemble's calibrated NLL at each size.
-      students: the students' lines, labelled at the right end.
-
-    Returns:
-      An `<svg>` element.
-    """
-    ends = [*students, Level(f"DE-{sizes[-1]}", cnll[-1], None, -1, False)]
-    labels = [f"{end.cnll:.4f} {end.name}" for end in ends]
-    figure, axes = labelled_axes(
-        labels,
-        "calibrated NLL (lower is better)",
-        "members in the ensemble",
-        (230, 280),
-        whole=True,
-    )
-    heights = [level.cnll for level in students] + list(cnll)
-    margin = 0.06 * (max(heights) - min(heights)) or 0.05 * abs(heights[0]) or 1.0
-    low, high = min(heights) - margin, max(heights) + margin
-    axes.set_ylim(low, high)
-    first, last = sizes[0], max(sizes[-1], sizes[0] + 1)
-    pad = 0.06 * (last - first)
-    axes.set_xlim(first - pad, last + pad)
-
-    colours = [series(end.series) if end.series >= 0 else INK for end in ends]
-    for end, colour in zip(students, colours, strict=False):
-        style = (0, (4, 2.5)) if end.dashed else "-"
-        axes.axhline(end.cnll, color=colour, linewidth=1.6, linestyle=style)
-        # Outside the curve's range the DEE is clipped, and no lines meet.
-        if end.dee and min(cnll) <= end.cnll <= cnll[0]:
-            axes.plot(
-                [end.dee], [end.cnll], "o", markersize=6, zorder=4,
-                markerfacecolor=PAPER, markeredgecolor=colour,
-                markeredgewidth=1.6, clip_on=False,
-            )  # fmt: skip
-    label_ends(axes, labels, [end.cnll for end in ends], colours)
-    axes.plot(sizes, cnll, "-o", color=INK, linewidth=2, markersize=5, zorder=3)
-
-    described = [f"DE-{m} {v:.4f}" for m, v in zip(sizes, cnll, strict=True)]
-    described += [f"{level.name} {level.cnll:.4f}" for level in students]
-    return to_svg(figure, "cnll", "Calibrated NLL: " + ", ".join(described))
-
-
-@matplotlib.rc_context(STYLE)
 def reliability(
     curve: ReliabilityCurve,
     calibrated: ReliabilityCurve | None,
@@ -114,6 +50,8 @@ def reliability(
     name: str,
 ) -> str:
     """Draws accuracy against confidence; a dot's area is its fraction of inputs.
+
+    Lines join the large bins; the dots of small bins are faded.
 
     Args:
       curve: before temperature scaling.
@@ -129,23 +67,31 @@ def reliability(
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, dashes=(2, 2))
     ink = INK if colour is None else series(colour)
     if calibrated is not None:
-        axes.plot(
-            calibrated.confidence, calibrated.accuracy,
-            color=MUTED, linewidth=1.2, dashes=(4, 2),
+        _reliability_curve(
+            axes, calibrated, {"color": MUTED, "linewidth": 1.2, "dashes": (4, 2)},
+            {"facecolor": PAPER, "edgecolor": MUTED, "linewidth": 1.2, "zorder": 3},
         )  # fmt: skip
-        axes.scatter(
-            calibrated.confidence, calibrated.accuracy, _areas(calibrated.share),
-            facecolor=PAPER, edgecolor=MUTED, linewidth=1.2, zorder=3, clip_on=False,
-        )  # fmt: skip
-    axes.plot(curve.confidence, curve.accuracy, color=ink, linewidth=1.6, zorder=3)
-    axes.scatter(
-        curve.confidence, curve.accuracy, _areas(curve.share),
-        color=ink, linewidth=0, zorder=4, clip_on=False,
+    _reliability_curve(
+        axes, curve, {"color": ink, "linewidth": 1.6, "zorder": 3},
+        {"color": ink, "linewidth": 0, "zorder": 4},
     )  # fmt: skip
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     return to_svg(figure, f"reliability-{name}", f"Reliability diagram of {name}")
+
+
+def _reliability_curve(
+    axes: Axes, curve: ReliabilityCurve, line: dict, dots: dict
+) -> None:
+    large = curve.is_large
+    axes.plot(curve.confidence[large], curve.accuracy[large], **line)
+    for which, alpha in ((large, 1.0), (~large, _FADED)):
+        if which.any():
+            axes.scatter(
+                curve.confidence[which], curve.accuracy[which],
+                6 + 160 * curve.share[which], alpha=alpha, clip_on=False, **dots,
+            )  # fmt: skip
 
 
 @matplotlib.rc_context(STYLE)
@@ -165,12 +111,20 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
     axes.set_axis_off()
     axes.set(ylim=(len(entries), 0), xlim=(0, max(b.value for b in entries) or 1.0))
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=8)
+    places = [i + 0.68 for i in range(len(entries))]
+    colours = [MUTED if bar.series is None else series(bar.series) for bar in entries]
+    lengths = [bar.value for bar in entries]
+    axes.barh(places, lengths, height=0.36, color=colours, linewidth=0)
+    axes.vlines(
+        [0] * len(places),
+        [p - 0.18 for p in places],
+        [p + 0.18 for p in places],
+        MUTED,
+        linewidth=0.8,
+    )
     described = []
     for i, bar in enumerate(entries):
-        colour = MUTED if bar.series is None else series(bar.series)
         value = f"{100 * bar.value:.1f} %" if percent else f"{bar.value:.3g}"
-        axes.barh(i + 0.68, bar.value, height=0.36, color=colour, linewidth=0)
-        axes.plot([0, 0], [i + 0.5, i + 0.86], color=MUTED, linewidth=0.8)
         axes.text(0, i + 0.4, bar.name, va="bottom", fontsize=10.5)
         axes.annotate(
             value, (bar.value, i + 0.68), (5, 0), textcoords="offset points",
@@ -178,7 +132,3 @@ def bars(title: str, entries: Sequence[Bar], percent: bool = False) -> str:
         )  # fmt: skip
         described.append(f"{bar.name} {value}")
     return to_svg(figure, f"bars-{title}", f"{title}: " + ", ".join(described))
-
-
-def _areas(share: np.ndarray) -> np.ndarray:
-    return 6 + 160 * np.asarray(share)

@@ -1,7 +1,8 @@
 """Figure of a Pareto front whose points share a few costs."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,7 +20,8 @@ _FRONT_LETTER, _FRONT_LEAD = 7.6, 5
 _LEGEND_LINE, _LEGEND_LETTER = 19, 6.3
 _LEFT, _BOTTOM = 52, 42
 
-_TITLE = "Lower left is better; the solid line is the Pareto front"
+_MARKERS = "o^Dvp*"
+_TITLE = "Lower left is better; solid: Pareto front"
 _ENSEMBLES = "ensembles"
 _PLAIN = "hollow: distilled without a perturbation"
 
@@ -28,8 +30,9 @@ _PLAIN = "hollow: distilled without a perturbation"
 def pareto_figure(points: Sequence[Point], unit: str) -> str:
     """Draws calibrated NLL against the cost of a prediction, and the front.
 
-    Points on the front are joined by steps and labelled below; other points have
-    smaller labels at their right, spread apart where they would overlap.
+    Points on the front are joined by steps and labelled below; the ensembles and the
+    students with a colour have smaller labels at their right, spread apart where they
+    would overlap. Other students are grey and have none.
 
     Args:
       points: at least one.
@@ -38,9 +41,11 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
     Returns:
       An `<svg>` element.
     """
-    kinds = list(dict.fromkeys(p.kind for p in points if p.kind))
-    colours = {kind: series(i) for i, kind in enumerate(kinds)}
+    kinds = dict.fromkeys(p.kind for p in points if p.kind)
+    markers = dict(zip(kinds, itertools.cycle(_MARKERS))) | {None: "s"}
     points = sorted(points, key=lambda p: (p.cost, -p.cnll))
+    rest = [p for p in points if not p.is_named]
+    points = [p for p in points if p.is_named]
     groups = layout.near_groups(points)
     inner = layout.width(points, groups)
     place = layout.placer(points, inner)
@@ -54,26 +59,28 @@ def pareto_figure(points: Sequence[Point], unit: str) -> str:
         if p.on_front
     ]
     right = max(12.0, max(reach) + 4 - inner)
-    legend = _legend(points, colours, _LEFT + inner + right)
+    legend = _legend([*points, *rest], _LEFT + inner + right)
     top = 50 + _LEGEND_LINE * (1 + max(line for *_, line in legend))
     height, limits = layout.heights(points, groups)
 
     figure, axes = new_figure(
         _LEFT + inner + right, top + height + _BOTTOM, _LEFT, right, top, _BOTTOM
     )
-    described = f"cost of a prediction: {unit}, on a logarithmic scale"
+    described = f"cost: {unit}; logarithmic scale"
     axes.set(xlim=(0, inner), ylim=limits, xlabel=described)
     axes.grid(axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.set_xticks(*_ticks(points, place))
-    _draw(axes, points, place, colours)
+    _draw(axes, points, rest, place, markers)
     for group in groups:
         own = [(p, name) for p, name in labels if p in group]
-        _label_rest(axes, own, place, colours, layout.floor(points, group))
-        _label_front(axes, [p for p in group if p.on_front], place, colours)
-    _draw_legend(axes, legend, top, height)
-    described = ", ".join(f"{p.name} {p.cost:.3g} {p.cnll:.4f}" for p in points)
+        _label_rest(axes, own, place, layout.floor(points, group))
+        _label_front(axes, [p for p in group if p.on_front], place)
+    _draw_legend(axes, legend, top, height, markers)
+    described = ", ".join(
+        f"{p.name} {plain_number(p.cost)} {p.cnll:.4f}" for p in [*points, *rest]
+    )
     best = ", ".join(p.name for p in points if p.on_front)
     return to_svg(
         figure, "pareto", f"Calibrated NLL by {unit}: {described}. On the front: {best}"
@@ -88,16 +95,33 @@ def _ticks(
     for point in sorted(points, key=lambda p: p.kind is not None):
         if all(abs(place(point) - place(other)) >= 44 for other in chosen):
             chosen.append(point)
-    return [place(p) for p in chosen], [f"{p.cost:.3g}" for p in chosen]
+    return [place(p) for p in chosen], [plain_number(p.cost) for p in chosen]
+
+
+def plain_number(value: float) -> str:
+    """Formats with three digits and without an exponent."""
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _colour(point: Point) -> str:
+    return INK if point.series is None else series(point.series)
 
 
 def _draw(
     axes: Axes,
     points: Sequence[Point],
+    rest: Sequence[Point],
     place: Callable[[Point], float],
-    colours: dict[str, str],
+    markers: Mapping[str | None, str],
 ) -> None:
     """Draws the front, the curve of the ensembles, and the points."""
+    for point in rest:  # those outside the limits are cut off
+        axes.plot(
+            [place(point)], [point.cnll], linestyle="", color=MUTED, alpha=0.6,
+            zorder=1.5, **_marker(point, MUTED, markers),
+        )  # fmt: skip
     best = [p for p in points if p.on_front]
     axes.step(
         [*map(place, best), axes.get_xlim()[1]],
@@ -110,7 +134,7 @@ def _draw(
         color=MUTED, linewidth=1, dashes=(4, 2.5), zorder=1,
     )  # fmt: skip
     for point in points:
-        colour = colours.get(point.kind, INK)
+        colour = _colour(point)
         x, y = place(point), point.cnll
         if point.error:
             axes.plot(
@@ -119,13 +143,13 @@ def _draw(
             )  # fmt: skip
         axes.plot(
             [x], [y], color=colour, clip_on=False, linestyle="",
-            zorder=4 if point.on_front else 3, **_marker(point, colour),
+            zorder=4 if point.on_front else 3, **_marker(point, colour, markers),
         )  # fmt: skip
 
 
-def _marker(point: Point, colour: str) -> dict:
+def _marker(point: Point, colour: str, markers: Mapping[str | None, str]) -> dict:
     return {
-        "marker": "s" if point.kind is None else "o",
+        "marker": markers[point.kind],
         "markersize": 8 if point.on_front else 5.5,
         "markerfacecolor": PAPER if point.plain else colour,
         "markeredgewidth": 1.4,
@@ -136,12 +160,11 @@ def _label_rest(
     axes: Axes,
     labels: Sequence[tuple[Point, str]],
     place: Callable[[Point], float],
-    colours: dict[str, str],
     floor: float,
 ) -> None:
     """Labels points in one column above the front, with leaders."""
     if len(labels) == 1 and labels[0][1]:
-        _label_alone(axes, *labels[0], place, colours)
+        _label_alone(axes, *labels[0], place)
         return
     right = max(place(p) for p, _ in labels)
     labels = [(p, name) for p, name in labels if name]
@@ -154,7 +177,7 @@ def _label_rest(
         high - 0.5 * layout.LINE * pixel,
     )
     for (point, name), y in zip(labels, places, strict=True):
-        colour = colours.get(point.kind, INK)
+        colour = _colour(point)
         axes.plot(
             [place(point) + 4, right + 9, right + layout.LEAD - 3],
             [point.cnll, point.cnll, y],
@@ -172,12 +195,11 @@ def _label_alone(
     point: Point,
     name: str,
     place: Callable[[Point], float],
-    colours: dict[str, str],
 ) -> None:
     """Labels a lone point above it, away from the ensembles' curve."""
     axes.annotate(
         name, (place(point), point.cnll + point.error), (2, 9),
-        textcoords="offset points", color=colours.get(point.kind, INK), fontsize=9.5,
+        textcoords="offset points", color=_colour(point), fontsize=9.5,
         va="center_baseline", annotation_clip=False,
     )  # fmt: skip
 
@@ -186,7 +208,6 @@ def _label_front(
     axes: Axes,
     points: Sequence[Point],
     place: Callable[[Point], float],
-    colours: dict[str, str],
 ) -> None:
     """Labels points of the front below it, stacked if they are near each other."""
     low, high = axes.get_ylim()
@@ -196,33 +217,39 @@ def _label_front(
         below = min(point.cnll - point.error, below) - layout.FRONT_LINE * pixel
         axes.text(
             place(point) - _FRONT_LEAD, below, shorten(point.name, layout.LETTERS[1]),
-            color=colours.get(point.kind, INK), fontweight="bold",
+            color=_colour(point), fontweight="bold",
             va="center_baseline", zorder=5,
         )  # fmt: skip
 
 
 def _legend(
-    points: Sequence[Point], colours: dict[str, str], width: float
-) -> list[tuple[str, str, Point | None, float, int]]:
-    """Returns entries: text, colour, example point, pixels from the left, line."""
+    points: Sequence[Point], width: float
+) -> list[tuple[str, Point, float, int]]:
+    """Returns entries: text, example point, pixels from the left, line."""
     entries = []
     if any(p.kind is None for p in points):
-        entries.append((_ENSEMBLES, INK, Point("", 1, 0, 0, None, False, False)))
-    for kind, colour in colours.items():
-        entries.append((kind, colour, Point("", 1, 0, 0, kind, False, False)))
-    if any(p.plain for p in points):
-        entries.append((_PLAIN, MUTED, Point("", 1, 0, 0, "", True, False)))
+        entries.append((_ENSEMBLES, Point("", 1, 0, 0, None, False, False)))
+    for kind in dict.fromkeys(p.kind for p in points if p.kind):
+        entries.append((kind, Point("", 1, 0, 0, kind, False, False)))
+    if plain := next((p for p in points if p.plain), None):
+        entries.append((_PLAIN, Point("", 1, 0, 0, plain.kind, True, False)))
     placed, x, line = [], 0.0, 0
-    for text, colour, example in entries:
+    for text, example in entries:
         taken = 16 + _LEGEND_LETTER * len(text)
         if x and x + taken > width:
             x, line = 0.0, line + 1
-        placed.append((text, colour, example, x, line))
+        placed.append((text, example, x, line))
         x += taken + 14
     return placed
 
 
-def _draw_legend(axes: Axes, legend: Sequence, top: float, height: float) -> None:
+def _draw_legend(
+    axes: Axes,
+    legend: Sequence,
+    top: float,
+    height: float,
+    markers: Mapping[str | None, str],
+) -> None:
     """Draws the title, the legend below it, and the label of the y axis."""
     inner = axes.get_xlim()[1]
 
@@ -232,14 +259,14 @@ def _draw_legend(axes: Axes, legend: Sequence, top: float, height: float) -> Non
     def up(y):  # pixels from the top of the figure
         return 1 + (top - y) / height
 
-    for text, colour, example, x, line in legend:
+    for text, example, x, line in legend:
         y = up(34 + _LEGEND_LINE * line)
         axes.plot(
-            [across(x + 5)], [y], color=colour, linestyle="", clip_on=False,
-            transform=axes.transAxes, **_marker(example, colour),
+            [across(x + 5)], [y], color=MUTED, linestyle="", clip_on=False,
+            transform=axes.transAxes, **_marker(example, MUTED, markers),
         )  # fmt: skip
         axes.text(
-            across(x + 14), y, text, color=colour, fontsize=10,
+            across(x + 14), y, text, color=MUTED, fontsize=10,
             transform=axes.transAxes, va="center_baseline",
         )  # fmt: skip
     for y, text, style in (

@@ -12,10 +12,10 @@ from edp.report.page.markup import shorten
 LINE, LETTER, LEAD = 14, 5.7, 24
 FRONT_LINE = 17
 _INSIDE = 20
-_WIDTHS, _HEIGHTS = (340, 640), (260, 800)  # least and most, of the axes
+_WIDTHS, _HEIGHTS = (300, 420), (260, 800)  # least and most, of the axes
 _NEAR = 16  # Points at most this far apart along the x axis are labelled together.
 _CLEAR = 12  # least distance between a label and the points to its right
-LETTERS = (8, 28)  # least and most, of a name
+LETTERS = (8, 22)  # least and most, of a name
 
 
 class Point(NamedTuple):
@@ -29,6 +29,7 @@ class Point(NamedTuple):
       kind: kind of student; None for an ensemble.
       plain: whether it is a student distilled without a perturbation.
       on_front: whether it is on the Pareto front.
+      series: colour index; None for an ensemble, and for a student without a colour.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Point(NamedTuple):
     kind: str | None
     plain: bool
     on_front: bool
+    series: int | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the figure names it: not one of the grey students."""
+        return self.kind is None or self.on_front or self.series is not None
 
 
 def placer(points: Sequence[Point], inner: float) -> Callable[[Point], float]:

@@ -56,7 +56,7 @@ def by_step_size(
     for curve in curves:
         steps, values = zip(*curve.points, strict=True)
         steps, values = [255 * s for s in steps], [scale * v for v in values]
-        colour = INK if curve.series is None else series(curve.series)
+        colour = MUTED if curve.series is None else series(curve.series)
         axes.plot(steps, values, "-o", color=colour, linewidth=1.6, markersize=4)
         # A curve that ends early is still labelled at the right.
         ends.append((values[-1], colour))

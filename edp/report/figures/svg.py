@@ -2,8 +2,9 @@
 
 A figure is drawn once for dark, light and print: placeholder colours are replaced in
 the SVG by the page's CSS variables (`--ink`, `--muted`, `--rule`, `--paper` and the
-series `--s0` … `--s7`). Text is drawn as paths, so that it needs no font; the SVG's
-accessible label repeats its values. `standalone` turns the element into a file.
+series `--s0` … `--s7`). Text stays text: it is laid out in DejaVu Sans, and the fonts
+of other machines are narrower. The SVG's accessible label repeats the values.
+`standalone` turns the element into a file.
 """
 
 import html
@@ -14,8 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-NUM_SERIES = 8
-"""How many series colours the page defines; `series` repeats after that."""
+from edp.report.rows import NUM_SERIES
 
 INK, MUTED, RULE, PAPER = "#010101", "#020202", "#030303", "#040404"
 LIGHT = {
@@ -38,12 +38,14 @@ _VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", PAPER: "paper"} | {
     f"#05050{i}": f"s{i}" for i in range(NUM_SERIES)
 }
 STYLE = {
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "edp",
     "font.family": ["DejaVu Sans"],
     "font.size": 11,
     "text.color": INK,
     "text.parse_math": False,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-6, 7),
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
@@ -63,7 +65,7 @@ STYLE = {
 
 
 def series(index: int) -> str:
-    """Returns the placeholder for the page's colour number `index`."""
+    """Returns the placeholder for the page's colour number `index`, from 0."""
     return f"#05050{index % NUM_SERIES}"
 
 
@@ -112,7 +114,8 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     )
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
-        'style="stroke-linejoin: round; stroke-linecap: butt" '
+        'style="stroke-linejoin: round; stroke-linecap: butt; font-family: '
+        'DejaVu Sans, Verdana, sans-serif" '
         f'aria-label="{html.escape(label)}">{_shortened(body)}'
     )
 
@@ -149,13 +152,13 @@ def standalone(svg: str, margin: float = 12) -> str:
 def _shortened(body: str) -> str:
     """Shortens the SVG; coordinates get two decimals."""
     body = re.sub(r"\s*\n\s*", "\n", body).replace("xlink:href=", "href=")
-    # Position of a glyph, in hundredths of its size.
+    # The element itself has the font; texts keep their size and weight.
+    body = re.sub(r"font: (?:(\w+) )?([\d.]+px) [^;\"]*", _font, body)
+    body = re.sub(r" font-family: [^;\"]*;| transform=\"rotate\(-0 [^\"]*\"", "", body)
+    # Only within tags: the texts between them stay as they are.
     body = re.sub(
-        r'(<use [^>]*)transform="translate\((\S+) 0\)"',
-        lambda found: f'{found[1]}x="{float(found[2]):.0f}"',
-        body,
+        r"<[^>]*>", lambda tag: re.sub(r"\b\d+\.\d{3,}", _rounded, tag[0]), body
     )
-    body = re.sub(r"scale\([^)]*\)|\b\d+\.\d{3,}", _rounded, body)
     # Consecutive line commands need no letter.
     return re.sub(
         r"([ML] \S+ \S+)((?:\nL \S+ \S+)+)",
@@ -164,8 +167,11 @@ def _shortened(body: str) -> str:
     )
 
 
+def _font(found: re.Match) -> str:
+    weight = f"; font-weight: {found[1]}" if found[1] else ""
+    return f"font-size: {found[2]}{weight}"
+
+
 def _rounded(found: re.Match) -> str:
-    """Rounds a coordinate to two decimals; keeps the scale of glyphs."""
-    if found[0].startswith("scale"):
-        return found[0]
+    """Rounds a coordinate to two decimals."""
     return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from edp.report.figures import seed_figures
 from edp.report.figures.axes import label_ends, labelled_axes
@@ -93,5 +94,9 @@ def _curves(result: Mapping[str, Any], key: str, numbers: Mapping[str, float]) -
         described.append(f"{name} {', '.join(f'{m:.4f} at {p:g}' for p, m in pairs)}")
     if min(numbers.values()) > 0 and max(numbers.values()) > 20 * min(numbers.values()):
         axes.set_xscale("log")
+        # Plain numbers, not powers of ten.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     label_ends(axes, labels, *zip(*ends, strict=True))
     return to_svg(figure, "sweep", f"Calibrated NLL by {key}: {'; '.join(described)}")

@@ -3,25 +3,22 @@
 import pathlib
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
-import matplotlib
 from markupsafe import Markup
 
-from edp.report.figures.axes import label_ends, labelled_axes
-from edp.report.figures.svg import INK, MUTED, STYLE, series, to_svg
+from edp.report.figures.lines import Line, line_figure
+from edp.report.figures.svg import INK, MUTED, series
 from edp.report.files import read_evaluated
 from edp.report.page.markup import (
     Section,
-    absent,
     figure,
     heading,
     panels,
     paragraph,
     shorten,
 )
-from edp.report.page.table import Column, html_table
-from edp.report.rows import Row, is_plain, number, series_by_student
+from edp.report.page.table import BOLD, Column, html_table
+from edp.report.rows import Row, is_plain, number, series_by_student, student_names
 
 _SEVERITIES = range(1, 6)
 _PANELS = (("accuracy", "accuracy, %", 100), ("cnll", "calibrated NLL", 1))
@@ -38,22 +35,6 @@ _COLUMNS = (
 )
 
 
-class Line(NamedTuple):
-    """One model's curve.
-
-    Attributes:
-      name: label; about 20 characters fit.
-      points: (severity, value), ascending.
-      colour: line colour.
-      dashed: whether the line is dashed.
-    """
-
-    name: str
-    points: Sequence[tuple[int, float]]
-    colour: str
-    dashed: bool
-
-
 def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     """Draws curves over severity and a table of means, from `corruptions.json`.
 
@@ -62,7 +43,7 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     """
     entries, protocol, why = read_evaluated(path)
     if why:
-        return Section(absent(f"Corrupted images are left out: {why}."))
+        return Section(left_out=f"corrupted images: {why}")
     # The part of the name before 'mean', such as 'CIFAR-10-C/'.
     named = [str(entry.get("corruption")) for entry in entries]
     found = dict.fromkeys(n.removesuffix("mean") for n in named if n.endswith("mean"))
@@ -72,7 +53,7 @@ def corruptions_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         html += drawn
         figures |= of_folder
     if not html:
-        return Section(paragraph("No corruptions were evaluated.", "note"))
+        return Section()
     return Section(html + paragraph(protocol, "note"), figures)
 
 
@@ -91,7 +72,7 @@ def _folder_figure(
             models.setdefault(str(entry.get("model")), {})[int(severity)] = entry
     if not models:
         return Markup(), {}
-    colours = series_by_student(rows)
+    colours, students = series_by_student(rows), student_names(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
     figures = {}
     for key, title, scale in _PANELS:
@@ -101,18 +82,18 @@ def _folder_figure(
             points = sorted((s, scale * v) for s, v in values.items() if v is not None)
             colour = MUTED if name == "DE-1" else INK
             colour = series(colours[name]) if name in colours else colour
-            if points:
+            if points and (name in colours or name not in students):
                 lines.append(Line(shorten(name, 20), points, colour, name in plain))
         if lines:
             name = f"corruptions_{folder.replace('/', '_')}{key}"
-            figures[name] = severity_figure(f"{folder.replace('/', ' ')}{title}", lines)
-    means = [_means(name, found, name in colours) for name, found in models.items()]
+            titled = f"{folder.replace('/', ' ')}{title}"
+            figures[name] = line_figure(titled, "severity", lines)
+    means = [_means(name, found, name in students) for name, found in models.items()]
     html = figure(
         "Mean over the corruptions of each severity; severity 0 is the clean images. "
         "The heavy line is the whole ensemble, the grey line a single network, and a "
         "dashed line a student distilled without a perturbation. The table compares "
-        "the clean images with the mean over all corruptions and severities. Bold: the "
-        "best student.",
+        f"the clean images with the mean over all corruptions and severities. {BOLD}",
         panels(figures.values()),
         html_table(means, _COLUMNS),
     )
@@ -128,35 +109,3 @@ def _means(name: str, by_severity: Mapping[int, Row], is_student: bool) -> Row:
         values = [number(by_severity.get(s, {}), key) for s in _SEVERITIES]
         row[key] = None if None in values else fmean(values)
     return row
-
-
-@matplotlib.rc_context(STYLE)
-def severity_figure(title: str, lines: Sequence[Line]) -> str:
-    """Draws a quantity against the severity of corruptions.
-
-    Args:
-      title: the quantity; also the prefix of the SVG's ids on the page.
-      lines: at least one.
-
-    Returns:
-      An `<svg>` element.
-    """
-    labels = [f"{line.points[-1][1]:.3g} {line.name}" for line in lines]
-    drawing, axes = labelled_axes(labels, title, "severity", (200, 280), whole=True)
-    for line in lines:
-        style = (0, (4, 2.5)) if line.dashed else "-"
-        axes.plot(
-            *zip(*line.points, strict=True), marker="o", markersize=3.5,
-            color=line.colour, linestyle=style,
-            linewidth=2.2 if line.colour == INK else 1.6,
-        )  # fmt: skip
-    axes.set_xlim(-0.2, max(_SEVERITIES) + 0.2)
-    ends = [line.points[-1][1] for line in lines]
-    label_ends(axes, labels, ends, [line.colour for line in lines])
-    described = (
-        f"{line.name} {', '.join(f'{v:.3g} at {s}' for s, v in line.points)}"
-        for line in lines
-    )
-    return to_svg(
-        drawing, f"severity-{title}", f"{title} by severity: {'; '.join(described)}"
-    )

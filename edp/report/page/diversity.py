@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from edp.report.figures import basic, step_sizes
-from edp.report.files import load_json, read
+from edp.report.files import read_of_same_run
 from edp.report.page.markup import (
     Section,
-    absent,
     figure,
     heading,
     panels,
@@ -17,7 +16,7 @@ from edp.report.page.markup import (
     shorten,
 )
 from edp.report.page.table import Column, html_table
-from edp.report.rows import Row, is_plain, number, series_by_student
+from edp.report.rows import NUM_SERIES, Row, is_plain, number, series_by_student
 from edp.report.seeds.number_format import DASH
 
 _CLEAN = {"train": "training inputs", "test": "test inputs"}
@@ -43,11 +42,11 @@ _COLUMNS = (
 
 def diversity_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     """Draws the diversity of teachers and students, from `analysis.json`."""
-    analysis, why = read(path, load_json)
-    entries = analysis.get("diversity") if isinstance(analysis, dict) else None
+    analysis, why = read_of_same_run(path)
+    entries = analysis.get("diversity")
     if not entries:
         why = why or f"{path.name} has no diversity"
-        return Section(absent(f"The teachers' diversity is left out: {why}."))
+        return Section(left_out=f"the teachers' diversity: {why}")
     colours = series_by_student(rows)
     plain = {str(row["model"]) for row in rows if is_plain(row)}
     # A student's name has no @.
@@ -78,16 +77,35 @@ def _bars(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
         if bars:
             figures[f"diversity_{key}"] = basic.bars(title, bars, percent)
     body = figure(
-        "Diversity of the teachers on clean inputs (grey) and on training inputs "
-        "perturbed as for each student (a perturbation that several students share "
-        "bears the name of the first). Students see training inputs: if the teachers "
-        "fit these almost perfectly, they agree on them, and the student cannot learn "
-        "what makes the ensemble better than one network. A perturbation works if it "
-        "raises the diversity at least to that on test inputs. Compare it with the "
-        "error: teachers that are merely wrong also disagree.",
+        f"{_summary(entries)}Diversity of the teachers on clean inputs (grey) and on "
+        "training inputs perturbed as for each student (a perturbation that several "
+        "students share bears the name of the first). Students see training inputs: if "
+        "the teachers fit these almost perfectly, they agree on them, and the student "
+        "cannot learn what makes the ensemble better than one network. A perturbation "
+        "works if it raises the diversity at least to that on test inputs. Compare it "
+        "with the error: teachers that are merely wrong also disagree.",
         panels(figures.values()),
     )
     return Section(body, figures)
+
+
+def _summary(entries: Sequence[Row]) -> str:
+    """Says how far the teachers disagree on training and on test inputs."""
+    found = {str(e.get("inputs")): number(e, "pairwise_kl") for e in entries}
+    train, test = found.pop("train", None), found.pop("test", None)
+    if train is None or test is None:
+        return ""
+    perturbed = [value for value in found.values() if value is not None]
+    reach = sum(value >= test for value in perturbed)
+    ending = (
+        f" {reach} of {len(perturbed)} perturbations reach that of test inputs."
+        if perturbed
+        else ""
+    )
+    return (
+        f"The teachers' pairwise KL is {train:.3g} on training inputs and {test:.3g} "
+        f"on test inputs.{ending} "
+    )
 
 
 def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
@@ -110,7 +128,7 @@ def _curves(entries: Sequence[Row], colours: Mapping[str, int]) -> Section:
                 shorten(name, 20), sorted(found.items()), colours.get(name)
             )
             for name, found in points.items()
-            if len(found) > 1
+            if len(found) > 1 and (name in colours or len(points) <= NUM_SERIES)
         ]
         if lines:
             drawn = step_sizes.by_step_size(title, lines, levels, percent)

@@ -19,7 +19,6 @@ def describe_run(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str
     """
     members = [m for row in ensemble_rows(rows) if (m := row.get("num_members"))]
     seeds = dict.fromkeys(str(row["seed"]) for row in rows if "seed" in row)
-    known = {row.get("model") for row in rows}
     software = [f"{name} {run[name]}" for name in _SOFTWARE if name in run]
     facts = {
         "Dataset": _dataset(_section(config, "data")),
@@ -28,11 +27,14 @@ def describe_run(rows: Sequence[Row], config: Mapping, run: Mapping) -> dict[str
         "Seed": str(config.get("seed", ", ".join(seeds))),
         "Software": ", ".join(software),
         "Hardware": _hardware(run),
-        "Not finished": ", ".join(
-            n for n in _section(config, "students") if n not in known
-        ),
     }
     return {heading: text for heading, text in facts.items() if text}
+
+
+def unfinished_students(rows: Sequence[Row], config: Mapping) -> list[str]:
+    """Returns the configured students that have no row."""
+    known = {row.get("model") for row in rows}
+    return [name for name in _section(config, "students") if name not in known]
 
 
 def _section(config: Mapping, name: str) -> Mapping:

@@ -10,17 +10,17 @@ from markupsafe import Markup
 from PIL import Image
 
 from edp.report.files import load_arrays, read
-from edp.report.page.markup import absent, figure, paragraph, render
+from edp.report.page.markup import Section, figure, paragraph, render
 
 _GALLERY_BYTES = 1_400_000
 
 
-def gallery_section(path: pathlib.Path) -> Markup:
+def gallery_section(path: pathlib.Path) -> Section:
     """Renders `gallery.npz`, up to about 1.4 MB of examples."""
     keys = ("names", "images", "probs", "labels", "class_names")
     arrays, why = read(path, load_arrays(*keys))
     if arrays is None:
-        return absent(f"The gallery of perturbed inputs is left out: {why}.")
+        return Section(left_out=f"the gallery of perturbed inputs: {why}")
     names, images, probs, labels, class_names = arrays
     names, class_names = [str(n) for n in names], [str(c) for c in class_names]
     changes = images[1:] - images[:1]
@@ -44,7 +44,7 @@ def gallery_section(path: pathlib.Path) -> Markup:
     left = Markup()
     if len(rows) < len(labels):
         left = paragraph(f"The first {len(rows)} of {len(labels)} examples.", "note")
-    return figure(
+    html = figure(
         "Clean inputs and each perturbation of them. Right of a perturbed image: the "
         f"change, {gain:g} times amplified around grey. Below: each member's predicted "
         "class and its probability, bold and green if it is the label, orange if not. "
@@ -52,6 +52,7 @@ def gallery_section(path: pathlib.Path) -> Markup:
         *rows,
         left,
     )
+    return Section(html)
 
 
 def image_uri(image: np.ndarray, limit: int = 64) -> str:

@@ -16,12 +16,14 @@ class Section(NamedTuple):
     """A section of the page.
 
     Attributes:
-      html: the HTML of the section.
+      html: the HTML of the section; empty to leave it out, also in the navigation.
       figures: its `<svg>` elements by file name without `.svg`.
+      left_out: what is missing of it and why; "" if nothing is.
     """
 
-    html: Markup
+    html: Markup = Markup()
     figures: Mapping[str, str] = {}
+    left_out: str = ""
 
 
 @functools.cache
@@ -45,11 +47,6 @@ def render(template: str, **values: Any) -> Markup:
 def paragraph(text: str, kind: str) -> Markup:
     """Returns a paragraph of class `kind`, or nothing if there is no text."""
     return Markup('<p class="{}">{}</p>').format(kind, text) if text else Markup()
-
-
-def absent(text: str) -> Markup:
-    """Returns a paragraph on content that is missing."""
-    return paragraph(text, "absent")
 
 
 def figure(caption: str, *body: Markup) -> Markup:

@@ -3,12 +3,10 @@
 import pathlib
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
 from edp.report.files import read_evaluated
-from edp.report.page.markup import absent, figure, heading, paragraph, shorten
-from edp.report.page.table import Column, html_table
-from edp.report.rows import Row, number, series_by_student
+from edp.report.page.markup import Section, figure, heading, paragraph, shorten
+from edp.report.page.table import BOLD, Column, html_table
+from edp.report.rows import Row, number, student_names
 
 _TITLES = {
     "max_probability": "max. probability",
@@ -18,12 +16,12 @@ _TITLES = {
 }
 
 
-def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
+def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     """Returns a table for each set of `ood.json`: AUROC of each score and model."""
     entries, protocol, why = read_evaluated(path)
     if why:
-        return absent(f"OOD detection is left out: {why}.")
-    students = series_by_student(rows)
+        return Section(left_out=f"OOD detection: {why}")
+    students = student_names(rows)
     sets: dict[str, dict[str, dict]] = {}
     for entry in entries:
         if number(entry, "auroc") is None:
@@ -34,7 +32,7 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
         models.setdefault(model, {"fields": named, "auroc": {}})
         models[model]["auroc"][kind] = entry["auroc"]
     if not sets:
-        return paragraph("No OOD set was given.", "note")
+        return Section()
     tables = []
     for name, models in sets.items():
         kinds = dict.fromkeys(kind for m in models.values() for kind in m["auroc"])
@@ -47,14 +45,15 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Markup:
             for m in models.values()
         ]
         tables.append(heading(shorten(name, 60)) + html_table(shown, columns))
-    return figure(
+    html = figure(
         "AUROC in % of each uncertainty score: how often a test image is less "
         "uncertain than an image of the other set; 50 is chance. Mutual information "
         "and pairwise KL measure the disagreement between members; a network without "
-        "members has neither. Bold: the best student.",
+        f"members has neither. {BOLD}",
         *tables,
         paragraph(protocol, "note"),
     )
+    return Section(html)
 
 
 def _title(kind: str) -> str:

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from edp.report.figures.pareto import pareto_figure
 from edp.report.figures.pareto_labels import Point
-from edp.report.page.markup import Section, absent, figure, single
+from edp.report.page.markup import Section, figure, single
 from edp.report.page.ranking import unit
-from edp.report.rows import Row, central_value, is_plain
+from edp.report.rows import Row, central_value, is_plain, series_by_student
 
 CAPTION = (
     "Each point is a student or an ensemble; cheaper is further left, better is lower. "
     "The solid line is the Pareto front: no other model is better in one without being "
-    "worse in the other. Hollow points were distilled without a perturbation. Look for "
-    "students on the front and below the dashed line, which joins the ensembles of "
-    "each size."
+    "worse in the other. The dashed line joins the ensembles of each size."
 )
+_PLAIN = " Hollow points were distilled without a perturbation."
+_REST = " Small grey points without a name are the other students near these."
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -42,7 +42,7 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
       models: rows of `results.json`, or models of a summary over seeds.
     """
     models = [row for row in models if central_value(row, "cnll") is not None]
-    key, unit_name, scale = "inference_cost", "forward passes of one plain network", 1.0
+    key, unit_name, scale = "inference_cost", "forward passes of one network", 1.0
     counts = [central_value(row, "inference_flops") for row in models]
     if counts and all(counts):
         scale, prefix = unit(counts)
@@ -51,7 +51,7 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
     pairs = [
         (scale * central_value(row, key), central_value(row, "cnll")) for row in models
     ]
-    best = front(pairs)
+    best, colours = front(pairs), series_by_student(models)
     points = [
         Point(
             name=str(row["model"]),
@@ -63,6 +63,7 @@ def read_points(models: Iterable[Row]) -> tuple[list[Point], str]:
             else None,
             plain=is_plain(row),
             on_front=i in best,
+            series=colours.get(str(row["model"])),
         )
         for i, (row, (cost, cnll)) in enumerate(zip(models, pairs, strict=True))
     ]
@@ -77,11 +78,15 @@ def pareto_svg(models: Iterable[Row]) -> str | None:
 
 def pareto_section(rows: Sequence[Row]) -> Section:
     """Draws calibrated NLL of students and ensembles against cost."""
-    svg = pareto_svg(rows)
-    if svg is None:
-        return Section(absent("No model has both a calibrated NLL and a cost."))
-    body = figure(CAPTION, single(svg, "single wide-figure"))
-    return Section(body, {"pareto": svg})
+    points, unit_name = read_points(rows)
+    if not points:
+        return Section()
+    svg = pareto_figure(points, unit_name)
+    best = ", ".join(p.name for p in points if p.on_front)
+    plain = _PLAIN * any(p.plain for p in points)
+    rest = _REST * any(not p.is_named for p in points)
+    caption = f"On the Pareto front: {best}. {CAPTION}{plain}{rest}"
+    return Section(figure(caption, single(svg)), {"pareto": svg})
 
 
 def _error(cnll: float | Mapping[str, float]) -> float:

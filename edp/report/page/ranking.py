@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from edp.report.page.markup import paragraph
-from edp.report.page.table import Column, format_table, html_table
+from edp.report.page.table import BOLD, Column, format_table, html_table
 from edp.report.rows import Row, central_value
 
 LEGEND = (
@@ -106,9 +106,9 @@ def ranking_section(rows: Sequence[Row], ood: Sequence[Row]) -> Markup:
     """Returns the ranking in HTML, with a legend."""
     ranked = rank(rows, ood)
     if not any("rank" in row for row in ranked):
-        return paragraph("No student has a calibrated NLL to rank.", "note")
+        return Markup()
     return html_table(ranked, columns(ranked)) + paragraph(
-        f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
+        f"{LEGEND} {BOLD} Click a heading to sort.", "note"
     )
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from edp.report.page.markup import escape_markdown, paragraph, render, shorten
-from edp.report.rows import Row, number
+from edp.report.rows import NO_GAP, Row, number, student_rows
 from edp.report.seeds.number_format import DASH
 
 # Least width of a column of text before spare columns are dropped.
@@ -39,6 +39,8 @@ class Column(NamedTuple):
         value = row.get(self.key)
         if self.scale is None:
             return DASH if value in (None, "") else " ".join(str(value).split())
+        if row.get(self.key) == NO_GAP:
+            return NO_GAP
         value = number(row, self.key)
         return DASH if value is None else f"{self.scale * value:.{self.digits}f}"
 
@@ -50,6 +52,7 @@ COLUMNS = (
     Column("accuracy", "acc %", "acc %", 100, 2, 1),
     Column("nll", "NLL", "NLL", 1, 4, -1),
     Column("cnll", "cNLL", "cNLL", 1, 4, -1),
+    Column("validation_cnll", "val. cNLL", "val. cNLL", 1, 4, -1, spare=True),
     Column("ece", "ECE %", "ECE %", 100, 2, -1),
     Column("aurc", "AURC %", "AURC %", 100, 2, -1, spare=True),
     Column("brier", "Brier", "Brier", 1, 4, -1),
@@ -63,13 +66,17 @@ COLUMNS = (
 
 LEGEND = (
     "DE-m is the mean over the ensembles of m of the members. cNLL is the NLL after "
-    "temperature scaling on the validation set. AURC is the area under the "
+    "temperature scaling on the validation set; val. cNLL is that of the validation "
+    "set, by which the best student is chosen. AURC is the area under the "
     "risk-coverage curve. DEE is the deep-ensemble equivalent, the size of the "
     "ensemble with the same cNLL: 0 is worse than one network, and the whole ensemble "
     "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
-    "whole ensemble. Cost is in forward passes of one plain network. Soft NLL, KL and "
-    "TV (total variation) compare with evaluation.soft_labels, if given."
+    "whole ensemble; there is no gap if the whole ensemble is not clearly better. Cost "
+    "is in forward passes of one plain network. Soft NLL, KL and TV (total variation) "
+    "compare with evaluation.soft_labels, if given."
 )
+
+BOLD = "Bold: the best student, unless several have the same digits."
 
 
 def format_table(
@@ -83,7 +90,7 @@ def format_table(
     Args:
       rows: rows of `results.json`.
       style: 'plain' for a terminal, or 'markdown', where the best student of
-        each column (by the digits shown) is bold if the students differ.
+        each column is bold if no other has the same digits.
       width: columns of the terminal; to fit, spare columns are dropped, then the
         longest texts are cut in the middle. Markdown is never cut.
       columns: None for those of `COLUMNS` that have values.
@@ -157,7 +164,7 @@ def _aligned(
 def table_section(rows: Sequence[Row]) -> Markup:
     """Returns the results table in HTML, with a legend."""
     return html_table(rows, _shown(rows)) + paragraph(
-        f"{LEGEND} Bold: the best student. Click a heading to sort.", "note"
+        f"{LEGEND} {BOLD} Click a heading to sort.", "note"
     )
 
 
@@ -169,29 +176,38 @@ def html_table(rows: Sequence[Row], columns: Sequence[Column]) -> Markup:
       columns: the first one is the row's header.
     """
     best = _best(rows, columns)
-    return render("table.html", rows=rows, columns=columns, best=best, dash=DASH)
+    empty = (DASH, NO_GAP)
+    return render("table.html", rows=rows, columns=columns, best=best, empty=empty)
 
 
 def _shown(rows: Sequence[Row]) -> list[Column]:
     """Returns the columns to show.
 
-    Leaves out `student` if all students are of one kind, and empty spare columns.
+    Leaves out `student` if all students are of one kind, `perturbation` if none is
+    known, and empty spare columns.
     """
     kinds = {row.get("student") for row in rows if row.get("kind") == "student"}
     return [
         column
         for column in COLUMNS
         if (column.key != "student" or len(kinds) > 1)
-        and (not column.spare or any(column.text(row) != DASH for row in rows))
+        and (
+            not (column.spare or column.key == "perturbation")
+            or any(column.text(row) != DASH for row in rows)
+        )
     ]
 
 
 def _best(rows: Sequence[Row], columns: Sequence[Column]) -> dict[str, str]:
-    """Returns the best text by column over students, if they differ."""
-    students = [row for row in rows if row.get("kind") == "student"]
+    """Returns the best text by column over students, if only one of them has it."""
     best = {}
     for column in columns:
-        texts = {column.text(row) for row in students} - {DASH}
-        if column.better and len(texts) > 1:
-            best[column.key] = max(texts, key=lambda text: column.better * float(text))
+        texts = [column.text(row) for row in student_rows(rows)]
+        if not column.better:
+            continue
+        values = {text: float(text) for text in texts if text not in (DASH, NO_GAP)}
+        if len(values) > 1:
+            top = max(values, key=lambda text: column.better * values[text])
+            if texts.count(top) == 1:
+                best[column.key] = top
     return best

@@ -1,45 +1,15 @@
 """Paired comparisons of students over seeds and over test images."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import predictions
+from edp.report.evidence import Scored, score_images, score_members
 from edp.report.seeds.aggregate import Row, quantity
 from edp.report.seeds.runs import Run
-
-
-class Scored(NamedTuple):
-    """Scores of a predictor on the images of one run, from its pooled members.
-
-    Attributes:
-      validation_cnll: mean over the validation images, with the temperature fitted
-        on them.
-      nll: NLL of each test image at that temperature, float64 [N].
-      correct: 1.0 for each correctly predicted test image, else 0.0, [N].
-    """
-
-    validation_cnll: float
-    nll: np.ndarray
-    correct: np.ndarray
-
-
-def score_images(of: predictions.Predictions) -> Scored:
-    """Scores each test image at the temperature fitted on the validation split."""
-    pooled = [
-        probs.mean(0, dtype=np.float64)
-        for probs in (of.validation_probs, of.test_probs)
-    ]
-    temperature, _ = metrics.fit_temperature(pooled[0], of.validation_labels)
-    validation, test = (metrics.apply_temperature(p, temperature) for p in pooled)
-    return Scored(
-        metrics.nll(validation, of.validation_labels),
-        metrics.example_nll(test, of.test_labels),
-        (pooled[1].argmax(-1) == of.test_labels).astype(np.float64),
-    )
 
 
 def score_runs(
@@ -101,6 +71,28 @@ def compare_students(
             row["cnll"]["interval"], row["accuracy"]["interval"] = ends[:2]
             del ends[:2]
     return rows
+
+
+def ensemble_gap(runs: Sequence[Run]) -> Row | None:
+    """Returns the cNLL of DE-M minus that of DE-1, by the teachers' predictions.
+
+    Returns:
+      A quantity over seeds with the `interval` of the bootstrap over test images;
+      None if a run has no predictions of its teachers, or they are one network.
+    """
+    differences = {}
+    for run in runs:
+        path = run.predictions("teachers")
+        if not path.exists():
+            return None
+        of = predictions.load_predictions(path)
+        if len(of.test_probs) < 2:
+            return None
+        differences[run.seed] = score_images(of).nll - score_members(of).nll
+    column = np.mean(list(differences.values()), axis=0)[:, None]
+    ends = metrics.bootstrap_intervals(column)[:, 0].tolist()
+    means = {seed: float(d.mean()) for seed, d in differences.items()}
+    return quantity(means) | {"interval": ends}
 
 
 def validation_cnll(of: Mapping[int, Scored]) -> Row:

@@ -41,6 +41,9 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         `gap_closed_of_means` (a number) is the gap closed by the mean cNLLs;
         `train_accuracy` is that of single members in `analysis.json`,
         `logged_accuracy` the last one in `metrics.jsonl`, measured during training.
+      * `gap`: the cNLL of DE-M minus that of DE-1, with the `interval` of the bootstrap
+        over test images; absent without the teachers' predictions. If the interval
+        does not lie below 0, no model has a gap closed.
       * `best_plain`: the student distilled without a perturbation with the lowest
         mean cNLL on the validation images, {"model", "validation_cnll"}; absent
         without such a student.
@@ -78,12 +81,17 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         model | _gap_of_means(model, models) | _validation_cnll(model, scored)
         for model in models
     ]
+    gap = comparisons.ensemble_gap(runs)
+    if gap and gap["interval"][1] >= 0:
+        shares = ("gap_closed_of_means", "gap_closed", "gap_closed_prefix")
+        models = [{k: v for k, v in m.items() if k not in shares} for m in models]
     best = comparisons.best_plain(scored, [n for n in names if _is_plain(facts[n])])
     chosen = dict.fromkeys([*baselines, *([best["model"]] if best else [])])
     result = {
         "runs": [{"name": run.name, "seed": run.seed} for run in runs],
         "notes": _notes(runs, models),
         "models": models,
+        **({"gap": gap} if gap else {}),
         **({"best_plain": best} if best else {}),
         "comparisons": comparisons.compare_students(scored, names, list(chosen)),
     }
@@ -122,7 +130,10 @@ def _is_plain(row: Mapping[str, Any]) -> bool:
 
 
 def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
-    """Returns the gap closed by the mean cNLL, over the seeds of the model."""
+    """Returns the gap closed by the mean cNLL, over the seeds of the model.
+
+    {} if the whole ensemble is not better than one network.
+    """
     ensembles = [m for m in models if m.get("kind") == "ensemble" and "cnll" in m]
     if not ensembles or "cnll" not in model:
         return {}
@@ -133,7 +144,7 @@ def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
         for of in (ensembles[0], ensembles[-1])
     ]
     first, last = np.mean(ends, axis=1)
-    if not abs(first - last) > scoring.MIN_GAP:
+    if not first - last > scoring.MIN_GAP:
         return {}
     share = (first - model["cnll"]["mean"]) / (first - last)
     return {"gap_closed_of_means": float(share)}

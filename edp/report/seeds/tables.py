@@ -7,8 +7,8 @@ from typing import Any
 
 from edp.report.page import ranking
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import Column, markdown_table, plain_table
-from edp.report.rows import CLEAN_INPUTS, Row, inputs_name
+from edp.report.page.table import BOLD, Column, markdown_table, plain_table
+from edp.report.rows import CLEAN_INPUTS, NO_GAP, Row, inputs_name
 from edp.report.seeds.number_format import DASH, mean_text, p_text
 from edp.runtime.storage import write_json, write_text
 
@@ -49,8 +49,8 @@ _LEGEND = (
     "Gap closed: the fraction of the gap between DE-1 and the whole ensemble, computed "
     "from the mean cNLLs; mean of gaps: the mean of this fraction over seeds, which is "
     "sensitive to a small gap in one seed; by first members: with the first member as "
-    "DE-1. Training accuracy: of single members, on training images. Bold: the best "
-    "student."
+    "DE-1; no gap if the whole ensemble is not clearly better. Training accuracy: of "
+    f"single members, on training images. {BOLD}"
 )
 _LEGEND_OF_COMPARISONS = (
     "The row's student minus the baseline: below 0 is better in cNLL, above 0 in "
@@ -105,7 +105,7 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
 def format_terminal(summary: Mapping[str, Any], width: int = 100) -> str:
     """Formats the main columns as aligned text."""
     columns = [column for column in _RESULTS if column.key in _ON_TERMINAL]
-    cells = [[_text(c, row) for c in columns] for row in summary["models"]]
+    cells = [[_text(c, row) for c in columns] for row in _models(summary)]
     return plain_table(columns, cells, width)
 
 
@@ -119,7 +119,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     lines = [f"# Summary over {seeds} seed{'s' if seeds > 1 else ''}", ""]
     lines += [f"- {escape_markdown(f'Runs: {runs}')}"]
     lines += [f"- {escape_markdown(note)}" for note in summary["notes"]]
-    lines += ["", "## Results", "", _table(_RESULTS, summary["models"]), "", _LEGEND]
+    lines += ["", "## Results", "", _table(_RESULTS, _models(summary)), "", _LEGEND]
     if "cnll.svg" in figures:
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
     lines += _ranking(summary, "pareto.svg" in figures)
@@ -137,8 +137,21 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     return "\n".join([*lines, ""])
 
 
+def _models(summary: Mapping[str, Any]) -> Sequence[Row]:
+    """Returns the models, which say so if there is no gap to close."""
+    models = summary["models"]
+    if sum(m.get("kind") == "ensemble" for m in models) < 2 or any(
+        "gap_closed_of_means" in model for model in models
+    ):
+        return models
+    return [
+        {**model, "gap_closed_of_means": NO_GAP} if "cnll" in model else model
+        for model in models
+    ]
+
+
 def _ranking(summary: Mapping[str, Any], is_drawn: bool) -> list[str]:
-    ranked = ranking.rank(summary["models"], summary["ood"])
+    ranked = ranking.rank(_models(summary), summary["ood"])
     if not any("rank" in row for row in ranked):
         return []
     table = _table(ranking.columns(ranked), ranked)
@@ -258,25 +271,30 @@ def _pivot(
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Formats the columns that have values; the best student is bold."""
+    """Formats the columns that have values; the best student is bold.
+
+    None is bold where several students have the best mean, by the digits shown.
+    """
     columns = [c for c in columns if any(c.key in row for row in rows)]
     cells = [[escape_markdown(_text(c, row)) for c in columns] for row in rows]
     students = [i for i, row in enumerate(rows) if row.get("kind") == "student"]
     for j, column in enumerate(columns):
-        if not column.better:
+        texts = {i: _text(column, rows[i]) for i in students}
+        if not column.better or not {*texts.values()} - {DASH, NO_GAP}:
             continue
-        shown = {i: _text(column, rows[i]).partition(" ")[0] for i in students}
-        means = {i: float(mean) for i, mean in shown.items() if mean != DASH}
-        if len({*means.values()}) < 2:
-            continue
-        best = max(column.better * mean for mean in means.values())
-        for i, mean in means.items():
-            if column.better * mean == best:
-                cells[i][j] = f"**{cells[i][j]}**"
+        means = {
+            i: column.better * float(text.partition(" ")[0])
+            for i, text in texts.items()
+            if text not in (DASH, NO_GAP)
+        }
+        best = [i for i, mean in means.items() if mean == max(means.values())]
+        if len(means) > 1 and len(best) == 1:
+            cells[best[0]][j] = f"**{cells[best[0]][j]}**"
     return markdown_table(columns, cells)
 
 
 def _text(column: Column, row: Row) -> str:
-    if column.scale is None:
+    value = row.get(column.key)
+    if column.scale is None or value == NO_GAP:
         return column.text(row)
-    return mean_text(row.get(column.key), column.scale, column.digits)
+    return mean_text(value, column.scale, column.digits)
