@@ -200,3 +200,44 @@ def check_member_inputs(case):
     for wrong in (labels + k, labels - k, labels / 1, labels[1:]):
         with pytest.raises(InputError, match="labels has"):
             validation.as_labels(wrong, b, k)
+
+
+@covers(
+    metrics.arithmetic_mean,
+    metrics.geometric_mean,
+    metrics.fit_pool,
+    metrics.best_pool,
+)
+def check_pools(case):
+    m, b, k = case.shape
+    probs, labels = case.probs(m, b), case.labels(b)
+    members = case.rng.permutation(m)
+    for pool in (metrics.arithmetic_mean, metrics.geometric_mean):
+        pooled = finite(pool(probs), (b, k), np.float64, 0, 1, slack=2e-2)
+        close(pool(probs[members]), pooled, 1e-9, 1e-9)
+        close(pool(probs[[0, 0]]), pool(probs[:1]), 1e-9, 1e-9)
+    nlls = {}
+    for name in metrics.POOLS:
+        fitted = metrics.fit_pool(name, probs, labels)
+        finite(fitted.calibrate(probs), (b, k), np.float64, 0, 1, slack=2e-2)
+        nlls[name] = fitted.validation_nll
+        assert fitted.name == name and 0 <= nlls[name] <= MAX_NLL + 1
+    best = metrics.best_pool(probs, labels)
+    assert best.validation_nll == min(nlls.values()) == nlls[best.name]
+
+
+@covers(metrics.soft_label_scores)
+def check_soft_labels(case):
+    m, b, k = case.shape
+    probs, soft = case.probs(m, b)[0], case.probs(m, b)[0][::-1]
+    scores = metrics.soft_label_scores(probs, soft)
+    assert scores["soft_nll"] >= scores["soft_kl"] - 1e-9
+    assert -2e-2 <= scores["soft_kl"] <= MAX_NLL + 1 and 0 <= scores["soft_tv"] <= 1.02
+    own = metrics.soft_label_scores(probs, probs)
+    assert own["soft_tv"] == 0 and abs(own["soft_kl"]) < 1e-12
+    labels = case.labels(b)
+    close(
+        metrics.soft_label_scores(probs, np.eye(k)[labels])["soft_nll"],
+        metrics.nll(probs, labels),
+        *(2e-2, 1e-6),
+    )
