@@ -92,8 +92,9 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
     (other,) = json.loads(recorded.read_text())["continued_with"]
     cores = other["available_cores"]
     assert f"with {began} available cores and continues with {cores} " in done.stderr
-    # The last one went on with the teachers, if they were left, and began a student.
-    assert 1 <= steps_compiled(done) <= 2
+    # The last one went on with the teachers, if they were left, and began a student,
+    # while the next one's step may have been compiled.
+    assert 1 <= steps_compiled(done) <= 3
     succeed(commands.run("run", *tiny(workdir)))
     assert_same_run(workdir, finished)
 
