@@ -66,8 +66,8 @@ def fit(
     step, and a resumed run computes what an uninterrupted one would.
 
     Args:
-      step: (state, batch, key, *args) -> (state, metrics), with `loss` and others, each
-        [] or the members' [M]. Pure; jitted here.
+      step: (state, batch, key, ...) -> (state, metrics), with `loss` and others, each
+        [] or the members' [M]; `args` follow the key. Pure; jitted here.
       state: the initial state, from `distill.create_state`, `ensemble.create_state` or
         `TrainState(step, params, model_state, opt_state)`; it is not changed.
       data: a tree of arrays [N, ...], kept on the device, of which each epoch visits

@@ -128,12 +128,11 @@ SCORES: dict[str, Callable[..., np.ndarray]] = {
 
 
 def conformal_threshold(scores: ArrayLike, coverage: float) -> float:
-    """Returns the ⌈(n + 1) `coverage`⌉-th smallest calibration score.
+    """Returns the ⌈(n + 1) c⌉-th smallest calibration score, c being `coverage`.
 
     With it the probability that a set contains the label of a new example is between
-    `coverage` and `coverage` + 1 / (n + 1), the latter where no scores are equal
-    (Lei et al., 2018). The plain `coverage`-quantile of the scores covers
-    less.
+    c and c + 1 / (n + 1), the latter where no scores are equal
+    (Lei et al., 2018). The plain c-quantile of the scores covers less.
 
     Args:
       scores: scores of the labels of n calibration examples [n].

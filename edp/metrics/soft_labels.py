@@ -18,7 +18,7 @@ def soft_label_scores(probs: ArrayLike, soft_labels: ArrayLike) -> dict[str, flo
     Returns:
       `soft_nll`, the cross-entropy -sum_k q_k log(p_k + 1e-12) in nats; `soft_kl`,
       KL(q || p), which is it less the entropy of q; and `soft_tv`, the total variation
-      distance sum_k |q_k - p_k| / 2, from 0 to 1.
+      distance, half the sum of the absolute differences, from 0 to 1.
 
     Raises:
       InputError: if the shapes differ, or rows are not probabilities.

@@ -5,18 +5,16 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
-
-_T = TypeVar("_T")
+from typing import Any
 
 
 class _Worker(threading.Thread):
     pass
 
 
-def begin(work: Callable[[], _T]) -> Future[_T]:
+def begin(work: Callable[[], Any]) -> Future[Any]:
     """Begins `work()` in a thread; its result, or what it raises, is the future's."""
-    future: Future[_T] = Future()
+    future: Future[Any] = Future()
 
     def run():
         try:
