@@ -53,7 +53,7 @@ def split_digest(split: Split) -> str:
     digest.update(repr(tuple(map(int, images.shape))).encode())
     if isinstance(images, Records):
         digest.update(images.resize.encode())
-        with concurrent.futures.ThreadPoolExecutor(images.num_threads) as pool:
+        with concurrent.futures.ThreadPoolExecutor(images.threads) as pool:
             for one in pool.map(functools.partial(_digest_one, images), images.indices):
                 digest.update(one)
     else:

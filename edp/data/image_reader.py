@@ -13,6 +13,9 @@ from edp.data.image_preparation import RESIZES, WHOLE
 from edp.errors import InputError
 
 _CHUNK = 16  # images per thread and read
+# Pixels up to which one thread reads. Most of the time of such an image is Python's, and
+# threads that wait for its lock take up to 1.9 times as long.
+_FEW_PIXELS = 64 * 64
 
 
 class Encoded(Protocol):
@@ -42,7 +45,8 @@ class Records:
       resize: 'none' for images of exactly this size; 'random_crop' for images of
         any size, cropped at random in training and centrally in evaluation; `WHOLE`
         for images of any size, resized without keeping the aspect ratio.
-      num_threads: decoding threads; None: about the number of cores.
+      num_threads: decoding threads; None: one for small images of a fixed size, and
+        else about the number of cores.
     """
 
     encoded: Encoded
@@ -62,6 +66,14 @@ class Records:
                 f"data.image_shape is {self.image_shape}; images are decoded to 1 or "
                 "3 channels"
             )
+
+    @property
+    def threads(self) -> int | None:
+        """Number of threads that read; None: about the number of cores."""
+        height, width, _ = self.image_shape
+        if self.num_threads is None and self.resize == "none":
+            return 1 if height * width <= _FEW_PIXELS else None
+        return self.num_threads
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -110,7 +122,7 @@ class Records:
                 )
 
         # Pillow releases the GIL while it decodes and resizes.
-        with concurrent.futures.ThreadPoolExecutor(self.num_threads) as pool:
+        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             for _ in pool.map(read_chunk, range(0, len(wanted), _CHUNK)):
                 pass
         return images

@@ -9,6 +9,7 @@ from PIL import Image
 from small_data import check_form, create, make_config, numbers, refused, with_path
 
 from edp import data
+from edp.data import image_reader
 
 
 def write_image(path, value, size=(5, 4), mode="L", **options):
@@ -175,3 +176,14 @@ def test_folder_refuses_what_it_cannot_use(folder):
     refused(folder, root / "test", "not a directory")
     refused(with_path(folder, root / "none"), "does not exist", root / "none")
     refused(with_path(folder, ""), "data.path is ''", "'folder'")
+
+
+@pytest.mark.parametrize(
+    ("side", "resize", "given", "expected"),
+    [(64, "none", None, 1), (65, "none", None, None), (32, "random_crop", None, None)]
+    + [(32, "none", 3, 3)],
+)
+def test_one_thread_reads_small_images(side, resize, given, expected):
+    shape = (side, side, 3)
+    records = image_reader.Records(None, np.arange(2), shape, resize, given)
+    assert records.threads == expected
