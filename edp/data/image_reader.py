@@ -13,8 +13,8 @@ from edp.data.image_preparation import RESIZES, WHOLE
 from edp.errors import InputError
 
 _CHUNK = 16  # images per thread and read
-# Pixels up to which one thread reads. Most of the time of such an image is Python's, and
-# threads that wait for its lock take up to 1.9 times as long.
+# Pixels up to which one thread reads. Most of the time of such an image is Python's,
+# and threads that wait for its lock take up to 1.9 times as long.
 _FEW_PIXELS = 64 * 64
 
 

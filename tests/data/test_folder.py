@@ -180,8 +180,12 @@ def test_folder_refuses_what_it_cannot_use(folder):
 
 @pytest.mark.parametrize(
     ("side", "resize", "given", "expected"),
-    [(64, "none", None, 1), (65, "none", None, None), (32, "random_crop", None, None)]
-    + [(32, "none", 3, 3)],
+    [
+        (64, "none", None, 1),
+        (65, "none", None, None),
+        (32, "random_crop", None, None),
+        (32, "none", 3, 3),
+    ],
 )
 def test_one_thread_reads_small_images(side, resize, given, expected):
     shape = (side, side, 3)
