@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from edp import losses
+from edp import losses, models
+from edp.errors import InputError
 from edp.runtime import stacking
 from edp.students.matching import matching_student
 from edp.students.student import Student
@@ -61,14 +62,34 @@ def packed(
       temperature: τ.
       packed_alpha: α of the paper; widths are rounded to whole channels.
       label_smoothing: see `losses.cross_entropy`.
+
+    `init` raises an InputError where α/M below 1 makes the network no smaller, as of a
+    network of one's own that ignores `width_factor`.
     """
-    model = _Packed(build_model(width_factor=packed_alpha / num_members), num_members)
+    factor = packed_alpha / num_members
+    plain, narrow = build_model(), build_model(width_factor=factor)
     student = matching_student(
-        model,
+        _Packed(narrow, num_members),
         num_members,
         losses.log_probs,
         alpha=alpha,
         temperature=temperature,
         label_smoothing=label_smoothing,
     )
-    return student._replace(inference_cost=packed_alpha**2 / num_members)
+
+    def init(key, x):
+        whole, part = (_num_params(model, key, x) for model in (plain, narrow))
+        if factor < 1 and part >= whole:
+            raise InputError(
+                f"packed_alpha={packed_alpha} with {num_members} members leaves a "
+                f"network of {whole} parameters at {part}; accepted: a network that "
+                "multiplies its channels by width_factor, wide enough for that"
+            )
+        return student.init(key, x)
+
+    return student._replace(init=init, inference_cost=packed_alpha**2 / num_members)
+
+
+def _num_params(model, key: jax.Array, x: jax.Array) -> int:
+    shapes = jax.eval_shape(lambda: model.init(key, x, train=False))
+    return models.count_params(shapes["params"])

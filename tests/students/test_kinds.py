@@ -34,7 +34,7 @@ class Net(models.Classifier):
     """The smallest network with all kinds of layers."""
 
     def feature_maps(self, x, conv, norm, drop):
-        return jax.nn.relu(norm(name="norm")(conv(3, name="conv")(x)))
+        return jax.nn.relu(norm(name="norm")(conv(self.channels(3), name="conv")(x)))
 
 
 build_model = functools.partial(Net, num_classes=K, mean=(0.5,), std=(0.25,))

@@ -72,6 +72,16 @@ def test_it_is_the_mean_of_narrow_students_with_a_teacher_each():
     assert set(metrics) == {"label_loss", "distillation_loss", "accuracy"}
 
 
+def test_a_network_that_keeps_its_width_is_refused():
+    class Fixed(models.Classifier):
+        def feature_maps(self, x, conv, norm, drop):
+            return conv(4, name="conv")(x)
+
+    fixed = functools.partial(Fixed, num_classes=K, mean=(0.5,), std=(0.25,))
+    with pytest.raises(InputError, match=r"packed_alpha=1.0 .* 56 parameters at 56"):
+        create("packed", fixed, M).init(jax.random.key(0), X[:1])
+
+
 def test_the_members_start_apart():
     packed = create("packed", builder(name="convnet", width=4), M)
     variables = packed.init(jax.random.key(1), X[:1])
