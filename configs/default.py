@@ -177,6 +177,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # False: one forward pass of the student; the label term too is computed on
     # perturbed inputs (with mixed labels for mixtures).
     distill.clean_pass = True
+    # single: how its targets pool the teachers: "arithmetic", the mean probability,
+    # or "geometric".
+    distill.target_pool = "arithmetic"
     # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
     distill.factor_init = "normal"
     # batch_ensemble: learning rate of rank-one factors, relative to the other weights.

@@ -29,6 +29,22 @@ def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
     return jax.nn.logsumexp(members, axis=0) - jnp.log(logits.shape[0])
 
 
+def geometric_mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """Computes the log of the members' normalised geometric mean, tempered.
+
+    That is log softmax of the mean of the members' logits / τ. Its confidence is that
+    of a typical member even where members disagree, unlike `mean_log_probs`.
+
+    Args:
+      logits: [M, ..., K].
+      temperature: τ.
+
+    Returns:
+      [..., K].
+    """
+    return log_probs(log_probs(logits).mean(axis=0), temperature)
+
+
 def check_labels(labels: jax.Array, num_classes: int) -> None:
     """Raises InputError for integer labels outside 0..K-1, if their values are known.
 

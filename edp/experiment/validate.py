@@ -41,6 +41,7 @@ from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.runtime.optimizers import OPTIMIZERS
 from edp.students import STUDENTS, create_student
+from edp.students.single import TARGET_POOLS
 
 # The section at fault, and the fault in words.
 _Fault = tuple[str, str]
@@ -95,6 +96,7 @@ _DISTILL = {
     "temperature": POSITIVE,
     "alpha": FRACTION,
     "clean_pass": BOOL,
+    "target_pool": override(one_of(*TARGET_POOLS)),
     "factor_init": one_of("normal", "sign", "ones"),
     "rank_one_lr_factor": NOT_NEGATIVE,
     "hydra_single_share": FRACTION,

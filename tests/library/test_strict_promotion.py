@@ -107,6 +107,7 @@ LOSSES = {
     "cross_entropy": lambda: losses.cross_entropy(LOGITS, LABELS),
     "soft_cross_entropy": lambda: losses.cross_entropy(LOGITS, jnp.ones((B, K)) / K),
     "mean_log_probs": lambda: losses.mean_log_probs(LOGITS, 2.0),
+    "geometric_mean_log_probs": lambda: losses.geometric_mean_log_probs(LOGITS, 2.0),
     "distillation": lambda: losses.distillation(losses.log_probs(LOGITS), LOGITS, 2.0),
     "maximum_mean_discrepancy": lambda: losses.maximum_mean_discrepancy(
         LOGITS[0], LOGITS[1]
