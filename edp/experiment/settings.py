@@ -30,6 +30,7 @@ _DEFAULT_BEFORE = {
     "optimizer": "sgd",
     "ema_decay": None,
     "label_smoothing": 0.0,
+    "mixup_alpha": 0.0,
     "calibration_size": None,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
