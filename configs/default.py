@@ -130,6 +130,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # True: each member trains on its own N draws with replacement from the N training
     # images (bagging, Breiman 1996).
     teachers.bootstrap = False
+    # a above 0: mixup of images and labels (Zhang et al., 2018), each member with its
+    # own pairs and one λ ~ Beta(a, a) per batch; 0: none.
+    teachers.mixup_alpha = 0.0
     # Examples per member and step.
     teachers.batch_size = 128
     teachers.num_epochs = 200

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from edp import losses
+from edp import losses, perturbations
 from edp.models.teachers import (
     Teachers,
     teachers_from_functions,
     teachers_from_loader,
     teachers_from_torch,
 )
-from edp.runtime import sharding
+from edp.runtime import rng, sharding
 from edp.runtime.stacking import (
     STRATEGIES,
     check_members_at_once,
@@ -166,6 +166,7 @@ def train_step(
     members_at_once: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
     label_smoothing: float = 0.0,
+    mixup_alpha: float = 0.0,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one optimizer step of every member, each on its own batch.
 
@@ -184,29 +185,38 @@ def train_step(
       members_at_once: see `member_map`.
       mesh: shards the members over its `member` axis, batches over `data`.
       label_smoothing: see `losses.cross_entropy`.
+      mixup_alpha: a above 0 trains on mixed images and labels, each member with its
+        own λ and pairs; see `perturbations.mixup_pairs`. 0: no mixup.
 
     Returns:
-      The new state and the members' `loss` (cross-entropy) and `accuracy`, [M].
+      The new state and the members' `loss` (cross-entropy) and `accuracy`, [M]; with
+      mixup, both count the two labels of a mixture with their shares.
       Traced labels outside 0..K-1 have loss 0; see `losses.cross_entropy`.
     """
     chex.assert_equal_shape_prefix([batch["image"], batch["label"]], 2)
 
     def member_step(params, model_state, opt_state, batch, key):
+        image, of_labels = batch["image"], lambda of: of(batch["label"])
+        if mixup_alpha:
+            image, of_labels = _mixed(rng.stream(key, "mixup"), batch, mixup_alpha)
+
         def loss_fn(params):
             outputs, new_model_state = model.apply(
                 {"params": params, **model_state},
-                batch["image"],
+                image,
                 train=True,
                 mutable=list(model_state),
                 rngs={"dropout": key},
             )
-            loss = losses.cross_entropy(outputs, batch["label"], label_smoothing).mean()
+            loss = of_labels(
+                lambda y: losses.cross_entropy(outputs, y, label_smoothing).mean()
+            )
             return loss, (outputs, new_model_state)
 
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (outputs, new_model_state)), grads = grad_fn(params)
         updates, opt_state = tx.update(grads, opt_state, params)
-        accuracy = (outputs.argmax(-1) == batch["label"]).mean()
+        accuracy = of_labels(lambda y: (outputs.argmax(-1) == y).mean())
         metrics = {"loss": loss, "accuracy": accuracy}
         return optax.apply_updates(params, updates), new_model_state, opt_state, metrics
 
@@ -223,6 +233,22 @@ def train_step(
         state.params, state.model_state, state.opt_state, batch, keys
     )
     return TrainState(state.step + 1, params, model_state, opt_state), metrics
+
+
+def _mixed(key, batch, mixup_alpha):
+    """Mixes the images of one member's batch.
+
+    Returns:
+      The images [B, ...], and a function that computes the mixture λ f(y) +
+      (1 − λ) f(y_π) of a function f of the labels [B].
+    """
+    image, label = batch["image"], batch["label"]
+    share, other = perturbations.mixup_pairs(key, len(label), mixup_alpha=mixup_alpha)
+
+    def of_labels(of):
+        return share * of(label) + (1 - share) * of(label[other])
+
+    return share * image + (1 - share) * image[other], of_labels
 
 
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:

@@ -31,6 +31,7 @@ _DEFAULT_BEFORE = {
     "ema_decay": None,
     "label_smoothing": 0.0,
     "target_pool": "arithmetic",
+    "mixup_alpha": 0.0,
     "calibration_size": None,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the

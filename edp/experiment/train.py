@@ -112,6 +112,7 @@ def fit_teachers(
             members_at_once=config.members_at_once,
             mesh=mesh,
             label_smoothing=config.get("label_smoothing") or 0.0,
+            mixup_alpha=config.get("mixup_alpha") or 0.0,
         )
 
     images_per_step = config.batch_size * num_trained

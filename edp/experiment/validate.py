@@ -130,6 +130,7 @@ _RULES = {
         "networks": COUNT,
         "prior_scale": NOT_NEGATIVE,
         "epochs_between": COUNT,
+        "mixup_alpha": override(NOT_NEGATIVE),  # not in the runs begun before it
         "member_strategy": optional(one_of("vmap", "unroll")),
     },
     "evaluation": {

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from edp.errors import InputError
 from edp.perturbations.bound import Perturbation
 from edp.perturbations.disagreement import disagreement
-from edp.perturbations.mixup import mix_labels, mixup
+from edp.perturbations.mixup import mix_labels, mixup, mixup_pairs
 from edp.perturbations.noise import gaussian, none
 from edp.perturbations.objectives import QUANTITIES
 from edp.perturbations.ods import conf_ods, ods
@@ -38,6 +38,7 @@ __all__ = [
     "methods",
     "mix_labels",
     "mixup",
+    "mixup_pairs",
     "none",
     "ods",
     "tdiv_sdiv",

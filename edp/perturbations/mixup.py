@@ -1,4 +1,4 @@
-"""Mixup of inputs and of their labels; uses no model."""
+"""Mixup of inputs and of labels; uses no model."""
 
 import chex
 import jax
@@ -64,12 +64,35 @@ def mix_labels(
     return _mix(key, probs, mixup_alpha)
 
 
+def mixup_pairs(
+    key: jax.Array, batch_size: int, *, mixup_alpha: float
+) -> tuple[jax.Array, jax.Array]:
+    """Draws what training on labels with mixup mixes: λ, one per batch, and pairs.
+
+    Training on x̃_i = λ x_i + (1 − λ) x_π(i) with the loss λ CE(y_i) +
+    (1 − λ) CE(y_π(i)), where λ ~ Beta(a, a) (arXiv 1710.09412, figure 1). `mixup`
+    draws a λ per example instead.
+
+    Args:
+      key: PRNG key.
+      batch_size: B.
+      mixup_alpha: a > 0.
+
+    Returns:
+      λ [] in float32, and the random permutation π [B].
+
+    Raises:
+      InputError: for a `mixup_alpha` that is not above 0.
+    """
+    _check_alpha(mixup_alpha)
+    share_key, order_key = jax.random.split(key)
+    share = jax.random.beta(share_key, mixup_alpha, mixup_alpha, dtype=jnp.float32)
+    return share, jax.random.permutation(order_key, batch_size)
+
+
 def _mix(key: jax.Array, values: jax.Array, mixup_alpha: float) -> jax.Array:
     """Computes λ_i v_i + (1 − λ_i) v_π(i) for v [B, ...]; key and B fix λ and π."""
-    if not mixup_alpha > 0:
-        raise InputError(
-            f"mixup_alpha={mixup_alpha} is out of range; accepted: numbers above 0"
-        )
+    _check_alpha(mixup_alpha)
     share_key, order_key = jax.random.split(key)
     batch_size = values.shape[0]
     # Sampled in float32 for every dtype: float64 would sample another λ.
@@ -79,3 +102,10 @@ def _mix(key: jax.Array, values: jax.Array, mixup_alpha: float) -> jax.Array:
     share = geometry.per_example(share, values)
     other = values[jax.random.permutation(order_key, batch_size)]
     return share * values + (1 - share) * other
+
+
+def _check_alpha(mixup_alpha: float) -> None:
+    if not mixup_alpha > 0:
+        raise InputError(
+            f"mixup_alpha={mixup_alpha} is out of range; accepted: numbers above 0"
+        )

@@ -183,6 +183,7 @@ def test_the_epochs_of_checkpoints():
         ({"kind": "dropout", "networks": 3}, "networks=3 must divide .*num_members=2"),
         ({"kind": "dropout", "networks": 1}, "dropout_rate=None must be above 0"),
         ({"kind": "prior", "prior_scale": -1.0}, "prior_scale=-1.0 must be"),
+        ({"mixup_alpha": -0.1}, "teachers.mixup_alpha=-0.1 must be"),
     ],
 )
 def test_settings_that_a_kind_refuses(settings, message):
@@ -221,6 +222,7 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
         for section in (config.teachers, config.distill):
             section.optimizer, section.learning_rate = "adamw", 1e-3
             section.ema_decay, section.label_smoothing = 0.9, 0.1
+        config.teachers.mixup_alpha = 0.5
     validate.check(config)
     experiment = create_experiment(config, tmp_path)
     run = experiment.run

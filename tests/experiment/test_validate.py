@@ -129,6 +129,7 @@ def test_a_set_of_ones_own_is_not_unseen():
         ("optimizer", "adamw"),
         ("ema_decay", 0.99),
         ("label_smoothing", 0.1),
+        ("mixup_alpha", 0.4),
     ],
 )
 def test_what_was_not_a_setting_once_concerns_only_those_who_change_it(key, other):

@@ -1,5 +1,7 @@
 """Ensembles: stacked = separate, vmap = unroll, sharded = unsharded."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -7,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from edp import ensemble, losses, models
+from edp import ensemble, losses, models, perturbations
 from edp.errors import InputError
+from edp.runtime.rng import stream
 
 M, B, K = 3, 8, 4
 
@@ -112,6 +115,37 @@ def test_train_step_is_sgd_on_each_members_own_batch(model, tx, state, batch):
         assert_trees_close(ensemble.select(new.params, m), stepped, atol=1e-5)
         expected_losses.append(loss)
     np.testing.assert_allclose(metrics["loss"], expected_losses, rtol=1e-5)
+
+
+def test_mixup_mixes_each_members_images_and_labels(model, tx, state, batch):
+    def own_loss(params, model_state, batch, share, other):
+        image, label = batch["image"], batch["label"]
+        image = share * image + (1 - share) * image[other]
+        variables = {"params": params, **model_state}
+        logits, _ = model.apply(variables, image, train=True, mutable=["batch_stats"])
+        log_p, rows = jax.nn.log_softmax(logits), jnp.arange(B)
+        mixed = share * log_p[rows, label] + (1 - share) * log_p[rows, label[other]]
+        hits = [(logits.argmax(-1) == y).mean() for y in (label, label[other])]
+        return -mixed.mean(), share * hits[0] + (1 - share) * hits[1]
+
+    key = jax.random.key(1)
+    step = functools.partial(ensemble.train_step, state, model=model, tx=tx)
+    new, metrics = jax.jit(functools.partial(step, mixup_alpha=0.8))(batch, key)
+    draw = jax.jit(
+        functools.partial(perturbations.mixup_pairs, mixup_alpha=0.8), static_argnums=1
+    )
+    pairs = [draw(stream(k, "mixup"), B) for k in jax.random.split(key, M)]
+    assert len({float(share) for share, _ in pairs}) == M
+    grad_fn = jax.jit(jax.value_and_grad(own_loss, has_aux=True))
+    for m, pair in enumerate(pairs):
+        own = ensemble.select((state.params, state.model_state, batch), m)
+        (loss, accuracy), grads = grad_fn(*own, *pair)
+        stepped = jax.tree.map(lambda p, g: p - 0.1 * g, own[0], grads)
+        assert_trees_close(ensemble.select(new.params, m), stepped, atol=1e-5)
+        np.testing.assert_allclose(metrics["loss"][m], loss, rtol=1e-5)
+        np.testing.assert_allclose(metrics["accuracy"][m], accuracy, rtol=1e-5)
+    with pytest.raises(InputError, match="mixup_alpha=-1 is out of range"):
+        step(batch, key, mixup_alpha=-1)
 
 
 def test_training_updates_the_running_statistics(model, tx, state, batch):

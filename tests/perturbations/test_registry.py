@@ -118,6 +118,11 @@ def test_mixup_samples_its_weights_from_a_beta_distribution(alpha, mean_square):
     assert abs(len(mixed) - 1000) < 100
     # The variance of Beta(a, a) is 1 / (4 (2 a + 1)).
     assert float(jnp.square(mixed - 0.5).mean()) == pytest.approx(mean_square, rel=0.1)
+    keys = jax.random.split(jax.random.key(2), 2000)
+    draw = functools.partial(perturbations.mixup_pairs, batch_size=3, mixup_alpha=alpha)
+    shares, pairs = jax.vmap(draw)(keys)  # one share per batch
+    assert float(jnp.square(shares - 0.5).mean()) == pytest.approx(mean_square, rel=0.1)
+    assert len(np.unique(np.asarray(pairs), axis=0)) == 6  # permutations of 3
 
 
 def test_labels_are_mixed_as_the_inputs_are_by_hand():

@@ -86,6 +86,7 @@ def check_perturbed(case, x, perturbed, share=1.0):
     perturbations.gaussian,
     perturbations.mixup,
     perturbations.mix_labels,
+    perturbations.mixup_pairs,
 )
 def check_without_models(case):
     x = case.images(case.shape[1])
@@ -108,6 +109,9 @@ def check_without_models(case):
     close(labels.sum(1), np.ones(len(x)), 0, 1e-6 + 2 * case.shape[2] * slack)
     perturbed = jitted(_mixup, "alpha")(case.key, probs, float(alpha))  # like inputs
     close(perturbed, labels, 0, slack)
+    share, other = jitted(_mixup_pairs, "size", "alpha")(case.key, len(x), float(alpha))
+    finite(share, (), jnp.float32, 0, 1, slack=0)
+    assert sorted(np.asarray(other).tolist()) == list(range(len(x)))
 
 
 def _gaussian(key, x, step_size):
@@ -120,6 +124,10 @@ def _mixup(key, x, alpha):
 
 def _mix_labels(key, probs, alpha):
     return perturbations.mix_labels(key, probs, mixup_alpha=alpha)
+
+
+def _mixup_pairs(key, size, alpha):
+    return perturbations.mixup_pairs(key, size, mixup_alpha=alpha)
 
 
 @covers(perturbations.ods, perturbations.conf_ods)
