@@ -422,7 +422,11 @@ def cells(text, heading):
 
 
 def test_tables_say_what_the_summary_holds(summed):
-    extra = {"ood": [], "corruptions": []}
+    extra = {"ood": [], "corruptions": [], "measures": []}
+    for model in ("DE-2", "single_none", "single_ods"):
+        augrc = 0.03 + (model == "DE-2") / 100 + (model == "single_none") / 50
+        value = {"mean": augrc, "se": 0.001, "by_seed": {}}
+        extra["measures"].append({"model": model, "seeds": [0, 1], "augrc": value})
     for model, auroc in (("DE-2", 0.9), ("single_ods", 0.7)):
         value = {"mean": auroc, "se": 0.0123, "by_seed": {}}
         row = {"model": model, "set": "noise", "seeds": [0, 1]}
@@ -468,6 +472,13 @@ def test_tables_say_what_the_summary_holds(summed):
     head, _, row, _ = cells(text, "### Accuracy in %")
     assert head == ["model", "0", "1", "2"]
     assert row == ["DE-2", "50.00 ± 1.00", "40.00 ± 1.00", "30.00 ± 1.00"]
+    assert cells(text, "## Further measures") == [
+        ["model", "AUGRC %"],
+        ["-----------", "--------------:"],
+        ["DE-2", "4.00 ± 0.10"],
+        ["single_none", "5.00 ± 0.10"],
+        ["single_ods", "**3.00 ± 0.10**"],
+    ]
     assert text.index("(cnll.svg)") < text.index("(argument.svg)")
 
 
