@@ -9,6 +9,7 @@ import numpy as np
 from edp.errors import InputError
 from edp.evaluation import scoring
 from edp.report.seeds import comparisons
+from edp.report.seeds import references as other_ensembles
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
 from edp.report.seeds.runs import Run
 
@@ -25,13 +26,18 @@ _FACTS = (
 DEFAULT_BASELINE = "single_none"
 
 
-def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
+def summarize_runs(
+    runs: Sequence[Run],
+    baselines: Sequence[str] | None = None,
+    references: Sequence[str] = (),
+) -> Row:
     """Summarises runs over their seeds.
 
     Args:
       runs: runs of `runs.read_runs`.
       baselines: names of the students that the others are compared with, in addition
         to the best plain one; None for `single_none`, if it exists.
+      references: other ensembles, as `references.read_references` takes them.
 
     Returns:
       Values that JSON can represent. A quantity over seeds is {"mean", "se" (absent
@@ -53,6 +59,7 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         "seeds", "cnll", "accuracy"}; both quantities have `p` of a paired t-test over
         seeds (absent if undefined) and `interval` of the paired bootstrap over test
         images.
+      * `references`: by name, what `references.compare_with` returns.
       * `diversity`, `students`, `ood`, `corruptions`, `measures`: quantities of the
         rows of those names; empty if no run has them.
 
@@ -99,6 +106,10 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         **({"gap": gap} if gap else {}),
         **({"best_plain": best} if best else {}),
         "comparisons": comparisons.compare_students(scored, names, list(chosen)),
+        "references": {
+            name: other_ensembles.compare_with(of, runs)
+            for name, of in other_ensembles.read_references(references, runs).items()
+        },
     }
     for name, keys in (
         ("diversity", ("inputs", "perturbation", "step_size")),

@@ -9,6 +9,7 @@ from edp.report.page import measures, ranking
 from edp.report.page.markup import escape_markdown
 from edp.report.page.table import BOLD, Column, markdown_table, plain_table
 from edp.report.rows import CLEAN_INPUTS, NO_GAP, Row, inputs_name
+from edp.report.seeds import reference_tables
 from edp.report.seeds.number_format import DASH, mean_text, p_text
 from edp.runtime.storage import write_json, write_text
 
@@ -129,6 +130,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
     lines += _ranking(summary, "pareto.svg" in figures)
     lines += _comparisons(summary)
+    lines += reference_tables.sections(summary["references"])
     lines += ["", "## Diversity of the teachers", ""]
     if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
         lines += [_table(_DIVERSITY, rows), "", _LEGEND_OF_DIVERSITY]
