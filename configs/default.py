@@ -85,6 +85,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # network normalises with them.
     data.mean = (0.5,)
     data.std = (0.25,)
+    # File of soft labels of the training images [N, K], the target of the teachers'
+    # loss and of the students' label term; None: the data's labels.
+    data.soft_labels = placeholder(str)
     # Pixels padded before a random crop; 0: no crop.
     data.crop_padding = 0
     # Random horizontal flips.
@@ -189,6 +192,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.rank_one_lr_factor = 0.5
     # hydra: share of the training with one head, for the mean.
     distill.hydra_single_share = 0.5
+    # hydra: share of the heads' mean in the distillation term (Hydra+).
+    distill.hydra_mean_share = 0.0
+    # hydra: weight of the similarity of the heads' weights (Hydra+).
+    distill.hydra_diversity = 0.0
     # mimo: times that an image is shown to each head in a step.
     distill.mimo_repetitions = 1
     # packed: α; each network has α/M of the channels.

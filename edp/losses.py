@@ -100,6 +100,24 @@ def cross_entropy(
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
 
 
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Computes whether the largest logit is that of the label.
+
+    Args:
+      logits: [..., B, K].
+      labels: integers [B] or distributions [B, K].
+
+    Returns:
+      Booleans [..., B]; for distributions, the label probability of the predicted
+      class.
+    """
+    predicted = logits.argmax(-1)
+    labels = jnp.expand_dims(labels, range(predicted.ndim - 1))
+    if labels.ndim == predicted.ndim:
+        return predicted == labels
+    return (jax.nn.one_hot(predicted, labels.shape[-1]) * labels).sum(-1)
+
+
 def kl_divergence(target_log_probs: jax.Array, logits_log_probs: jax.Array):
     """Computes KL(p ‖ q) = Σ_k p_k (log p_k − log q_k).
 

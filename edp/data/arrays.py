@@ -57,7 +57,8 @@ class Dataset(NamedTuple):
 
     `full_test` is `test` before downsampling: its images have shape `image_shape`,
     and stay on disk until they are indexed where the source reads lazily. `tested`,
-    bool [N'], marks the examples of the source's test split that are in `test`.
+    bool [N'], marks the examples of the source's test split that are in `test`, and
+    `trained` those of its training split that are in `train`.
     `class_directories` are the names of the directories of the K classes, where the
     source has such; ImageNet's differ from the names of its classes.
     `calibration` is held out of `validation`; None without `data.calibration_size`.
@@ -69,6 +70,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     full_test: Split
     tested: np.ndarray
+    trained: np.ndarray
     class_directories: tuple[str, ...] | None = None
     calibration: Split | None = None
 

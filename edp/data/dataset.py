@@ -142,6 +142,7 @@ def create_dataset(
         class_names=source.class_names,
         full_test=full_test,
         tested=np.isin(np.arange(len(source.test.labels)), tested),
+        trained=np.isin(np.arange(len(source.train.labels)), chosen.train),
         class_directories=source.class_directories,
     )
 

@@ -27,8 +27,8 @@ class RunData(NamedTuple):
       corrupted_sets: by name, the folders of `evaluation.corruptions`.
       soft_labels: of `evaluation.soft_labels`, float64 [N, K] of the test images; None
         without them.
-      train: the training split on the device, (images uint8, labels); None where it
-        is streamed.
+      train: the training split on the device, (images uint8, labels [N] or soft
+        labels [N, K]); None where it is streamed.
       digests: of the data that training depends on; see `data_record`.
       drawn_split: the bytes of `split.npz`, where a new split was drawn.
     """
@@ -90,9 +90,12 @@ def create_experiment(
             seed=teachers.dependencies["seed"],
             split_path=stored if stored.exists() else drawn,
         )
-        digests = data_record.training_digests(dataset)
+        training_labels = None
+        if path := config.data.get("soft_labels"):
+            training_labels = data.read_training_labels(path, dataset)
+        digests = data_record.training_digests(dataset, training_labels)
         for place in dict.fromkeys((teachers.workdir, workdir)):
-            data_record.check(place, digests, config.data)
+            data_record.check(place, digests, config.data, own=place == workdir)
         ood_sets = _open_ood_sets(config)
         corrupted_sets = corruption_files.open_all_corrupted(
             config.evaluation.corruptions,
@@ -117,7 +120,10 @@ def create_experiment(
             _write_split(workdir, split)
     train = None
     if not config.data.stream:
-        train = sharding.put(tuple(dataset.train), mesh)
+        train = tuple(dataset.train)
+        if training_labels is not None:
+            train = train[0], training_labels
+        train = sharding.put(train, mesh)
     run_data = RunData(
         dataset, ood_sets, corrupted_sets, soft_labels, train, digests, split
     )

@@ -33,6 +33,8 @@ _DEFAULT_BEFORE = {
     "target_pool": "arithmetic",
     "mixup_alpha": 0.0,
     "calibration_size": None,
+    "hydra_mean_share": 0.0,
+    "hydra_diversity": 0.0,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
 # steps follow from the epochs.
@@ -100,7 +102,8 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: _plain(config[key]) for key in _SECTIONS},
-        "data": _changed(_without(data, DATA_LOCATION)),
+        # The digest of soft labels is in data.json.
+        "data": _changed(_without(data, (*DATA_LOCATION, "soft_labels"))),
         "teachers": _changed(
             _of_schedule(teacher_kinds.of(teachers).training(teachers))
         ),

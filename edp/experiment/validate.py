@@ -100,6 +100,8 @@ _DISTILL = {
     "factor_init": one_of("normal", "sign", "ones"),
     "rank_one_lr_factor": NOT_NEGATIVE,
     "hydra_single_share": FRACTION,
+    "hydra_mean_share": override(FRACTION),
+    "hydra_diversity": override(NOT_NEGATIVE),
     "mimo_repetitions": COUNT,
     "packed_alpha": POSITIVE,
     "dirichlet_loss": one_of("mle", "proxy"),

@@ -58,6 +58,17 @@ def check_cross_entropy(case):
     finite(gradient, z.shape, z.dtype, least=-1, most=1, slack=2 * case.eps)
 
 
+@covers(losses.accuracy)
+def check_accuracy(case):
+    m, b, k = case.shape
+    z, labels = case.logits(m, b), jnp.asarray(case.labels(b))
+    found = jitted(losses.accuracy)(z, labels)
+    assert found.shape == (m, b) and found.dtype == bool
+    np.testing.assert_array_equal(found, np.argmax(z, axis=-1) == labels)
+    close(jitted(losses.accuracy)(z, jax.nn.one_hot(labels, k)), found)
+    close(jitted(losses.accuracy)(z, jnp.full((b, k), 1 / k)), 1 / k)
+
+
 @covers(losses.check_labels)
 def check_label_range(case):
     _, b, k = case.shape
