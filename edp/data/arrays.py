@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edp.data.decoding_processes import DecodingProcesses
 from edp.data.image_reader import Records
 from edp.errors import InputError
 
@@ -25,8 +26,11 @@ class Split(NamedTuple):
             return Split(self.images.select(indices), self.labels[indices])
         return Split(self.images[indices], self.labels[indices])
 
-    def in_memory(self) -> "Split":
-        """Returns the same examples with all images in memory."""
+    def in_memory(self, processes: DecodingProcesses | None = None) -> "Split":
+        """Returns the same examples with all images in memory; see `Records.read`."""
+        if isinstance(self.images, Records):
+            everything = slice(None)
+            return self._replace(images=self.images.read(everything, None, processes))
         return self._replace(images=np.asarray(self.images[:]))
 
     def downsample(self, factor: int) -> "Split":
