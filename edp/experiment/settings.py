@@ -32,9 +32,9 @@ _DEFAULT_BEFORE = {
     "label_smoothing": 0.0,
     "calibration_size": None,
 }
-# Keywords of student kinds that are not settings: M is that of the teachers, and the
-# steps follow from the epochs.
-_DERIVED = {"num_members", "training_steps"}
+# Keywords of student kinds that are not settings of theirs: M, the seed and the source
+# are those of the run and its teachers; the steps follow from the epochs.
+_DERIVED = {"num_members", "training_steps", "seed", "source"}
 
 
 def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
