@@ -154,7 +154,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # (the same in training, one plain network afterwards); "hydra" (a head per
     # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
     # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
-    # per draw of a random input).
+    # per draw of a random input); "bridge" (member 0, whose logits a small network
+    # moves to the mean's).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -214,6 +215,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.functional_teachers = placeholder(int)
     # functional: draws per prediction.
     distill.functional_inference_samples = 8
+    # bridge: steps N from member 0 to the mean; 1: a regression without noise.
+    distill.bridge_steps = 5
+    # bridge: share of the training, at its end, in which the steps are distilled into
+    # one; 0: predictions take N steps.
+    distill.bridge_one_step_share = 0.3
+    # bridge: β₁ and β₂ of the noise.
+    distill.bridge_betas = (1e-4, 1e-4)
+    # bridge: features of a block of the score network.
+    distill.bridge_width = 128
     distill.batch_size = 128
     distill.num_epochs = 250
     # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean

@@ -65,16 +65,20 @@ def make_teachers(
     run: Run, mesh: Mesh | None, model: models.Classifier, variables: Any
 ) -> ensemble.Teachers:
     """Creates the run's `Teachers`, inside a jitted function."""
-    # The seed that they were trained from, in this run or another.
-    key = jax.random.key(run.teacher_dependencies["seed"])
     return run.kind.teachers(
         model,
         variables,
         run.num_members,
-        rng.stream(key, "teachers", "masks"),
+        _key_of_masks(run),
         strategy=run.config.teachers.member_strategy,
         mesh=mesh,
     )
+
+
+def _key_of_masks(run: Run) -> jax.Array:
+    # The seed that they were trained from, in this run or another.
+    key = jax.random.key(run.teacher_dependencies["seed"])
+    return rng.stream(key, "teachers", "masks")
 
 
 def teacher_logits(
@@ -177,9 +181,15 @@ def complete(
       num_networks: number of networks stacked in `variables`.
     """
     checkpoint.save_variables(stage.variables, variables)
-    counted = {k: v for k, v in variables.items() if k != "batch_stats"}
-    num_params = models.count_params(counted) // num_networks
+    num_params = models.count_params(_parameters(variables)) // num_networks
     stage.complete({**record, "num_params": num_params})
+
+
+def _parameters(variables: Any) -> Any:
+    """Removes the running statistics, also of networks within a collection."""
+    if not isinstance(variables, Mapping):
+        return variables
+    return {k: _parameters(v) for k, v in variables.items() if k != "batch_stats"}
 
 
 def student_stage(run: Run, name: str) -> Stage:
@@ -202,7 +212,15 @@ def create_student(run: Run, name: str) -> students.Student:
         run.build_model,
         num_members=run.num_members,
         training_steps=chosen["num_epochs"] * run.steps_per_epoch(chosen["batch_size"]),
+        seed=run.config.seed,
+        source=create_source(run),
     )
+
+
+def create_source(run: Run) -> students.Source:
+    """Creates member 0 of the teachers as a part of students."""
+    rngs = run.kind.first_rngs(run.num_members, _key_of_masks(run))
+    return students.create_source(run.build_teacher(), rngs)
 
 
 def load_student(

@@ -36,9 +36,9 @@ _DEFAULT_BEFORE = {
     "hydra_mean_share": 0.0,
     "hydra_diversity": 0.0,
 }
-# Keywords of student kinds that are not settings: M is that of the teachers, and the
-# steps follow from the epochs.
-_DERIVED = {"num_members", "training_steps"}
+# Keywords of student kinds that are not settings of theirs: M, the seed and the source
+# are those of the run and its teachers; the steps follow from the epochs.
+_DERIVED = {"num_members", "training_steps", "seed", "source"}
 
 
 def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:

@@ -166,7 +166,7 @@ def fit_student(
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
     own = _distillation(experiment, name)
     ready = Compiled(own.init, None) if compiled is None else compiled()
-    state = ready.init(own.init_key, experiment.run.example)
+    state = ready.init(*_init_arguments(experiment, own, teacher_variables))
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
@@ -203,8 +203,10 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     """
     run = experiment.run
     own = _distillation(experiment, name)
-    init = own.init.lower(own.init_key, run.example).compile()
-    state = jax.eval_shape(own.init, own.init_key, run.example)
+    teachers = restore.teachers_like(run, run.build_teacher())
+    arguments = _init_arguments(experiment, own, teachers)
+    init = own.init.lower(*arguments).compile()
+    state = jax.eval_shape(own.init, *arguments)
     step = own.step
     decay = run.students[name].get("ema_decay")
     if decay is not None:
@@ -216,7 +218,6 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     with contextlib.closing(own.feed(own.length, 0)) as feed:
         arrays = experiment.data.train, next(feed)
     train, inputs = jax.eval_shape(lambda: arrays)
-    teachers = restore.teachers_like(run, run.build_teacher())
     run_steps = steps.compile_steps(step, state, (train, teachers), inputs, num_steps)
     return Compiled(init, run_steps)
 
@@ -226,7 +227,8 @@ class _Distillation(NamedTuple):
 
     Attributes:
       student: the student.
-      init: (init_key, example input) -> the initial state; jitted.
+      init: (init_key, example input) -> the initial state; jitted. With
+        `Student.begin`, the teachers' variables are a third argument.
       init_key: its key.
       step: see `loop.fit`, also of the next two.
       feed: its inputs.
@@ -264,6 +266,14 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
     feed = step_inputs.create_feed(experiment, key, batch_size, None)
     length = _training_length(experiment.run, config, batch_size)
     return _Distillation(student, init, init_key, step, feed, length)
+
+
+def _init_arguments(
+    experiment: Experiment, own: _Distillation, teacher_variables: Any
+) -> tuple[Any, ...]:
+    """Returns the arguments of `_Distillation.init`."""
+    begin_from = () if own.student.begin is None else (teacher_variables,)
+    return own.init_key, experiment.run.example, *begin_from
 
 
 def _fit(

@@ -29,6 +29,7 @@ from edp.experiment.rules import (
     SHARES,
     STEP_SIZES,
     TEXT,
+    TWO_POSITIVE,
     Rule,
     are_names,
     one_of,
@@ -111,6 +112,10 @@ _DISTILL = {
     "functional_samples": COUNT,
     "functional_teachers": optional(COUNT),
     "functional_inference_samples": COUNT,
+    "bridge_steps": COUNT,
+    "bridge_one_step_share": FRACTION,
+    "bridge_betas": TWO_POSITIVE,
+    "bridge_width": COUNT,
 }
 _RULES = {
     "seed": SEED,

@@ -74,7 +74,8 @@ def average_variables(step_fn: Step, decay: float) -> Step:
         def average(a, v):
             if not jnp.issubdtype(v.dtype, jnp.inexact):
                 return v
-            return (d * a + (1 - d) * v).astype(v.dtype)
+            # Frozen variables stay exactly as they are.
+            return jnp.where(a == v, v, d * a + (1 - d) * v).astype(v.dtype)
 
         averages = jax.tree.map(average, before.variables, new.variables)
         return new._replace(opt_state=Averaged(new.opt_state, averages)), metrics

@@ -52,10 +52,20 @@ def predictors(probs: Callable) -> tuple[Callable, Callable]:
 
 
 def predictors_of_logits(model) -> tuple[Callable, Callable]:
-    """Returns `predictors` from the module's logits, with scores of the logits."""
+    """Returns `predictors_from_logits` of a module."""
 
     def logits(variables, x):
         return with_members(model.apply(variables, x, train=False))
+
+    return predictors_from_logits(logits)
+
+
+def predictors_from_logits(logits: Callable) -> tuple[Callable, Callable]:
+    """Returns `predictors`, with scores of the logits.
+
+    Args:
+      logits: (variables, x) -> [S, B, K].
+    """
 
     def probs(variables, x):
         return jnp.exp(losses.log_probs(logits(variables, x)))

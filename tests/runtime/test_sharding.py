@@ -17,7 +17,10 @@ PAIRS = [
     for student in ("single", "batch_ensemble")
     for perturbation in ("none", "conf_ods", "disagreement")
 ]
-OTHERS = ("latent_batch_ensemble", "hydra", "mimo", "packed", "dirichlet", "functional")
+OTHERS = (
+    *("latent_batch_ensemble", "hydra", "mimo", "packed", "dirichlet"),
+    *("functional", "bridge"),
+)
 
 
 def run_on_eight_devices(member, data, strategy, cases):

@@ -24,6 +24,8 @@ SETTINGS = {
     **{"dirichlet_start_temperature": 5.0, "dirichlet_annealing": (0.2, 0.6)},
     **{"functional_sigma": 0.5, "functional_samples": 2, "functional_teachers": None},
     **{"functional_inference_samples": 4, "mimo_repetitions": 1, "packed_alpha": 1.5},
+    **{"bridge_steps": 3, "bridge_one_step_share": 0.5, "bridge_betas": (0.1, 0.2)},
+    **{"bridge_width": 8},
 }
 X = jax.random.uniform(jax.random.key(0), (B, 6, 6, 1))
 LABEL = jnp.arange(B) % K
