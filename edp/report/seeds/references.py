@@ -84,13 +84,12 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
       runs: of the summary.
 
     Returns:
-      * `size`: m of the gap from DE-1 to DE-m, the size of the ensemble of `runs`, or
-        of the reference if that is smaller; `largest`: the size of the reference.
-      * `ensembles`: DE-1, DE-2, ... of the reference over seeds.
-      * `models`: of `runs`, with `cnll`, the quantities `dee` and `dee_best`, and
-        `gap_closed` and `gap_closed_best`, by mean cNLLs; "best" is beside the
-        ensembles pooled in their best way. Quantities that the rows lack are absent,
-        and so are gaps that are none.
+      `size`: m of the gap from DE-1 to DE-m, the size of the ensemble of `runs`, or of
+      the reference if that is smaller; `largest`: the size of the reference;
+      `ensembles`: DE-1, DE-2, ... of the reference over seeds; `models`: those of
+      `runs`, with `cnll`, the quantities `dee` and `dee_best`, and `gap_closed` and
+      `gap_closed_best` by mean cNLLs ("best" is beside the ensembles pooled in their
+      best way). Quantities that the rows lack are absent, and so are gaps that are none.
     """
     ensembles = {s: ensemble_rows(run.rows) for s, run in reference.items()}
     own = max(len(ensemble_rows(run.rows)) for run in runs)
