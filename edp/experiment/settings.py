@@ -31,6 +31,10 @@ _DEFAULT_BEFORE = {
     "ema_decay": None,
     "label_smoothing": 0.0,
     "mixup_alpha": 0.0,
+    "swag_start": None,
+    "swag_rank": 20,
+    "swag_scale": 1.0,
+    "swag_learning_rate": 0.05,
     "calibration_size": None,
 }
 # Keywords of student kinds that are not settings: M is that of the teachers, and the
@@ -144,6 +148,7 @@ def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
         "step_linear": ("warmup_epochs",),
         "cosine": ("milestones",),
         "constant": ("warmup_epochs", "milestones"),
+        "cosine_then_constant": ("milestones",),
         "cyclic": ("warmup_epochs", "milestones"),
     }[section["schedule"]]
     return _without(section, (*unread, *_EXECUTION_OPTIONS))
