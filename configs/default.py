@@ -123,13 +123,25 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # one, after each of the last epochs (Chen et al., 2017). "dropout": one, or
     # `networks`, under M fixed masks, with model.dropout_rate (Gal and Ghahramani,
     # 2016). "prior": M networks, each with a frozen random one (Osband et al., 2018).
+    # "swag": M samples of the weights' distribution in the last epochs of one, or of
+    # `networks` (MultiSWAG), at a constant rate (Maddox et al., 2019).
     teachers.kind = "deep"
-    # dropout: networks, each under M / networks masks.
+    # dropout, swag: networks, each under M / networks masks, or with as many samples.
     teachers.networks = 1
     # prior: β, the standard deviation of the random networks' logits.
     teachers.prior_scale = 1.0
     # checkpoint: epochs between two members.
     teachers.epochs_between = 1
+    # swag: first epoch, from 1, at the constant learning rate, after which weights are
+    # collected; before it, `cosine`. None: that of the last quarter.
+    teachers.swag_start = placeholder(int)
+    # swag: K, the last epochs whose deviations make the low-rank part; K copies of the
+    # weights are kept while training.
+    teachers.swag_rank = 20
+    # swag: factor of the samples' deviations from the mean; 0: SWA.
+    teachers.swag_scale = 1.0
+    # swag: the constant learning rate.
+    teachers.swag_learning_rate = 0.05
     # True: each member trains on its own N draws with replacement from the N training
     # images (bagging, Breiman 1996).
     teachers.bootstrap = False

@@ -32,6 +32,10 @@ _DEFAULT_BEFORE = {
     "label_smoothing": 0.0,
     "target_pool": "arithmetic",
     "mixup_alpha": 0.0,
+    "swag_start": None,
+    "swag_rank": 20,
+    "swag_scale": 1.0,
+    "swag_learning_rate": 0.05,
     "calibration_size": None,
     "hydra_mean_share": 0.0,
     "hydra_diversity": 0.0,
@@ -148,6 +152,7 @@ def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
         "step_linear": ("warmup_epochs",),
         "cosine": ("milestones",),
         "constant": ("warmup_epochs", "milestones"),
+        "cosine_then_constant": ("milestones",),
         "cyclic": ("warmup_epochs", "milestones"),
     }[section["schedule"]]
     return _without(section, (*unread, *_EXECUTION_OPTIONS))

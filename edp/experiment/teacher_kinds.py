@@ -10,7 +10,7 @@ import jax
 
 from edp import ensemble
 from edp.models.prior import RandomizedPrior
-from edp.runtime import best_epoch
+from edp.runtime import best_epoch, rng, swag
 
 Section = Mapping[str, Any]
 # (of_each) -> selection of epochs by the members' validation accuracy; None keeps the
@@ -30,6 +30,8 @@ class Kind(NamedTuple):
       first_rngs: (M, key of the masks) -> the random streams of member 0, or None.
       network: (build_model, section) -> the network of a member, of which each forward
         pass costs `passes` of a plain one.
+      finish: (what `select` kept, section, M, key, refresh) -> the variables of the
+        networks kept. `refresh` recomputes the statistics of batch normalisation.
       passes: forward passes of a plain network in one of `network`.
       training: the `teachers` section -> the settings of its optimizer.
       faults: the configuration -> its faults for this kind.
@@ -43,6 +45,7 @@ class Kind(NamedTuple):
     select: Callable[[Section, ByAccuracy], best_epoch.Selection | None]
     teachers: Callable[..., ensemble.Teachers]
     network: Callable[[Callable[..., Any], Section], Any] = lambda build, _: build()
+    finish: Callable[..., Any] = lambda kept, *_: kept
     passes: int = 1
     first_rngs: Callable[..., dict[str, jax.Array] | None] = lambda m, key: None
     training: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda section: section
@@ -65,7 +68,7 @@ def _one(num_members: int, section: Section) -> int:
 
 
 def _networks(num_members: int, section: Section) -> int:
-    """Returns how many networks the members of a dropout ensemble share."""
+    """Returns how many networks the members are masks or samples of."""
     return min(num_members, section.get("networks", 1))
 
 
@@ -116,6 +119,59 @@ def _last_epochs(section: Section) -> tuple[int, ...]:
     )
 
 
+def _swag(section: Section) -> dict[str, Any]:
+    """Returns the section with every setting of SWAG, and its schedule."""
+    num_epochs = section["num_epochs"]
+    defaults = {
+        "swag_start": num_epochs - num_epochs // 4 + 1,
+        "swag_rank": 20,
+        "swag_scale": 1.0,
+        "swag_learning_rate": 0.05,
+    }
+    chosen = {
+        name: default if section.get(name) is None else section[name]
+        for name, default in defaults.items()
+    }
+    return {**section, **chosen, "schedule": "cosine_then_constant"}
+
+
+def _moments(section: Section, by_accuracy: ByAccuracy) -> best_epoch.Selection:
+    del by_accuracy
+    own = _swag(section)
+    start = own["swag_start"]
+    rank = min(own["swag_rank"], own["num_epochs"] - start + 1)
+    return swag.collect(start, rank)
+
+
+def _samples(moments, section, num_members, key, refresh):
+    scale = _swag(section)["swag_scale"]
+    key = rng.stream(key, "samples")
+    return refresh(swag.draw(moments, key, num_members, scale))
+
+
+def _faults_of_swag(values: Mapping[str, Any]) -> Iterator[str]:
+    teachers = values["teachers"]
+    own = _swag(teachers)
+    start, num_epochs = own["swag_start"], own["num_epochs"]
+    if not 2 <= start < num_epochs:
+        yield (
+            f"teachers.swag_start={teachers['swag_start']} of teachers.num_epochs="
+            f"{num_epochs} collects weights from epoch {start} on; accepted: 2 to "
+            f"{num_epochs - 1}, for at least two epochs"
+        )
+    if own["swag_rank"] < 2:
+        yield f"teachers.swag_rank={own['swag_rank']} must be at least 2"
+    if teachers.get("ema_decay") is not None:
+        yield (
+            f"teachers.ema_decay={teachers['ema_decay']} must be None for "
+            "teachers.kind='swag', which averages the weights itself"
+        )
+    yield from _faults_of_networks(teachers)
+    if teachers["networks"] == 1:
+        yield from _faults_of_one_network(values)
+    yield from _faults_of_selection(teachers)
+
+
 def _faults_of_checkpoints(values: Mapping[str, Any]) -> Iterator[str]:
     teachers = values["teachers"]
     if _last_epochs(teachers)[0] < 1:
@@ -152,11 +208,7 @@ def _faults_of_selection(teachers: Section) -> Iterator[str]:
 def _faults_of_dropout(values: Mapping[str, Any]) -> Iterator[str]:
     rate, teachers = values["model"].get("dropout_rate"), values["teachers"]
     networks, num_members = teachers["networks"], teachers["num_members"]
-    if num_members % networks:
-        yield (
-            f"teachers.networks={networks} must divide teachers.num_members="
-            f"{num_members}, so that each network has as many masks"
-        )
+    yield from _faults_of_networks(teachers)
     if not rate and networks < num_members:
         yield (
             f"model.dropout_rate={rate!r} must be above 0 for teachers.kind='dropout', "
@@ -164,6 +216,15 @@ def _faults_of_dropout(values: Mapping[str, Any]) -> Iterator[str]:
         )
     if networks == 1:
         yield from _faults_of_one_network(values)
+
+
+def _faults_of_networks(teachers: Section) -> Iterator[str]:
+    networks, num_members = teachers["networks"], teachers["num_members"]
+    if num_members % networks:
+        yield (
+            f"teachers.networks={networks} must divide teachers.num_members="
+            f"{num_members}, so that each network has as many members"
+        )
 
 
 def _faults_of_one_network(values: Mapping[str, Any]) -> Iterator[str]:
@@ -222,5 +283,17 @@ KINDS: dict[str, Kind] = {
         teachers=_masked,
         first_rngs=_first_mask,
         faults=_faults_of_dropout,
+    ),
+    # Samples of the distribution of the weights in the last epochs of one training
+    # (Maddox et al., 2019, arXiv 1902.02476), or of several (Wilson and Izmailov,
+    # *MultiSWAG*, 2020, arXiv 2002.08791).
+    "swag": Kind(
+        num_trained=_networks,
+        num_kept=_all,
+        select=_moments,
+        teachers=_stacked,
+        finish=_samples,
+        training=_swag,
+        faults=_faults_of_swag,
     ),
 }

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from edp import distill, ensemble, perturbations, students
-from edp.experiment import restore, step_inputs
+from edp.experiment import batch_statistics, restore, step_inputs
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
 from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers, xla
@@ -136,6 +136,13 @@ def fit_teachers(
         config.get("ema_decay"),
         after_first=after_first,
     )
+
+    def refresh(variables):
+        own_key = rng.stream(key, "batch statistics")
+        return batch_statistics.recompute(experiment, model, variables, own_key)
+
+    num_members = experiment.run.num_members
+    variables = kind.finish(variables, config, num_members, key, refresh)
     restore.complete(stage, variables, record, experiment.run.num_kept)
 
 

@@ -137,7 +137,12 @@ _RULES = {
         "networks": COUNT,
         "prior_scale": NOT_NEGATIVE,
         "epochs_between": COUNT,
-        "mixup_alpha": override(NOT_NEGATIVE),  # not in the runs begun before it
+        # Runs begun before these settings existed lack them.
+        "mixup_alpha": override(NOT_NEGATIVE),
+        "swag_start": override(COUNT),
+        "swag_rank": override(COUNT),
+        "swag_scale": override(NOT_NEGATIVE),
+        "swag_learning_rate": override(POSITIVE),
         "member_strategy": optional(one_of("vmap", "unroll")),
     },
     "evaluation": {

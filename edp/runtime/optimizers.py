@@ -49,6 +49,24 @@ def cosine(
     )
 
 
+def cosine_then_constant(
+    peak: float,
+    num_epochs: int,
+    steps_per_epoch: int,
+    warmup_epochs: float,
+    swag_start: int,
+    swag_learning_rate: float,
+) -> Schedule:
+    """Returns `cosine` down to a rate that is constant from an epoch, from 1, on."""
+    del num_epochs
+    steps = (swag_start - 1) * steps_per_epoch
+    warmup = min(round(warmup_epochs * steps_per_epoch), steps - 1)
+    start = 0.0 if warmup else peak
+    return optax.warmup_cosine_decay_schedule(
+        start, peak, warmup, steps, swag_learning_rate
+    )
+
+
 def cyclic(peak: float, num_epochs: int, steps_per_epoch: int, cycles: int) -> Schedule:
     """Returns equal cycles of a half cosine to 0 (arXiv 1704.00109, eq. 2)."""
     steps = num_epochs * steps_per_epoch // cycles
@@ -67,6 +85,10 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], tuple[str, ...]]] = {
     "step_linear": (step_linear, ("milestones",)),
     "cosine": (cosine, ("warmup_epochs",)),
     "constant": (constant, ()),
+    "cosine_then_constant": (
+        cosine_then_constant,
+        ("warmup_epochs", "swag_start", "swag_learning_rate"),
+    ),
     "cyclic": (cyclic, ("cycles",)),
 }
 
@@ -76,7 +98,7 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
 
     Args:
       config: a mapping with `schedule` (a name in `SCHEDULES`), `learning_rate`,
-        `num_epochs`, and `milestones`, `warmup_epochs` or `cycles` where they apply.
+        `num_epochs`, and the schedule's own settings, such as `warmup_epochs`.
       steps_per_epoch: training steps in one epoch.
 
     Raises:

@@ -13,13 +13,20 @@ import optax
 import pytest
 from launching import ROOT, TINY
 
-from edp import ensemble, models
+from edp import data, ensemble, models
 from edp.errors import InputError
 from edp.evaluation import results
 from edp.evaluation.predictor import Predictors
-from edp.experiment import import_teachers, restore, teacher_kinds, validate
+from edp.experiment import (
+    batch_statistics,
+    import_teachers,
+    restore,
+    teacher_kinds,
+    validate,
+)
 from edp.experiment.create import create_experiment, record_run
 from edp.runtime import checkpoint
+from edp.runtime.rng import stream
 from launch import distill, train_teachers
 
 B, K, M = 6, 4, 3
@@ -183,6 +190,11 @@ def test_the_epochs_of_checkpoints():
         ({"kind": "dropout", "networks": 3}, "networks=3 must divide .*num_members=2"),
         ({"kind": "dropout", "networks": 1}, "dropout_rate=None must be above 0"),
         ({"kind": "prior", "prior_scale": -1.0}, "prior_scale=-1.0 must be"),
+        ({"kind": "swag"}, "swag_start=None of .*num_epochs=2 .* from epoch 3 on"),
+        ({"kind": "swag", "num_epochs": 3, "swag_start": 3}, "accepted: 2 to 2"),
+        ({"kind": "swag", "num_epochs": 8, "swag_rank": 1}, "swag_rank=1 must be at"),
+        ({"kind": "swag", "num_epochs": 8, "ema_decay": 0.9}, "ema_decay=0.9 must be"),
+        ({"kind": "swag", "num_epochs": 8, "networks": 3}, "networks=3 must divide"),
         ({"mixup_alpha": -0.1}, "teachers.mixup_alpha=-0.1 must be"),
     ],
 )
@@ -195,7 +207,7 @@ def test_as_many_networks_as_members_need_no_masks():
     validate.check(tiny_config(kind="dropout", networks=2, bootstrap=True))
 
 
-LONG = ("checkpoint", "dropout", "networks", "prior")
+LONG = ("checkpoint", "dropout", "multiswag", "networks", "prior", "swag")
 
 
 def tiny_config(**teachers):
@@ -215,6 +227,9 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     if kind == "networks":
         config.teachers.update({"kind": "dropout", "networks": 2})
         config.model.dropout_rate = 0.3
+    if kind.endswith("swag"):
+        config.teachers.update({"kind": "swag", "num_epochs": 3, "swag_start": 2})
+        config.teachers.networks = 2 if kind == "multiswag" else 1
     if kind == "dropout":
         config.model.dropout_rate = 0.3
         config.teachers.select = "best"
@@ -234,7 +249,7 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     }
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
     # Some members come from one training; with dropout they may be one network too.
-    trainings = 2 if kind in ("networks", "prior") else 1
+    trainings = 2 if kind in ("multiswag", "networks", "prior") else 1
     for name in ("train_seconds", "train_flops"):
         assert trainings * rows["DE-1"][name] == rows["DE-2"][name] > 0
     assert rows["DE-1"]["inference_cost"] == (2 if kind == "prior" else 1)
@@ -251,6 +266,9 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     if kind in ("snapshot", "checkpoint"):
         assert record["selected_epoch"] == [1, 2]
 
+    if kind.endswith("swag"):
+        assert record["collected_epochs"] == 2
+
     # The predictions are those of the members that teach students; they differ.
     x = np.float32(experiment.data.dataset.test.images) / 255
     teachers = jax.jit(
@@ -264,6 +282,39 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     _, logits = jax.jit(source.features)(ensemble.select(variables, 0), x)
     np.testing.assert_allclose(jax.nn.softmax(logits), probs[0], atol=1e-5)
     assert np.abs(probs[0] - probs[1]).max() > 1e-3
+
+
+def test_batch_statistics_are_recomputed_from_training_images(tmp_path):
+    config = tiny_config()
+    config.data.crop_padding = 0
+    experiment = create_experiment(config, tmp_path)
+    run = experiment.run
+    model = run.build_model()
+    variables = ensemble.init(model, jax.random.split(run.key, 2), run.example)
+    new = batch_statistics.recompute(experiment, model, variables, run.key)
+    jax.tree.map(np.testing.assert_array_equal, new["params"], variables["params"])
+    order = data.EpochOrder(
+        np.asarray(jax.random.key_data(stream(run.key, "order"))),
+        run.num_train,
+        20,
+        None,
+    )
+    batches = np.asarray(order(0))
+    assert batches.shape == (run.num_train // 20, 20) and len(batches) > 1
+    images = np.float32(experiment.data.dataset.train.images) / 255
+    for m in range(2):
+        own = ensemble.select(variables, m)
+        _, seen = model.apply(
+            own,
+            images,
+            train=False,
+            capture_intermediates=lambda one, _: one.name == "conv1",
+        )
+        maps = np.float64(seen["intermediates"]["conv1"]["__call__"][0])[batches]
+        found = ensemble.select(new["batch_stats"]["norm1"], m)
+        np.testing.assert_allclose(found["mean"], maps.mean((0, 1, 2, 3)), atol=1e-5)
+        expected = maps.var((1, 2, 3)).mean(0)
+        np.testing.assert_allclose(found["var"], expected, rtol=1e-4)
 
 
 def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path):

@@ -63,6 +63,17 @@ def test_cosine_without_warmup_starts_at_the_peak():
     assert float(optimizers.create_schedule(config, 5)(0)) == pytest.approx(0.1)
 
 
+def test_cosine_then_constant_by_hand():
+    own = {"swag_start": 5, "swag_learning_rate": 0.02, "warmup_epochs": 0.0}
+    config = {**BASE, "schedule": "cosine_then_constant", **own}
+    schedule = optimizers.create_schedule(config, 2)  # epoch 5 begins with step 8
+    found = [float(schedule(step)) for step in (0, 4, 8, 9, 19)]
+    np.testing.assert_allclose(found, [0.1, 0.06, 0.02, 0.02, 0.02], rtol=1e-5)
+    warm = optimizers.create_schedule({**config, "warmup_epochs": 1.0}, 2)
+    found = [float(warm(step)) for step in (0, 1, 2, 5, 8)]
+    np.testing.assert_allclose(found, [0, 0.05, 0.1, 0.06, 0.02], atol=1e-7)
+
+
 def test_cyclic_restarts_at_the_peak():
     config = {**BASE, "schedule": "cyclic", "cycles": 5}  # of 2 epochs of 2 steps
     schedule = optimizers.create_schedule(config, 2)
