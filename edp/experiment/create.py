@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -49,11 +49,13 @@ class Experiment(NamedTuple):
       run: its specification.
       data: its data.
       mesh: its devices, or None for one device.
+      programs: the jitted initialisations of students, by what they depend on.
     """
 
     run: Run
     data: RunData
     mesh: jax.sharding.Mesh | None
+    programs: dict[Any, Any]
 
 
 def create_experiment(
@@ -127,7 +129,7 @@ def create_experiment(
     run_data = RunData(
         dataset, ood_sets, corrupted_sets, soft_labels, train, digests, split
     )
-    return Experiment(run, run_data, mesh)
+    return Experiment(run, run_data, mesh, {})
 
 
 def _open_ood_sets(config: ml_collections.ConfigDict) -> dict[str, data.Records]:

@@ -101,13 +101,17 @@ def teacher_probs(
 
 
 def create_predict(
-    probs_fn: Callable[[Any, jax.Array], jax.Array], batch_size: int
+    probs_fn: Callable[[Any, jax.Array], jax.Array],
+    batch_size: int,
+    *,
+    runs_briefly: bool = False,
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Jits a function once, to predict in batches.
 
     Args:
       probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
       batch_size: B.
+      runs_briefly: see `xla.compiler_options`.
 
     Returns:
       (variables, images [N, ...], uint8 or float32 in [0, 1]) -> probabilities
@@ -117,7 +121,7 @@ def create_predict(
         lambda variables, x: probs_fn(
             variables, data.to_float(x) if x.dtype == np.uint8 else x
         ),
-        compiler_options=xla.compiler_options(),
+        compiler_options=xla.compiler_options(runs_briefly=runs_briefly),
     )
 
     def predict(variables, images):

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def fit_teachers(
         tx,
         init_keys,
         experiment.run.example,
-        compiler_options=xla.compiler_options(),
+        compiler_options=xla.compiler_options(runs_briefly=True),
     )
     state = ensemble.place(state, mesh)
     augment = step_inputs.create_augment(experiment.run.config.data)
@@ -133,7 +134,7 @@ def fit_teachers(
         _training_length(experiment.run, config, images_per_step),
         restore.create_teachers_selection(experiment, model),
         stop_requests,
-        config.get("ema_decay"),
+        config,
         after_first=after_first,
     )
 
@@ -192,7 +193,7 @@ def fit_student(
         own.length,
         restore.create_selection(experiment, config, probs_fn, of_each=False),
         stop_requests,
-        config.get("ema_decay"),
+        config,
         run_steps=ready.run_steps,
         after_first=after_first,
     )
@@ -225,7 +226,14 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     with contextlib.closing(own.feed(own.length, 0)) as feed:
         arrays = experiment.data.train, next(feed)
     train, inputs = jax.eval_shape(lambda: arrays)
-    run_steps = steps.compile_steps(step, state, (train, teachers), inputs, num_steps)
+    run_steps = steps.compile_steps(
+        step,
+        state,
+        (train, teachers),
+        inputs,
+        num_steps,
+        runs_briefly=run.trains_briefly(run.students[name], state.params),
+    )
     return Compiled(init, run_steps)
 
 
@@ -256,9 +264,13 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
     key = rng.stream(experiment.run.key, "student")
     init_key = rng.stream(key, "init")
     student, tx, distill_step = create_distillation(experiment.run, mesh, name)
-    init = jax.jit(
-        functools.partial(distill.create_state, student, tx),
-        compiler_options=xla.compiler_options(),
+    alike = {key: value for key, value in config.items() if key != "perturbation"}
+    init = experiment.programs.setdefault(
+        (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
+        jax.jit(
+            functools.partial(distill.create_state, student, tx),
+            compiler_options=xla.compiler_options(runs_briefly=True),
+        ),
     )
     augment = step_inputs.create_augment(experiment.run.config.data)
 
@@ -294,13 +306,16 @@ def _fit(
     schedule: TrainingLength,
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
-    ema_decay: float | None,
+    section: Mapping[str, Any],
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Calls `loop.fit` with the arguments that all stages of a run share.
 
-    With `ema_decay`, trains with `steps.average_variables` of this decay.
+    With `ema_decay` in the stage's section, trains with `steps.average_variables` of
+    this decay.
     """
+    ema_decay = section.get("ema_decay")
+    runs_briefly = experiment.run.trains_briefly(section, state.params)
     if ema_decay is not None:
         state = steps.begin_average(state)
         step = steps.average_variables(step, ema_decay)
@@ -321,6 +336,7 @@ def _fit(
             label=label,
             should_stop=should_stop,
             select=select,
+            runs_briefly=runs_briefly,
             skip_nonfinite=experiment.run.config.nonfinite == "skip",
             track=track,
             **options,

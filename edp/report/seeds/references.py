@@ -89,7 +89,7 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
       `ensembles`: DE-1, DE-2, ... of the reference over seeds; `models`: those of
       `runs`, with `cnll`, the quantities `dee` and `dee_best`, and `gap_closed` and
       `gap_closed_best` by mean cNLLs ("best" is beside the ensembles pooled in their
-      best way). Quantities that the rows lack are absent, and so are gaps that are none.
+      best way). Absent: quantities that the rows lack, and gaps that are none.
     """
     ensembles = {s: ensemble_rows(run.rows) for s, run in reference.items()}
     own = max(len(ensemble_rows(run.rows)) for run in runs)
