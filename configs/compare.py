@@ -11,7 +11,9 @@ configs/cifar10_small.py, for each of several seeds and then over all of them:
     python -m launch.summarize --out=runs/comparison --baseline=single_none \\
         --workdirs=runs/compare0,runs/compare1,runs/compare2
 
-Complete stages are not run again. RESULTS.md has the results.
+Complete stages are not run again. RESULTS.md has the results. With a name of `TEACHERS`
+after a +, as in configs/compare.py:cifar10_small+multiswag, the students learn from
+teachers of that kind; each kind needs a workdir of its own.
 
 Names consist of the kind, the perturbation and, if it is not 1, the temperature. mixup
 is the best perturbation in RESULTS.md; students that match tempered probabilities use
@@ -39,13 +41,31 @@ PERTURBATIONS = (
 )
 # Fractions of the step size for chains of two perturbations.
 STEP_SHARES = {"mixup+disagreement": 1 / 2, "gaussian+disagreement": 3 / 4}
+# Settings of other teachers than `deep`.
+TEACHERS = {
+    "": {},
+    "mixup": {"mixup_alpha": 1.0},
+    "smooth": {"label_smoothing": 0.1},
+    "prior": {"kind": "prior"},
+    "checkpoint": {"kind": "checkpoint"},
+    "swag": {"kind": "swag"},
+    "multiswag": {"kind": "swag", "networks": 2},
+}
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Returns the comparison on digits, on "cifar10_small", or reduced for "debug"."""
-    if variant not in BASES:
-        raise ValueError(f"variant {variant!r}; accepted: cifar10_small, debug")
+    """Returns the comparison on digits, on "cifar10_small", or reduced for "debug".
+
+    A name of `TEACHERS` may follow after a +.
+    """
+    variant, _, teachers = variant.partition("+")
+    if variant not in BASES or teachers not in TEACHERS:
+        raise ValueError(
+            f"variant {variant!r}, teachers {teachers!r}; accepted: cifar10_small, "
+            f"debug, or none, and after a + one of {', '.join(filter(None, TEACHERS))}"
+        )
     config = BASES[variant].get_config()
+    config.teachers.update(TEACHERS[teachers])
     config.evaluation.ood_sets = ("noise",)
     if variant == "cifar10_small":
         config.evaluation.ood_sets = ("digits", "noise")

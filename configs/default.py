@@ -4,11 +4,14 @@ Each setting can be given on the command line: `--config.teachers.num_epochs=100
 `--config.students.be_conf_ods.step_size=0.008`, `--config.checkpoint_steps=None`.
 
 With `:debug` after its name (`--config=configs/default.py:debug`) this and every other
-shipped configuration runs in seconds; see `debug`.
+shipped configuration runs in seconds; see `configs.debug`.
 """
 
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from . import choose as choose
+from . import debug as debug
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -159,6 +162,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Members per forward pass; None: all; fewer need less memory.
     teachers.members_at_once = placeholder(int)
     _set_optimizer(teachers)
+    # Name -> group of members with a network and settings of its own; see `group`.
+    # num_members is then the sum of theirs.
+    teachers.groups = ml_collections.ConfigDict()
 
     # Settings of all students; `students` overrides them by name.
     config.distill = distill = ml_collections.ConfigDict()
@@ -326,57 +332,24 @@ def student(
     return settings
 
 
-def choose(
-    config: ml_collections.ConfigDict, variant: str
+def group(
+    config: ml_collections.ConfigDict, model: dict | None = None, **overrides
 ) -> ml_collections.ConfigDict:
-    """Returns the config for the variant "", or its `debug` form for "debug"."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"variant {variant!r}; accepted: debug, or none")
-    return debug(config) if variant else config
+    """Returns a group of teachers: `config.teachers` with `overrides`, and its model.
 
-
-# Model -> its smallest form.
-_SMALLEST = {
-    "convnet": {"width": 4},
-    "resnet": {"depth": 8, "width": 4},
-    "wide_resnet": {"depth": 10, "widen_factor": 1},
-    "resnet50": {"blocks": (1, 1, 1, 1)},
-    "vit": {"depth": 1, "width": 8, "heads": 2, "patch_size": 4},
-}
-
-
-def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Reduces a config to a run of seconds on synthetic images.
-
-    Two of the smallest networks and at most three students, each for one epoch of four
-    steps; schedules, optimizers and methods stay the config's.
+    Args:
+      config: the configuration.
+      model: the settings of the group's network, None for the defaults of its kind; the
+        students' network, `config.model`, is another. None: the same.
+      **overrides: settings of `teachers`; keys left at None take its value.
     """
-    data = config.data
-    data.source = "synthetic"
-    data.stream, data.resize, data.num_workers, data.downsample = False, "none", 0, 1
-    data.train_size, data.validation_size, data.test_size = 40, 20, 20
-    data.calibration_size = None
-    data.num_classes = min(data.num_classes, 10)
-    data.image_shape = (16, 16, data.image_shape[-1])
-    config.model.update(_SMALLEST[config.model.name])
-    config.teachers.num_members = 2
-
-    def is_perturbed(name):
-        own = config.students[name].perturbation
-        return (own or config.distill.perturbation) != "none"
-
-    for name in sorted(config.students, key=is_perturbed)[3:]:  # keep a plain one
-        del config.students[name]
-    for section in (config.teachers, config.distill, *config.students.values()):
-        section.num_epochs = 1
-        section.batch_size = 10
-        section.accumulate_steps = 1
-        for key in ("random_members", "functional_teachers"):
-            if section.get(key) is not None:
-                section[key] = 2
-    config.evaluation.diversity_size = 20
-    config.evaluation.gallery_size = 2
-    config.evaluation.ood_size = config.evaluation.corruption_size = 20
-    if config.evaluation.ood_sets:
-        config.evaluation.ood_sets = ("digits", "noise")
-    return config
+    settings = ml_collections.ConfigDict()
+    for key in config.teachers:
+        if key != "groups":
+            settings[key] = placeholder(config.teachers.get_type(key))
+    settings.update(overrides)
+    settings.model = own = ml_collections.ConfigDict()
+    for key in config.model:
+        own[key] = placeholder(config.model.get_type(key))
+    own.update(config.model if model is None else model)
+    return settings

@@ -15,6 +15,7 @@ from edp import losses, perturbations
 from edp.models.teachers import (
     Teachers,
     teachers_from_functions,
+    teachers_from_groups,
     teachers_from_loader,
     teachers_from_torch,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "select",
     "stack",
     "teachers_from_functions",
+    "teachers_from_groups",
     "teachers_from_loader",
     "teachers_from_masks",
     "teachers_from_torch",

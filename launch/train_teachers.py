@@ -1,8 +1,8 @@
-"""Trains the teachers, all in one jitted step."""
+"""Trains the teachers, all in one jitted step, or group by group."""
 
 from collections.abc import Callable
 
-from edp.experiment import restore, train
+from edp.experiment import restore, train, train_groups
 from edp.experiment.create import Experiment
 from edp.runtime.stage import Stage
 
@@ -20,9 +20,9 @@ def train_teachers(
     stage = Stage(experiment.run.teachers_dir, experiment.run.teacher_dependencies)
     with stage.making() as needed:
         if needed:
-            train.fit_teachers(
-                experiment, stage, signals.stop_requests, after_first=after_first
-            )
+            groups = experiment.run.groups
+            fit = train_groups.fit_groups if groups else train.fit_teachers
+            fit(experiment, stage, signals.stop_requests, after_first=after_first)
         else:
             restore.check_complete(stage.path)
             print("teachers: complete")

@@ -34,9 +34,12 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
       For each size `num_params`, `inference_cost` (in forward passes of one network),
       `train_seconds`, `train_flops` (of all optimizer steps; None for imported
       teachers) and `inference_flops` (of one image). A network trained once for all
-      sizes counts in full in each.
+      sizes counts in full in each. With groups, a member costs their mean, in forward
+      passes of the network of `model`.
     """
     run = _in_one_program(run)
+    if run.groups:
+        return _of_groups(run, record)
     kind, num_members = run.kind, run.num_members
     section = run.teacher_dependencies["teachers"]
     model = run.build_teacher()
@@ -68,6 +71,38 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
             "inference_flops": _times(size, one),
         }
         for size in range(1, num_members + 1)
+    ]
+
+
+def _of_groups(run: Run, record: Record) -> list[dict[str, Any]]:
+    """Computes `of_ensembles` for teachers of several groups."""
+    groups = run.groups.items()
+    rows = [of_ensembles(group, record["groups"][name])[-1] for name, group in groups]
+    model = run.build_model()
+    variables = jax.eval_shape(
+        lambda x: model.init(run.key, x, train=False), run.example
+    )
+    plain = _flops(
+        lambda variables, x: model.apply(variables, x, train=False),
+        variables,
+        run.example,
+    )
+    totals = {
+        name: None if None in (own := [row[name] for row in rows]) else sum(own)
+        for name in rows[0]
+    }
+    if plain and totals["inference_flops"] is not None:
+        totals["inference_cost"] = totals["inference_flops"] / plain
+
+    def share(value, size):
+        if value is None:
+            return None
+        part = value * size / run.num_members
+        return round(part) if isinstance(value, int) else part
+
+    return [
+        {name: share(value, size) for name, value in totals.items()}
+        for size in range(1, run.num_members + 1)
     ]
 
 

@@ -33,6 +33,11 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             f"teachers_workdir={run.config.teachers_workdir!r} must be None "
             "where teachers are imported"
         )
+    if run.groups:
+        raise InputError(
+            f"teachers.groups has {', '.join(run.groups)}; accepted: no groups where "
+            "teachers are imported, which are of one architecture"
+        )
     paths = [pathlib.Path(path).expanduser().absolute() for path in members]
     wanted = run.num_kept
     if len(paths) != wanted:

@@ -9,7 +9,7 @@ import ml_collections
 
 from edp import ensemble, models, perturbations, students
 from edp.errors import InputError
-from edp.experiment import settings, teacher_kinds
+from edp.experiment import settings
 from edp.experiment.run import Run, model_builder
 from edp.runtime import sharding
 from edp.runtime.stage import Stage
@@ -51,10 +51,16 @@ def check_model(config: ml_collections.ConfigDict) -> None:
     Raises:
       InputError: names the setting of `model`.
     """
-    try:
-        model_builder(config)()
-    except InputError as error:
-        raise InputError(f"model.{error}") from error
+    builders = {"model": model_builder(config)}
+    if config.teachers_workdir is None:
+        for name in settings.group_names(config):
+            of_group = model_builder(settings.group_config(config, name))
+            builders[f"teachers.groups.{name}.model"] = of_group
+    for name, build_model in builders.items():
+        try:
+            build_model()
+        except InputError as error:
+            raise InputError(f"{name}.{error}") from error
 
 
 def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
@@ -68,17 +74,24 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
       InputError: names the setting, its value and what is accepted.
     """
     config, num_members = run.config, run.num_members
-    sections: dict[str, Mapping[str, Any]] = {}
-    at_once: dict[str, int] = {}
+    groups = {f"teachers.groups.{name}": own for name, own in run.groups.items()}
+    ensembles = groups or {"teachers": run}
+    for name, own in groups.items():
+        what = f"{name}.num_members"
+        sharding.check_divides(mesh, sharding.MEMBER, what, own.num_members)
+    # By name: the settings, the model, and numbers of networks computed at once.
+    sections: dict[str, tuple[Mapping[str, Any], Any, list[int]]] = {}
     if config.teachers_workdir is None:
-        kind = teacher_kinds.of(config.teachers)
-        num_trained = kind.num_trained(num_members, config.teachers)
-        name = f"teachers.kind={config.teachers.kind!r}: number of networks trained"
-        sharding.check_divides(mesh, sharding.MEMBER, name, num_trained)
-        sections["teachers"], at_once["teachers"] = config.teachers, num_trained
+        for name, own in ensembles.items():
+            section = own.config.teachers
+            num_trained = own.kind.num_trained(own.num_members, section)
+            what = f"{name}.kind={section.kind!r}: number of networks trained"
+            sharding.check_divides(mesh, sharding.MEMBER, what, num_trained)
+            sections[name] = section, own.config.model, [num_trained]
+    sizes = [own.num_members for own in ensembles.values()]
     for name, section in run.students.items():
-        sections[f"students.{name}"] = section
-    for name, section in sections.items():
+        sections[f"students.{name}"] = section, config.model, sizes
+    for name, (section, model, at_once) in sections.items():
         batch_size = section["batch_size"]
         if batch_size > run.num_train:
             raise InputError(
@@ -86,15 +99,11 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
                 f"training images; accepted: 1 to {run.num_train}"
             )
         sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
-        models.check_groups(
-            config.model.batchnorm_groups, f"{name}.batch_size", batch_size
-        )
-        ensemble.check_members_at_once(
-            f"{name}.members_at_once",
-            section["members_at_once"],
-            at_once.get(name, num_members),
-            mesh,
-        )
+        models.check_groups(model.batchnorm_groups, f"{name}.batch_size", batch_size)
+        for size in at_once:
+            ensemble.check_members_at_once(
+                f"{name}.members_at_once", section["members_at_once"], size, mesh
+            )
         perturbations.check_random_members(
             f"{name}.random_members", section.get("random_members"), num_members
         )

@@ -34,8 +34,8 @@ def teachers_record(run: Run) -> dict[str, Any]:
     return record
 
 
-def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
-    """Loads the trained teachers: their network and its stacked variables.
+def load_teachers(run: Run, mesh: Mesh | None) -> tuple[Any, Any]:
+    """Loads the trained teachers: their network and its stacked variables, by group.
 
     Raises:
       InputError: if they are not trained yet.
@@ -47,8 +47,10 @@ def load_teachers(run: Run, mesh: Mesh | None) -> tuple[models.Classifier, Any]:
     return model, put_teachers(run, mesh, variables)
 
 
-def teachers_like(run: Run, model: models.Classifier) -> Any:
+def teachers_like(run: Run, model: Any) -> Any:
     """Returns the shapes of the variables in a completed teachers' stage."""
+    if groups := run.groups:
+        return {n: teachers_like(group, model[n]) for n, group in groups.items()}
     num_kept = run.num_kept
     keys = jax.random.split(run.key, num_kept)
     return jax.eval_shape(lambda: ensemble.init(model, keys, run.example))
@@ -56,15 +58,21 @@ def teachers_like(run: Run, model: models.Classifier) -> Any:
 
 def put_teachers(run: Run, mesh: Mesh | None, variables: Any) -> Any:
     """Places the teachers' variables: split over members, or replicated if shared."""
+    if groups := run.groups:
+        return {n: put_teachers(g, mesh, variables[n]) for n, g in groups.items()}
     num_kept = run.num_kept
     axes = (sharding.MEMBER,) if num_kept == run.num_members else ()
     return sharding.put(variables, mesh, *axes)
 
 
 def make_teachers(
-    run: Run, mesh: Mesh | None, model: models.Classifier, variables: Any
+    run: Run, mesh: Mesh | None, model: Any, variables: Any
 ) -> ensemble.Teachers:
     """Creates the run's `Teachers`, inside a jitted function."""
+    if groups := run.groups:
+        return ensemble.teachers_from_groups(
+            [make_teachers(g, mesh, model[n], variables[n]) for n, g in groups.items()]
+        )
     return run.kind.teachers(
         model,
         variables,
@@ -82,7 +90,7 @@ def _key_of_masks(run: Run) -> jax.Array:
 
 
 def teacher_logits(
-    run: Run, mesh: Mesh | None, model: models.Classifier
+    run: Run, mesh: Mesh | None, model: Any
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns (stacked variables, x [B, ...]) -> member logits [M, B, K]."""
 
@@ -93,7 +101,7 @@ def teacher_logits(
 
 
 def teacher_probs(
-    run: Run, mesh: Mesh | None, model: models.Classifier
+    run: Run, mesh: Mesh | None, model: Any
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """Returns (stacked variables, x [B, ...]) -> member probabilities [M, B, K]."""
     logits = teacher_logits(run, mesh, model)

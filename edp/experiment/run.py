@@ -57,17 +57,40 @@ class Run(NamedTuple):
 
     @property
     def kind(self) -> teacher_kinds.Kind:
-        """The kind of the teachers."""
+        """The kind of the teachers; with groups, each has its own."""
         return teacher_kinds.of(self.teacher_dependencies["teachers"])
+
+    @property
+    def groups(self) -> dict[str, "Run"]:
+        """By name, the run whose teachers are a group's; {} without groups."""
+        groups = self.teacher_dependencies["teachers"].get("groups", {})
+        return {name: self._of_group(name, own) for name, own in groups.items()}
+
+    def _of_group(self, name: str, own: Mapping[str, Any]) -> "Run":
+        config, model = self.config, ml_collections.ConfigDict(own["model"])
+        if config.teachers_workdir is None:  # with the settings to train from
+            config = settings.group_config(config, name)
+            model = config.model
+        return self._replace(
+            config=config,
+            build_model=model_builder(config, model),
+            key=jax.random.key(own["seed"]),
+            teachers_dir=self.teachers_dir / "groups" / name,
+            teacher_dependencies={**self.teacher_dependencies, **own},
+        )
 
     @property
     def num_kept(self) -> int:
         """Number of networks whose variables the teachers consist of."""
+        if groups := self.groups:
+            return sum(group.num_kept for group in groups.values())
         section = self.teacher_dependencies["teachers"]
         return self.kind.num_kept(self.num_members, section)
 
     def build_teacher(self) -> Any:
-        """Creates the network of a teacher, a Flax module."""
+        """Creates the network of a teacher, a Flax module; a dict of them by group."""
+        if groups := self.groups:
+            return {name: group.build_teacher() for name, group in groups.items()}
         section = self.teacher_dependencies["teachers"]
         return self.kind.network(self.build_model, section)
 
@@ -148,17 +171,22 @@ def find_teachers(
         return TeachersOfRun(workdir, dependencies)
     source = storage.as_path(config.teachers_workdir)
     provenance.check_version(source)
-    return TeachersOfRun(source, _dependencies_elsewhere(source, dependencies))
+    return TeachersOfRun(source, _dependencies_elsewhere(source, config, dependencies))
 
 
 def model_builder(
-    config: ml_collections.ConfigDict,
+    config: ml_collections.ConfigDict, model: ml_collections.ConfigDict | None = None
 ) -> Callable[..., models.Classifier]:
-    """Returns the function that creates the run's network; see `Run.build_model`."""
+    """Returns the function that creates the run's network; see `Run.build_model`.
+
+    Args:
+      config: the configuration.
+      model: a `model` section in place of the configuration's.
+    """
     channels = config.data.image_shape[-1]
     return functools.partial(
         models.create_model,
-        config.model,
+        config.model if model is None else model,
         num_classes=config.data.num_classes,
         mean=_per_channel(config.data.mean, channels),
         std=_per_channel(config.data.std, channels),
@@ -171,7 +199,9 @@ def _per_channel(values, channels: int) -> tuple[float, ...]:
     return values * channels if len(values) == 1 else values
 
 
-def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
+def _dependencies_elsewhere(
+    source: pathlib.Path, config: ml_collections.ConfigDict, wanted: dict[str, Any]
+):
     """Reads the dependencies of another run's teachers; checks data and model."""
     path = source / "teachers" / "settings.json"
     needed = (path, source / "teachers" / "complete.json", source / "split.npz")
@@ -181,10 +211,13 @@ def _dependencies_elsewhere(source: pathlib.Path, wanted: dict[str, Any]):
             "the workdir of a run whose teachers are trained"
         )
     stored = storage.read_mapping(path)
-    shared = ("data", "model")
+    shared = {"data", "model"}
+    if isinstance(stored.get("teachers"), dict) and "groups" in stored["teachers"]:
+        shared = {"data"}  # each group has its own model
     if not stored.keys() >= {"seed", "teachers", *shared}:
         raise InputError(f"{path} is damaged: it does not hold the settings of a stage")
-    wanted = {section: wanted[section] for section in shared}
+    own = {"model": settings.plain(config.model), **wanted}
+    wanted = {section: own[section] for section in shared}
     wanted = json.loads(json.dumps(wanted))
     refuse_other_settings(path, {key: stored[key] for key in shared}, wanted)
     return stored

@@ -2,6 +2,7 @@
 
 import inspect
 import itertools
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -32,6 +33,7 @@ _DEFAULT_BEFORE = {
     "label_smoothing": 0.0,
     "target_pool": "arithmetic",
     "mixup_alpha": 0.0,
+    "groups": {},
     "swag_start": None,
     "swag_rank": 20,
     "swag_scale": 1.0,
@@ -101,11 +103,52 @@ def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def group_names(config: ml_collections.ConfigDict) -> list[str]:
+    """Returns the names of `teachers.groups`, in the order of their members."""
+    return sorted(config.teachers.get("groups") or ())
+
+
+def group_config(
+    config: ml_collections.ConfigDict, name: str
+) -> ml_collections.ConfigDict:
+    """Returns the configuration whose teachers are the members of a group.
+
+    It has the group's `model`, the `teachers` section with the group's overrides, and
+    a seed of its own.
+    """
+    values = config.to_dict()
+    own = values["teachers"].pop("groups")[name]
+    overrides = {key: v for key, v in own.items() if v is not None and key != "model"}
+    return ml_collections.ConfigDict(
+        {
+            **values,
+            "seed": zlib.crc32(f"{config.seed} {name}".encode()),
+            "model": own["model"],
+            "teachers": {**values["teachers"], **overrides},
+        }
+    )
+
+
 def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Returns every setting that the trained teachers depend on."""
+    """Returns every setting that the trained teachers depend on.
+
+    With groups, `teachers.groups` has by name the seed, the model and the teachers'
+    settings of each, and there is no other model.
+    """
+    if names := group_names(config):
+        groups = {n: teacher_dependencies(group_config(config, n)) for n in names}
+        shared = ("dtype", "data")
+        of_any = {key: groups[names[0]][key] for key in shared}
+        own = {
+            name: {key: value for key, value in group.items() if key not in shared}
+            for name, group in groups.items()
+        }
+        size = config.teachers.num_members
+        teachers = {"num_members": size, "groups": own}
+        return {"seed": config.seed, **of_any, "teachers": teachers}
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
-        **{key: _plain(config[key]) for key in _SECTIONS},
+        **{key: plain(config[key]) for key in _SECTIONS},
         # The digest of soft labels is in data.json.
         "data": _changed(_without(data, (*DATA_LOCATION, "soft_labels"))),
         "teachers": _changed(
@@ -130,7 +173,7 @@ def student_dependencies(
     read = keywords([STUDENTS[student["student"]], *_functions(chosen)])
     any_reads = keywords(ALL_METHODS)
     return {
-        **{key: _plain(config[key]) for key in _SECTIONS},
+        **{key: plain(config[key]) for key in _SECTIONS},
         "distill": _changed(
             _without(_of_schedule(student), any_reads.keys() - read.keys())
         ),
@@ -158,7 +201,8 @@ def _of_schedule(section: Mapping[str, Any]) -> dict[str, Any]:
     return _without(section, (*unread, *_EXECUTION_OPTIONS))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Returns a section as a dict, without execution options and added settings."""
     if isinstance(value, ml_collections.ConfigDict):
         return _changed(_without(value.to_dict(), _EXECUTION_OPTIONS))
     return value

@@ -68,6 +68,8 @@ def fit_teachers(
     stop_requests: StopRequests,
     *,
     after_first: Callable[[], None] = lambda: None,
+    label: str = "teachers",
+    whole: Experiment | None = None,
 ) -> None:
     """Trains all teachers at once in one jitted step; completes the stage.
 
@@ -76,6 +78,8 @@ def fit_teachers(
       stage: the teachers' stage, while its lock is held.
       stop_requests: see `StopRequests`.
       after_first: see `loop.fit`.
+      label: the stage's name in the progress and for trackers.
+      whole: the run to record, where `experiment` is one of its groups.
 
     Raises:
       Interrupted, loop.NonFinite: as `loop.fit`.
@@ -97,7 +101,7 @@ def fit_teachers(
     )
     state = ensemble.place(state, mesh)
     augment = step_inputs.create_augment(experiment.run.config.data)
-    record_run(experiment)
+    record_run(whole or experiment)
 
     def step(state, train, inputs):
         batch, step_key = step_inputs.draw_batch(
@@ -120,7 +124,7 @@ def fit_teachers(
     variables, record = _fit(
         experiment,
         stage,
-        "teachers",
+        label,
         step,
         state,
         experiment.data.train,

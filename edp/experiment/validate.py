@@ -176,19 +176,26 @@ def check(config: ml_collections.ConfigDict) -> None:
         section if isinstance(section := values.get(name), Mapping) else {}
         for name in ("data", "students")
     )
-    faults = list(_faults_of_names(students))
+    groups = _groups(values)
+    faults = list(_faults_of_names(students, groups or {}))
     distill = settings.keywords(settings.ALL_METHODS) | _DISTILL
     overrides = {key: override(rule) for key, rule in distill.items()}
+    model = {
+        **_of_models(),
+        "name": one_of(*MODELS),
+        "remat": override(BOOL),
+        "batchnorm_groups": optional(COUNT),
+        "dropout_rate": override(MOMENTUM),
+    }
+    teachers = dict(_RULES["teachers"])
+    if groups is not None:
+        own = {key: override(rule) for key, rule in teachers.items()}
+        teachers["groups"] = {name: {**own, "model": model} for name in groups}
     rules = {
         **_RULES,
         "data": data_rules.rules(data),
-        "model": {
-            **_of_models(),
-            "name": one_of(*MODELS),
-            "remat": override(BOOL),
-            "batchnorm_groups": optional(COUNT),
-            "dropout_rate": override(MOMENTUM),
-        },
+        "model": model,
+        "teachers": teachers,
         "evaluation": {
             **_RULES["evaluation"],
             "ood_sets": data_rules.unseen_sets(data),
@@ -204,12 +211,23 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise InputError("; ".join(messages))
 
 
-def _faults_of_names(students: Iterable[str]) -> Iterator[_Fault]:
+def _groups(values: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Returns `teachers.groups`; None in the runs begun before it existed."""
+    teachers = values.get("teachers")
+    groups = teachers.get("groups") if isinstance(teachers, Mapping) else None
+    return groups if isinstance(groups, Mapping) else None
+
+
+def _faults_of_names(
+    students: Iterable[str], groups: Iterable[str]
+) -> Iterator[_Fault]:
     if not students:
         yield "students", "students is empty; accepted: a section for at least one"
-    for name in students:
-        if not PREDICTOR_NAME(name):
-            yield "students", f"students.{name}: a name is of {PREDICTOR_NAME.words}"
+    for section, names in (("students", students), ("teachers.groups", groups)):
+        for name in names:
+            if not PREDICTOR_NAME(name):
+                fault = f"{section}.{name}: a name is of {PREDICTOR_NAME.words}"
+                yield section.partition(".")[0], fault
 
 
 def _faults_between(
@@ -231,7 +249,7 @@ def _faults_between(
             at_fault = {*at_fault, "model"}
     if at_fault & {"model", "teachers"} or config.get("teachers_workdir") is not None:
         return  # the teachers of another run may have other sizes
-    yield from teacher_kinds.of(values["teachers"]).faults(values)
+    yield from _teacher_faults(config, values)
     if at_fault & {"distill", "students"}:
         return
     for name, section in settings.resolve_students(config).items():
@@ -244,6 +262,34 @@ def _faults_between(
             )
         except InputError as error:
             yield f"students.{name}.{error}"
+
+
+def _teacher_faults(
+    config: ml_collections.ConfigDict, values: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yields the faults of the teachers' kind, or of the kind of each group."""
+    groups = values["teachers"].get("groups") or {}
+    if not groups:
+        yield from teacher_kinds.of(values["teachers"]).faults(values)
+        return
+    sizes = {}
+    for name in settings.group_names(config):
+        own = settings.group_config(config, name)
+        prefix, sizes[name] = f"teachers.groups.{name}", own.teachers.num_members
+        try:
+            models.create_model(own.model, num_classes=2, mean=(0,), std=(1,))
+        except InputError as error:
+            yield f"{prefix}.model.{error}"
+        of_group = own.to_dict()
+        for fault in teacher_kinds.of(of_group["teachers"]).faults(of_group):
+            yield f"{prefix}: {fault}"
+    num_members, total = config.teachers.num_members, sum(sizes.values())
+    if num_members != total:
+        terms = " + ".join(f"{size} ({name})" for name, size in sizes.items())
+        yield (
+            f"teachers.num_members={num_members} must be {total}, the members of "
+            f"teachers.groups: {terms}"
+        )
 
 
 def _calibration_faults(values: Mapping[str, Any]) -> Iterator[str]:

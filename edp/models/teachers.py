@@ -103,12 +103,47 @@ def teachers_from_functions(
     return Teachers(len(functions), all_logits, member_logits, differentiable)
 
 
-def _check_equal(logits: Sequence[Any]) -> None:
+def teachers_from_groups(groups: Sequence[Teachers]) -> Teachers:
+    """Creates `Teachers` whose members are those of several ensembles, in order.
+
+    Args:
+      groups: ensembles of any networks, with the same classes.
+
+    Raises:
+      InputError: for an empty list; and from `all_logits`, where the logits of two
+        groups differ in shape.
+    """
+    groups = list(groups)
+    if not groups:
+        raise InputError("groups=[] is empty; accepted: at least one ensemble")
+    sizes = [group.num_members for group in groups]
+    places = [(g, m) for g, size in enumerate(sizes) for m in range(size)]
+
+    def all_logits(x, members_at_once=None):
+        options = (
+            {} if members_at_once is None else {"members_at_once": members_at_once}
+        )
+        results = [group.all_logits(x, **options) for group in groups]
+        _check_equal([list(jnp.shape(result)[1:]) for result in results], "group")
+        return jnp.concatenate(results)
+
+    def member_logits(m, x):
+        if isinstance(m, int):
+            group, own = places[m]
+            return groups[group].member_logits(own, x)
+        group, own = jnp.asarray(places)[m]
+        return jax.lax.switch(group, [one.member_logits for one in groups], own, x)
+
+    differentiable = all(group.differentiable for group in groups)
+    return Teachers(sum(sizes), all_logits, member_logits, differentiable)
+
+
+def _check_equal(logits: Sequence[Any], name: str = "teacher") -> None:
     for m, found in enumerate(logits):
         if found != logits[0]:
             raise InputError(
-                f"teacher {m} returns logits {found}; accepted: {logits[0]}, as "
-                "returned by teacher 0"
+                f"{name} {m} returns logits {found}; accepted: {logits[0]}, as "
+                f"returned by {name} 0"
             )
 
 

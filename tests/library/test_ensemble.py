@@ -63,6 +63,31 @@ def test_logits_are_those_of_each_member(model, state, batch):
         np.testing.assert_allclose(stacked[m], alone, atol=1e-5)
 
 
+def test_teachers_from_groups_has_the_members_in_order():
+    def group(*scales):
+        return ensemble.teachers_from_functions(
+            [lambda x, s=s: s * x[:, :K] for s in scales]
+        )
+
+    x = jnp.arange(2.0 * K).reshape(2, K)
+    teachers = ensemble.teachers_from_groups([group(1.0, 2.0), group(3.0), group(4.0)])
+    expected = [s * x for s in (1, 2, 3, 4)]
+    assert teachers.num_members == 4 and teachers.differentiable
+    np.testing.assert_array_equal(teachers.all_logits(x), expected)
+    np.testing.assert_array_equal(teachers.all_logits(x, members_at_once=1), expected)
+    gradient = jax.jit(jax.grad(lambda x, m: teachers.member_logits(m, x).sum()))
+    for m in range(4):
+        np.testing.assert_array_equal(teachers.member_logits(m, x), expected[m])
+        np.testing.assert_array_equal(gradient(x, m), jnp.full_like(x, m + 1))
+    fixed = group(1.0)._replace(differentiable=False)
+    assert not ensemble.teachers_from_groups([fixed, group(2.0)]).differentiable
+    with pytest.raises(InputError, match="empty"):
+        ensemble.teachers_from_groups([])
+    other = ensemble.teachers_from_functions([lambda x: x[:, :2]])
+    with pytest.raises(InputError, match=r"group 1 returns logits \[2, 2\]; accepted"):
+        ensemble.teachers_from_groups([group(1.0), other]).all_logits(x)
+
+
 def test_stack_undoes_unstack(state):
     again = ensemble.stack(ensemble.unstack(state.variables))
     assert_trees_close(again, state.variables, rtol=0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from launching import Commands
 
+from configs import compare
 from edp import distill, ensemble, models, perturbations, students
 from edp.experiment import settings, validate
 from edp.runtime import optimizers
@@ -52,6 +53,19 @@ def test_debug_variant_runs_the_whole_pipeline(name, commands, tmp_path):
 def test_another_variant_is_refused():
     with pytest.raises(ValueError, match="variant 'debgu'; accepted: debug"):
         load("digits", "debgu")
+
+
+@pytest.mark.parametrize("teachers", [name for name in compare.TEACHERS if name])
+def test_the_comparison_with_other_teachers(teachers):
+    for base in ("", "cifar10_small", "debug"):
+        config = load("compare", f"{base}+{teachers}")
+        if base == "cifar10_small":
+            config.data.data_dir = "data"
+        validate.check(config)
+    plain, own = load("compare").teachers, load("compare", f"+{teachers}").teachers
+    assert plain.to_dict() != own.to_dict()
+    with pytest.raises(ValueError, match=r"teachers 'sgld'; accepted: .* multiswag"):
+        load("compare", "debug+sgld")
 
 
 def test_the_search_sees_no_test_image():
