@@ -4,11 +4,13 @@ Each setting can be given on the command line: `--config.teachers.num_epochs=100
 `--config.students.be_conf_ods.step_size=0.008`, `--config.checkpoint_steps=None`.
 
 With `:debug` after its name (`--config=configs/default.py:debug`) this and every other
-shipped configuration runs in seconds; see `debug`.
+shipped configuration runs in seconds; see `configs.debug`.
 """
 
 import ml_collections
 from ml_collections.config_dict import placeholder
+
+from . import choose
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -149,7 +151,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
     # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
     # per draw of a random input); "bridge" (member 0, whose logits a small network
-    # moves to the mean's).
+    # moves to the mean's); "flow" (member 0, from whose features a small network
+    # samples the members' logits).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -211,6 +214,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.bridge_betas = (1e-4, 1e-4)
     # bridge: features of a block of the score network.
     distill.bridge_width = 128
+    # flow: features of a block of the network of velocities.
+    distill.flow_width = 128
+    # flow: samples per prediction; None: as many as teachers.
+    distill.flow_samples = placeholder(int)
     distill.batch_size = 128
     distill.num_epochs = 250
     # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean
@@ -299,59 +306,3 @@ def student(
         settings[key] = placeholder(config.distill.get_type(key))
     settings.update(overrides)
     return settings
-
-
-def choose(
-    config: ml_collections.ConfigDict, variant: str
-) -> ml_collections.ConfigDict:
-    """Returns the config for the variant "", or its `debug` form for "debug"."""
-    if variant not in ("", "debug"):
-        raise ValueError(f"variant {variant!r}; accepted: debug, or none")
-    return debug(config) if variant else config
-
-
-# Model -> its smallest form.
-_SMALLEST = {
-    "convnet": {"width": 4},
-    "resnet": {"depth": 8, "width": 4},
-    "wide_resnet": {"depth": 10, "widen_factor": 1},
-    "resnet50": {"blocks": (1, 1, 1, 1)},
-    "vit": {"depth": 1, "width": 8, "heads": 2, "patch_size": 4},
-}
-
-
-def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Reduces a config to a run of seconds on synthetic images.
-
-    Two of the smallest networks and at most three students, each for one epoch of four
-    steps; schedules, optimizers and methods stay the config's.
-    """
-    data = config.data
-    data.source = "synthetic"
-    data.stream, data.resize, data.num_workers, data.downsample = False, "none", 0, 1
-    data.train_size, data.validation_size, data.test_size = 40, 20, 20
-    data.calibration_size = None
-    data.num_classes = min(data.num_classes, 10)
-    data.image_shape = (16, 16, data.image_shape[-1])
-    config.model.update(_SMALLEST[config.model.name])
-    config.teachers.num_members = 2
-
-    def is_perturbed(name):
-        own = config.students[name].perturbation
-        return (own or config.distill.perturbation) != "none"
-
-    for name in sorted(config.students, key=is_perturbed)[3:]:  # keep a plain one
-        del config.students[name]
-    for section in (config.teachers, config.distill, *config.students.values()):
-        section.num_epochs = 1
-        section.batch_size = 10
-        section.accumulate_steps = 1
-        for key in ("random_members", "functional_teachers"):
-            if section.get(key) is not None:
-                section[key] = 2
-    config.evaluation.diversity_size = 20
-    config.evaluation.gallery_size = 2
-    config.evaluation.ood_size = config.evaluation.corruption_size = 20
-    if config.evaluation.ood_sets:
-        config.evaluation.ood_sets = ("digits", "noise")
-    return config

@@ -17,7 +17,9 @@ PAIRS = [
     for student in ("single", "batch_ensemble")
     for perturbation in ("none", "conf_ods", "disagreement")
 ]
-OTHERS = ("latent_batch_ensemble", "hydra", "dirichlet", "functional", "bridge")
+OTHERS = (
+    *("latent_batch_ensemble", "hydra", "dirichlet", "functional", "bridge", "flow"),
+)
 
 
 def run_on_eight_devices(member, data, strategy, cases):
