@@ -173,7 +173,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
     # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
     # per draw of a random input); "bridge" (member 0, whose logits a small network
-    # moves to the mean's).
+    # moves to the mean's); "flow" (member 0, from whose features a small network
+    # samples the members' logits).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -242,6 +243,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.bridge_betas = (1e-4, 1e-4)
     # bridge: features of a block of the score network.
     distill.bridge_width = 128
+    # flow: features of a block of the network of velocities.
+    distill.flow_width = 128
+    # flow: samples per prediction; None: as many as teachers.
+    distill.flow_samples = placeholder(int)
     distill.batch_size = 128
     distill.num_epochs = 250
     # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean

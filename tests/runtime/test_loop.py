@@ -148,6 +148,19 @@ def test_resumes_from_any_step_as_if_never_interrupted(tmp_path, steps):
     assert read_log(tmp_path) == LOG
 
 
+def test_frozen_variables_are_their_average_exactly():
+    frozen = {"source": jax.random.normal(jax.random.key(0), (1000,))}
+    state = steps.begin_average(TrainState(jnp.int32(0), {}, frozen, ()))
+
+    def count(state):
+        return state._replace(step=state.step + 1), {}
+
+    step = jax.jit(steps.average_variables(count, 0.9))
+    for _ in range(20):
+        state, _ = step(state)
+    assert (state.kept_variables["source"] == frozen["source"]).all()
+
+
 def test_the_moving_average_is_kept_and_resumed(tmp_path):
     w = average = 0.0
     for t, x in enumerate(VISITED, 1):
