@@ -15,6 +15,7 @@ from finished_runs import (
     STAGES,
     STUDENTS,
     assert_same_run,
+    programs_compiled,
     read_log,
     read_rows,
     steps_compiled,
@@ -303,6 +304,9 @@ def test_single_commands_make_what_run_makes(finished, server, tmp_path):
 
     done = succeed(server.run("distill", *tiny(workdir), log_compiles=True))
     assert steps_compiled(done) == 2
+    # Both students read the data in the same order; one is initialised as single_none.
+    assert programs_compiled(done).count("create_state") == 2
+    assert programs_compiled(done).count("inputs_of") == 1
     assert "single_none: complete" in done.stdout
     assert first.items() <= snapshot(workdir / "students").items()
     succeed(server.run("evaluate", *tiny(workdir)))
