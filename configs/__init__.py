@@ -1,6 +1,7 @@
 """Shipped configurations, and their debug variants; `default.py` has every setting."""
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 
 def choose(
@@ -64,3 +65,42 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.evaluation.ood_sets:
         config.evaluation.ood_sets = ("digits", "noise")
     return config
+
+
+def student(
+    config: ml_collections.ConfigDict, **overrides
+) -> ml_collections.ConfigDict:
+    """Returns a student: `config.distill` with `overrides`.
+
+    It has every key of `distill`, so that each can be set on the command line; keys
+    left at None take the value of `distill`. `clip=None` turns off the clipping of
+    perturbed inputs to [0, 1].
+    """
+    settings = ml_collections.ConfigDict()
+    for key in config.distill:
+        settings[key] = placeholder(config.distill.get_type(key))
+    settings.update(overrides)
+    return settings
+
+
+def group(
+    config: ml_collections.ConfigDict, model: dict | None = None, **overrides
+) -> ml_collections.ConfigDict:
+    """Returns a group of teachers: `config.teachers` with `overrides`, and its model.
+
+    Args:
+      config: the configuration.
+      model: the settings of the group's network, None for the defaults of its kind; the
+        students' network, `config.model`, is another. None: the same.
+      **overrides: settings of `teachers`; keys left at None take its value.
+    """
+    settings = ml_collections.ConfigDict()
+    for key in config.teachers:
+        if key != "groups":
+            settings[key] = placeholder(config.teachers.get_type(key))
+    settings.update(overrides)
+    settings.model = own = ml_collections.ConfigDict()
+    for key in config.model:
+        own[key] = placeholder(config.model.get_type(key))
+    own.update(config.model if model is None else model)
+    return settings

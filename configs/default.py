@@ -12,6 +12,8 @@ from ml_collections.config_dict import placeholder
 
 from . import choose as choose
 from . import debug as debug
+from . import group as group
+from . import student as student
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -319,42 +321,3 @@ def _set_optimizer(section: ml_collections.ConfigDict) -> None:
     # ε of the labels' targets, (1 − ε) y + ε/K, in the teachers' loss and in the
     # students' label term.
     section.label_smoothing = 0.0
-
-
-def student(
-    config: ml_collections.ConfigDict, **overrides
-) -> ml_collections.ConfigDict:
-    """Returns a student: `config.distill` with `overrides`.
-
-    It has every key of `distill`, so that each can be set on the command line; keys
-    left at None take the value of `distill`. `clip=None` turns off the clipping of
-    perturbed inputs to [0, 1].
-    """
-    settings = ml_collections.ConfigDict()
-    for key in config.distill:
-        settings[key] = placeholder(config.distill.get_type(key))
-    settings.update(overrides)
-    return settings
-
-
-def group(
-    config: ml_collections.ConfigDict, model: dict | None = None, **overrides
-) -> ml_collections.ConfigDict:
-    """Returns a group of teachers: `config.teachers` with `overrides`, and its model.
-
-    Args:
-      config: the configuration.
-      model: the settings of the group's network, None for the defaults of its kind; the
-        students' network, `config.model`, is another. None: the same.
-      **overrides: settings of `teachers`; keys left at None take its value.
-    """
-    settings = ml_collections.ConfigDict()
-    for key in config.teachers:
-        if key != "groups":
-            settings[key] = placeholder(config.teachers.get_type(key))
-    settings.update(overrides)
-    settings.model = own = ml_collections.ConfigDict()
-    for key in config.model:
-        own[key] = placeholder(config.model.get_type(key))
-    own.update(config.model if model is None else model)
-    return settings

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from edp import distill, ensemble
-from edp.experiment import restore, train
+from edp.experiment import distillation, restore
 from edp.experiment.run import Run
 from edp.models import cpu_convolution
 from edp.runtime import flops
@@ -121,7 +121,7 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
     """
     run = _in_one_program(run)
     section = run.students[name]
-    student, tx, step = train.create_distillation(run, None, name)
+    student, tx, step = distillation.create_step(run, None, name)
     teachers = restore.teachers_like(run, run.build_teacher())
     state, variables = jax.eval_shape(
         lambda key, x, teachers: (

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from edp import data, ensemble, metrics
-from edp.evaluation import incremental, results
+from edp import data, metrics
+from edp.evaluation import attribution, incremental, results
 from edp.evaluation.prediction_sets import fit_thresholds, set_row
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
@@ -275,7 +275,7 @@ def _attribution_diversity(
 
     def diversity(variables, x) -> jax.Array:  # in the form of probabilities [S, B, K]
         members = restore.make_teachers(run, mesh, model, variables)
-        gradients = ensemble.attributions(members, x)
+        gradients = attribution.attributions(members, x)
         values: jnp.ndarray = metrics.attribution_diversity(gradients)
         return values[None, :, None]
 

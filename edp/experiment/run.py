@@ -14,6 +14,7 @@ from edp import models
 from edp.errors import InputError
 from edp.experiment import provenance, settings, teacher_kinds
 from edp.runtime import storage, xla
+from edp.runtime.feed import TrainingLength
 from edp.runtime.stage import refuse_other_settings
 
 
@@ -96,6 +97,24 @@ class Run(NamedTuple):
 
     def steps_per_epoch(self, batch_size: int) -> int:
         return self.num_train // batch_size
+
+    def training_length(
+        self, section: Mapping[str, Any], images_per_step: int
+    ) -> TrainingLength:
+        """Returns the length of training and the intervals at which it saves.
+
+        Args:
+          section: the `teachers` section, or a student's settings.
+          images_per_step: images that all networks read in a step.
+        """
+        return TrainingLength(
+            num_epochs=section["num_epochs"],
+            steps_per_epoch=self.steps_per_epoch(section["batch_size"]),
+            images_per_step=images_per_step,
+            checkpoint_minutes=self.config.checkpoint_minutes,
+            checkpoint_steps=self.config.checkpoint_steps,
+            steps_per_dispatch=self.config.steps_per_dispatch,
+        )
 
     def trains_briefly(self, section: Mapping[str, Any], params: Any) -> bool:
         """Returns `xla.runs_briefly` of the training of a stage.

@@ -1,58 +1,21 @@
 """Trains the stages of a run: its teachers, and each of its students."""
 
 import contextlib
-import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import optax
-from jax.sharding import Mesh
 
-from edp import distill, ensemble, perturbations, students
-from edp.experiment import batch_statistics, restore, step_inputs
+from edp import distill, ensemble
+from edp.experiment import batch_statistics, distillation, restore, step_inputs
 from edp.experiment.create import Experiment, record_run
-from edp.experiment.run import Run
 from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers, xla
 from edp.runtime.feed import Feed, TrainingLength
 from edp.runtime.stage import Stage
 
 
-def create_distillation(
-    run: Run, mesh: Mesh | None, name: str
-) -> tuple[students.Student, optax.GradientTransformation, Callable[..., Any]]:
-    """Creates a student, its optimizer and its training step.
-
-    Returns:
-      The student; the optimizer; and (state, batch, key, the teachers' variables) ->
-      (state, metrics), `distill.distill_step` with the student's settings.
-    """
-    config = run.students[name]
-    student = restore.create_student(run, name)
-    perturb = perturbations.create_perturbation(config)
-    steps_per_epoch = run.steps_per_epoch(config["batch_size"])
-    tx = optimizers.create_optimizer(config, steps_per_epoch, student.rule)
-    model = run.build_teacher()
-
-    def step(state, batch, key, variables):
-        return distill.distill_step(
-            state,
-            batch,
-            key,
-            student=student,
-            teachers=restore.make_teachers(run, mesh, model, variables),
-            perturb=perturb,
-            tx=tx,
-            clean_pass=config["clean_pass"],
-            mesh=mesh,
-        )
-
-    return student, tx, step
-
-
 class Compiled(NamedTuple):
-    """Programs of a student's training: see `_Distillation` and `loop.fit`."""
+    """Programs of a student's training: `Distillation.init`, and that of `loop.fit`."""
 
     init: Callable[..., Any]
     run_steps: Callable[..., Any] | None
@@ -135,7 +98,7 @@ def fit_teachers(
             num_trained,
             bootstrap=config.bootstrap,
         ),
-        _training_length(experiment.run, config, images_per_step),
+        experiment.run.training_length(config, images_per_step),
         restore.create_teachers_selection(experiment, model),
         stop_requests,
         config,
@@ -176,9 +139,9 @@ def fit_student(
     config = experiment.run.students[name]
     mesh = experiment.mesh
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
-    own = _distillation(experiment, name)
+    own = distillation.create_distillation(experiment, name)
     ready = Compiled(own.init, None) if compiled is None else compiled()
-    state = ready.init(*_init_arguments(experiment, own, teacher_variables))
+    state = ready.init(*own.init_arguments(teacher_variables))
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
@@ -214,9 +177,9 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
       name: the student's name.
     """
     run = experiment.run
-    own = _distillation(experiment, name)
+    own = distillation.create_distillation(experiment, name)
     teachers = restore.teachers_like(run, run.build_teacher())
-    arguments = _init_arguments(experiment, own, teachers)
+    arguments = own.init_arguments(teachers)
     init = own.init.lower(*arguments).compile()
     state = jax.eval_shape(own.init, *arguments)
     step = own.step
@@ -239,64 +202,6 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
         runs_briefly=run.trains_briefly(run.students[name], state.params),
     )
     return Compiled(init, run_steps)
-
-
-class _Distillation(NamedTuple):
-    """What trains a student.
-
-    Attributes:
-      student: the student.
-      init: (init_key, example input) -> the initial state; jitted. With
-        `Student.begin`, the teachers' variables are a third argument.
-      init_key: its key.
-      step: see `loop.fit`, also of the next two.
-      feed: its inputs.
-      length: the length of training.
-    """
-
-    student: students.Student
-    init: Any
-    init_key: jax.Array
-    step: steps.Step
-    feed: Feed
-    length: TrainingLength
-
-
-def _distillation(experiment: Experiment, name: str) -> _Distillation:
-    config, mesh = experiment.run.students[name], experiment.mesh
-    # Independent of the name: students differ in their settings only.
-    key = rng.stream(experiment.run.key, "student")
-    init_key = rng.stream(key, "init")
-    student, tx, distill_step = create_distillation(experiment.run, mesh, name)
-    alike = {key: value for key, value in config.items() if key != "perturbation"}
-    init = experiment.programs.setdefault(
-        (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
-        jax.jit(
-            functools.partial(distill.create_state, student, tx),
-            compiler_options=xla.compiler_options(),
-        ),
-    )
-    augment = step_inputs.create_augment(experiment.run.config.data)
-
-    def step(state, resources, inputs):
-        train, teacher_variables = resources
-        batch, step_key = step_inputs.draw_batch(
-            key, state.step, train, inputs, augment=augment, mesh=mesh
-        )
-        return distill_step(state, batch, step_key, teacher_variables)
-
-    batch_size = config["batch_size"]
-    feed = step_inputs.create_feed(experiment, key, batch_size, None)
-    length = _training_length(experiment.run, config, batch_size)
-    return _Distillation(student, init, init_key, step, feed, length)
-
-
-def _init_arguments(
-    experiment: Experiment, own: _Distillation, teacher_variables: Any
-) -> tuple[Any, ...]:
-    """Returns the arguments of `_Distillation.init`."""
-    begin_from = () if own.student.begin is None else (teacher_variables,)
-    return own.init_key, experiment.run.example, *begin_from
 
 
 def _fit(
@@ -346,23 +251,3 @@ def _fit(
             **options,
         )
     return trained.variables, trained.record
-
-
-def _training_length(
-    run: Run, section: Mapping[str, Any], images_per_step: int
-) -> TrainingLength:
-    """Returns the length of training and the intervals at which it saves.
-
-    Args:
-      run: the run.
-      section: the `teachers` section, or a student's settings.
-      images_per_step: images that all networks read in a step.
-    """
-    return TrainingLength(
-        num_epochs=section["num_epochs"],
-        steps_per_epoch=run.steps_per_epoch(section["batch_size"]),
-        images_per_step=images_per_step,
-        checkpoint_minutes=run.config.checkpoint_minutes,
-        checkpoint_steps=run.config.checkpoint_steps,
-        steps_per_dispatch=run.config.steps_per_dispatch,
-    )

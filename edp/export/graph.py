@@ -144,7 +144,7 @@ class _Builder:
         key: Any = id(array)
         if not jnp.issubdtype(aval.dtype, jax.dtypes.extended):
             array = np.asarray(array)
-            digest = hashlib.sha256(np.ascontiguousarray(array)).digest()
+            digest = hashlib.sha256(array.tobytes()).digest()
             key = (str(aval), getattr(aval, "weak_type", False), digest)
         if key not in self._constants:
             self._constants[key] = Value(aval, array)

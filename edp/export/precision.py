@@ -126,7 +126,8 @@ def refit_temperature(
     for node in loaded.graph.node:
         node.output[:] = ["probs_before" if n == "probs" else n for n in node.output]
         node.input[:] = ["probs_before" if n == "probs" else n for n in node.input]
-    constants = {"probs_smallest": np.finfo(np.float32).tiny, "probs_t": relative}
+    smallest = float(np.finfo(np.float32).tiny)
+    constants = {"probs_smallest": smallest, "probs_t": relative}
     loaded.graph.initializer.extend(
         numpy_helper.from_array(np.float32(value), name)
         for name, value in constants.items()

@@ -154,7 +154,8 @@ def loader_source(name: str) -> bytes:
     if name == "load":
         return pathlib.Path(loader.__file__).read_bytes()
     functions = (loader.prediction_sets, loader.set_threshold)
-    parts = [path.read_text(encoding="utf-8"), *map(inspect.getsource, functions)]
+    sources = [inspect.getsource(function) for function in functions]
+    parts = [path.read_text(encoding="utf-8"), *sources]
     return "\n\n".join(parts).encode()
 
 

@@ -98,7 +98,7 @@ def attribution_diversity(gradients: Array) -> Array:
 
     Args:
       gradients: of a logit with respect to the input [M, N, ...]; see
-        `edp.ensemble.attributions`.
+        `edp.evaluation.attribution.attributions`.
     """
     if gradients.ndim < 3 or 0 in gradients.shape:
         raise InputError(

@@ -10,6 +10,7 @@ import pytest
 
 from edp import ensemble, metrics
 from edp.errors import InputError
+from edp.evaluation import attribution
 from edp.metrics import uncertainty
 
 # Predicted classes 0, 1, 2, 0: right, wrong, right, wrong.
@@ -307,7 +308,7 @@ def test_attributions_of_linear_members():
         [lambda x, w=w: x.reshape(len(x), -1) @ w for w in weights]
     )
     x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 2, 2, 1)))
-    gradients = ensemble.attributions(teachers, x)
+    gradients = attribution.attributions(teachers, x)
     mean = jax.nn.softmax(jnp.einsum("bd,mdk->mbk", x.reshape(6, 4), weights)).mean(0)
     expected = weights[:, :, mean.argmax(-1)].transpose(0, 2, 1)
     np.testing.assert_allclose(gradients.reshape(3, 6, 4), expected, rtol=1e-6)

@@ -1,0 +1,108 @@
+"""What trains a student of a run: its functions, its inputs and its length."""
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from edp import distill, perturbations, students
+from edp.experiment import restore, step_inputs
+from edp.experiment.create import Experiment
+from edp.experiment.run import Run
+from edp.runtime import optimizers, rng, steps, xla
+from edp.runtime.feed import Feed, TrainingLength
+
+
+class Distillation(NamedTuple):
+    """What trains a student.
+
+    Attributes:
+      student: the student.
+      init: (init_key, example input) -> the initial state; jitted. With
+        `Student.begin`, the teachers' variables are a third argument.
+      init_key: its key.
+      example: an example input.
+      step: see `loop.fit`, also of the next two.
+      feed: its inputs.
+      length: the length of training.
+    """
+
+    student: students.Student
+    init: Any
+    init_key: jax.Array
+    example: jax.Array
+    step: steps.Step
+    feed: Feed
+    length: TrainingLength
+
+    def init_arguments(self, teacher_variables: Any) -> tuple[Any, ...]:
+        """Returns the arguments of `init`."""
+        begin_from = () if self.student.begin is None else (teacher_variables,)
+        return self.init_key, self.example, *begin_from
+
+
+def create_distillation(experiment: Experiment, name: str) -> Distillation:
+    """Creates what trains a student of a run, from its settings."""
+    config, mesh = experiment.run.students[name], experiment.mesh
+    # Independent of the name: students differ in their settings only.
+    key = rng.stream(experiment.run.key, "student")
+    init_key = rng.stream(key, "init")
+    student, tx, distill_step = create_step(experiment.run, mesh, name)
+    alike = {key: value for key, value in config.items() if key != "perturbation"}
+    init = experiment.programs.setdefault(
+        (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
+        jax.jit(
+            functools.partial(distill.create_state, student, tx),
+            compiler_options=xla.compiler_options(),
+        ),
+    )
+    augment = step_inputs.create_augment(experiment.run.config.data)
+
+    def step(state, resources, inputs):
+        train, teacher_variables = resources
+        batch, step_key = step_inputs.draw_batch(
+            key, state.step, train, inputs, augment=augment, mesh=mesh
+        )
+        return distill_step(state, batch, step_key, teacher_variables)
+
+    batch_size = config["batch_size"]
+    feed = step_inputs.create_feed(experiment, key, batch_size, None)
+    length = experiment.run.training_length(config, batch_size)
+    example = experiment.run.example
+    return Distillation(student, init, init_key, example, step, feed, length)
+
+
+def create_step(
+    run: Run, mesh: Mesh | None, name: str
+) -> tuple[students.Student, optax.GradientTransformation, Callable[..., Any]]:
+    """Creates a student, its optimizer and its training step.
+
+    Returns:
+      The student; the optimizer; and (state, batch, key, the teachers' variables) ->
+      (state, metrics), `distill.distill_step` with the student's settings.
+    """
+    config = run.students[name]
+    student = restore.create_student(run, name)
+    perturb = perturbations.create_perturbation(config)
+    steps_per_epoch = run.steps_per_epoch(config["batch_size"])
+    tx = optimizers.create_optimizer(config, steps_per_epoch, student.rule)
+    model = run.build_teacher()
+
+    def step(state, batch, key, variables):
+        return distill.distill_step(
+            state,
+            batch,
+            key,
+            student=student,
+            teachers=restore.make_teachers(run, mesh, model, variables),
+            perturb=perturb,
+            tx=tx,
+            clean_pass=config["clean_pass"],
+            mesh=mesh,
+        )
+
+    return student, tx, step
