@@ -129,6 +129,16 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             config.students[f"functional_{perturbation}"].update(
                 {"batch_size": 8, "learning_rate": 0.02, "functional_sigma": 0.3}
             )
+        adamw = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2}
+        # The residual is the control of the bridge, without diffusion.
+        for name, num_steps in (("bridge", 5), ("residual", 1)):
+            add(
+                f"{name}_{perturbation}",
+                student="bridge",
+                perturbation=perturbation,
+                bridge_steps=num_steps,
+                **adamw,
+            )
     for perturbation in ("none", "mixup", "tdiv_sdiv"):
         add(
             f"latent_be_{perturbation}_tau4",
@@ -139,4 +149,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             nesterov=True,
             clean_pass=False,
         )
-    return default.choose(config, "debug" if variant == "debug" else "")
+    if variant != "debug":
+        return config
+    for name in set(config.students) - {
+        "single_none",
+        "hydra_none_tau4",
+        "bridge_none",
+    }:
+        del config.students[name]
+    return default.debug(config)

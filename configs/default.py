@@ -88,6 +88,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # network normalises with them.
     data.mean = (0.5,)
     data.std = (0.25,)
+    # File of soft labels of the training images [N, K], the target of the teachers'
+    # loss and of the students' label term; None: the data's labels.
+    data.soft_labels = placeholder(str)
     # Pixels padded before a random crop; 0: no crop.
     data.crop_padding = 0
     # Random horizontal flips.
@@ -159,8 +162,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Members per forward pass; None: all; fewer need less memory.
     teachers.members_at_once = placeholder(int)
     _set_optimizer(teachers)
-    # Name -> group of members with a network and settings of its own; see `group`.
-    # num_members is then the sum of theirs.
+    # Name -> group of members, of which num_members is the sum; see `group`.
     teachers.groups = ml_collections.ConfigDict()
 
     # Settings of all students; `students` overrides them by name.
@@ -169,7 +171,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # (the same in training, one plain network afterwards); "hydra" (a head per
     # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
     # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
-    # per draw of a random input).
+    # per draw of a random input); "bridge" (member 0, whose logits a small network
+    # moves to the mean's).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -198,12 +201,19 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # False: one forward pass of the student; the label term too is computed on
     # perturbed inputs (with mixed labels for mixtures).
     distill.clean_pass = True
+    # single: how its targets pool the teachers: "arithmetic", the mean probability,
+    # or "geometric".
+    distill.target_pool = "arithmetic"
     # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
     distill.factor_init = "normal"
     # batch_ensemble: learning rate of rank-one factors, relative to the other weights.
     distill.rank_one_lr_factor = 0.5
     # hydra: share of the training with one head, for the mean.
     distill.hydra_single_share = 0.5
+    # hydra: share of the heads' mean in the distillation term (Hydra+).
+    distill.hydra_mean_share = 0.0
+    # hydra: weight of the similarity of the heads' weights (Hydra+).
+    distill.hydra_diversity = 0.0
     # mimo: times that an image is shown to each head in a step.
     distill.mimo_repetitions = 1
     # packed: α; each network has α/M of the channels.
@@ -222,6 +232,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.functional_teachers = placeholder(int)
     # functional: draws per prediction.
     distill.functional_inference_samples = 8
+    # bridge: steps N from member 0 to the mean; 1: a regression without noise.
+    distill.bridge_steps = 5
+    # bridge: share of the training, at its end, in which the steps are distilled into
+    # one; 0: predictions take N steps.
+    distill.bridge_one_step_share = 0.3
+    # bridge: β₁ and β₂ of the noise.
+    distill.bridge_betas = (1e-4, 1e-4)
+    # bridge: features of a block of the score network.
+    distill.bridge_width = 128
     distill.batch_size = 128
     distill.num_epochs = 250
     # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean
@@ -315,13 +334,10 @@ def student(
 def group(
     config: ml_collections.ConfigDict, model: dict | None = None, **overrides
 ) -> ml_collections.ConfigDict:
-    """Returns a group of teachers: `config.teachers` with `overrides`, and its model.
+    """Returns a group of teachers: `config.teachers` with `overrides`, and its `model`.
 
-    Args:
-      config: the configuration.
-      model: the settings of the group's network, None for the defaults of its kind; the
-        students' network, `config.model`, is another. None: the same.
-      **overrides: settings of `teachers`; keys left at None take its value.
+    The model's settings are those given; None: all of `config.model`, the students'.
+    Other keys left at None take the value of `teachers`.
     """
     settings = ml_collections.ConfigDict()
     for key in config.teachers:

@@ -1,6 +1,7 @@
 """Distillation step, shared by all students and perturbations."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +16,36 @@ from edp.students.student import DistillBatch, Student
 
 
 def create_state(
-    student: Student, tx: optax.GradientTransformation, key: jax.Array, x: jax.Array
+    student: Student,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+    x: jax.Array,
+    teacher_variables: Any = None,
 ) -> TrainState:
-    """Initialises the state of `distill_step` for an example input x [1, ...]."""
+    """Initialises the state of `distill_step`.
 
-    def init(key, x):
-        params, model_state = split_variables(student.init(key, x))
+    Args:
+      student: the student.
+      tx: the optimizer.
+      key: PRNG key.
+      x: an example input [1, ...].
+      teacher_variables: stacked [M, ...]; read by students with `begin` only.
+
+    Raises:
+      InputError: if the student needs the teachers' variables, and they are None or of
+        another network.
+    """
+
+    def init(key, x, *begin_from):
+        variables = student.init(key, x)
+        if student.begin is not None:
+            variables = student.begin(variables, *begin_from)
+        params, model_state = split_variables(variables)
         step = jnp.zeros((), jnp.int32)
         return TrainState(step, params, model_state, tx.init(params))
 
-    return jax.jit(init)(key, x)
+    begin_from = () if student.begin is None else (teacher_variables,)
+    return jax.jit(init)(key, x, *begin_from)
 
 
 def place(

@@ -177,7 +177,8 @@ def train_step(
 
     Args:
       state: stacked, from `create_state`.
-      batch: `image` [M, B, ...] in [0, 1] and `label` [M, B], integers in 0..K-1.
+      batch: `image` [M, B, ...] in [0, 1] and `label`, integers in 0..K-1 [M, B] or
+        distributions [M, B, K].
       key: PRNG key, split over the members (for stochastic layers such as dropout).
       model: a Flax module.
       tx: the optimizer of one member.
@@ -218,7 +219,7 @@ def train_step(
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, (outputs, new_model_state)), grads = grad_fn(params)
         updates, opt_state = tx.update(grads, opt_state, params)
-        accuracy = of_labels(lambda y: (outputs.argmax(-1) == y).mean())
+        accuracy = of_labels(lambda y: losses.accuracy(outputs, y).mean())
         metrics = {"loss": loss, "accuracy": accuracy}
         return optax.apply_updates(params, updates), new_model_state, opt_state, metrics
 

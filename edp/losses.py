@@ -29,6 +29,22 @@ def mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
     return jax.nn.logsumexp(members, axis=0) - jnp.log(logits.shape[0])
 
 
+def geometric_mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax.Array:
+    """Computes the log of the members' normalised geometric mean, tempered.
+
+    That is log softmax of the mean of the members' logits / τ. Its confidence is that
+    of a typical member even where members disagree, unlike `mean_log_probs`.
+
+    Args:
+      logits: [M, ..., K].
+      temperature: τ.
+
+    Returns:
+      [..., K].
+    """
+    return log_probs(log_probs(logits).mean(axis=0), temperature)
+
+
 def check_labels(labels: jax.Array, num_classes: int) -> None:
     """Raises InputError for integer labels outside 0..K-1, if their values are known.
 
@@ -82,6 +98,24 @@ def cross_entropy(
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
     one_hot = jnp.expand_dims(one_hot, range(logits.ndim - 2))
     return -jnp.where(one_hot, log_probs(logits), 0).sum(axis=-1)
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Computes whether the largest logit is that of the label.
+
+    Args:
+      logits: [..., B, K].
+      labels: integers [B] or distributions [B, K].
+
+    Returns:
+      Booleans [..., B]; for distributions, the label probability of the predicted
+      class.
+    """
+    predicted = logits.argmax(-1)
+    labels = jnp.expand_dims(labels, range(predicted.ndim - 1))
+    if labels.ndim == predicted.ndim:
+        return predicted == labels
+    return (jax.nn.one_hot(predicted, labels.shape[-1]) * labels).sum(-1)
 
 
 def kl_divergence(target_log_probs: jax.Array, logits_log_probs: jax.Array):

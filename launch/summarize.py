@@ -22,6 +22,12 @@ _BASELINE = flags.DEFINE_list(
     "Students that the others are compared with, in addition to the best plain one; "
     "default: single_none, if it exists.",
 )
+_REFERENCES = flags.DEFINE_multi_string(
+    "reference",
+    [],
+    "NAME=WORKDIR,WORKDIR,...: other ensembles that the students are measured against, "
+    "such as larger ones or those of teachers trained with mixup; a run of each seed.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -34,7 +40,9 @@ def main(argv: list[str]) -> None:
         storage.check_writable(directory, "out")
         groups = runs.read_groups(_WORKDIRS.value)
         results = [
-            summary.summarize_runs(group.runs, _baselines(group, groups))
+            summary.summarize_runs(
+                group.runs, _baselines(group, groups), _REFERENCES.value
+            )
             for group in groups
         ]
         if len(groups) > 1:

@@ -29,7 +29,7 @@ from edp.data.image_preparation import RESIZES
 from edp.data.image_reader import Records
 from edp.data.ood_sets import open_foreign
 from edp.data.prefetch import EpochOrder, StepReader, read_steps
-from edp.data.soft_labels import read_soft_labels
+from edp.data.soft_labels import read_soft_labels, read_training_labels
 from edp.data.sources import SOURCES
 from edp.data.splits import HOLD_OUT, fixed_part, fixed_subset
 
@@ -53,6 +53,7 @@ __all__ = [
     "open_foreign",
     "read_soft_labels",
     "read_steps",
+    "read_training_labels",
     "split_digest",
     "take",
     "to_float",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edp.data.decoding_processes import DecodingProcesses
 from edp.data.image_reader import Records
 from edp.errors import InputError
 
@@ -25,8 +26,11 @@ class Split(NamedTuple):
             return Split(self.images.select(indices), self.labels[indices])
         return Split(self.images[indices], self.labels[indices])
 
-    def in_memory(self) -> "Split":
-        """Returns the same examples with all images in memory."""
+    def in_memory(self, processes: DecodingProcesses | None = None) -> "Split":
+        """Returns the same examples with all images in memory; see `Records.read`."""
+        if isinstance(self.images, Records):
+            everything = slice(None)
+            return self._replace(images=self.images.read(everything, None, processes))
         return self._replace(images=np.asarray(self.images[:]))
 
     def downsample(self, factor: int) -> "Split":
@@ -57,7 +61,8 @@ class Dataset(NamedTuple):
 
     `full_test` is `test` before downsampling: its images have shape `image_shape`,
     and stay on disk until they are indexed where the source reads lazily. `tested`,
-    bool [N'], marks the examples of the source's test split that are in `test`.
+    bool [N'], marks the examples of the source's test split that are in `test`, and
+    `trained` those of its training split that are in `train`.
     `class_directories` are the names of the directories of the K classes, where the
     source has such; ImageNet's differ from the names of its classes.
     `calibration` is held out of `validation`; None without `data.calibration_size`.
@@ -69,6 +74,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]
     full_test: Split
     tested: np.ndarray
+    trained: np.ndarray
     class_directories: tuple[str, ...] | None = None
     calibration: Split | None = None
 

@@ -75,16 +75,16 @@ def take(
     """Gathers examples from arrays on the device.
 
     Args:
-      split_arrays: images [N, H, W, C] and labels [N], such as a `Split` on
-        the device.
+      split_arrays: images [N, H, W, C] and labels [N] or [N, K], such as a `Split`
+        on the device.
       indices: integers of any shape [...], such as [B], or [M, B] if each member
         has its own batch. They must lie in 0 to N - 1.
 
     Returns:
-      Images [..., H, W, C] and labels [...], with unchanged dtypes.
+      Images [..., H, W, C] and labels [...] or [..., K], with unchanged dtypes.
     """
     images, labels = split_arrays
-    chex.assert_rank([images, labels], [4, 1])
+    chex.assert_rank([images, labels], [4, {1, 2}])
     chex.assert_equal_shape_prefix([images, labels], 1)
     chex.assert_type(indices, int)
     images = jnp.take(images, indices, axis=0, mode="clip")

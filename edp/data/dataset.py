@@ -8,6 +8,8 @@ import numpy as np
 
 from edp.data import sources, splits
 from edp.data.arrays import Dataset, check_source
+from edp.data.decoding_processes import decoding
+from edp.data.image_reader import Records
 from edp.errors import InputError
 
 _DEFAULTS = {
@@ -130,7 +132,12 @@ def create_dataset(
             split.images[:1]  # a fault of every image is raised before training
     else:
         factor = settings["downsample"]
-        parts = {n: split.in_memory().downsample(factor) for n, split in parts.items()}
+        encoded = [p.images for p in parts.values() if isinstance(p.images, Records)]
+        with decoding(sum(map(len, encoded))) as processes:  # the same for all splits
+            parts = {
+                name: split.in_memory(processes).downsample(factor)
+                for name, split in parts.items()
+            }
         if factor == 1:
             full_test = parts["test"]  # one array, not two
     splits.warn_missing_classes(
@@ -142,6 +149,7 @@ def create_dataset(
         class_names=source.class_names,
         full_test=full_test,
         tested=np.isin(np.arange(len(source.test.labels)), tested),
+        trained=np.isin(np.arange(len(source.train.labels)), chosen.train),
         class_directories=source.class_directories,
     )
 

@@ -16,7 +16,7 @@
    it shrinks.
 """
 
-import contextlib
+import io
 import math
 import os
 from typing import Any, BinaryIO
@@ -83,12 +83,13 @@ def prepare(
     """
     height, width, channels = image_shape
     try:
-        with contextlib.ExitStack() as stack:
-            if isinstance(file, str | os.PathLike):
-                # Not by its path: Pillow would map greyscale TIFF files into memory,
-                # and scramble those of EXIF orientation 5 to 8.
-                file = stack.enter_context(open(file, "rb"))
-            opened = stack.enter_context(Image.open(file, formats=FORMATS))
+        if isinstance(file, str | os.PathLike):
+            # Not by its path: Pillow would map greyscale TIFF files into memory, and
+            # scramble those of EXIF orientation 5 to 8. Read at once, as Pillow reads
+            # a PNG file in many small parts.
+            with open(file, "rb", buffering=0) as opened_file:
+                file = io.BytesIO(opened_file.read())
+        with Image.open(file, formats=FORMATS) as opened:
             opened.load()
             image = upright(opened)
             size = image.size
@@ -97,14 +98,15 @@ def prepare(
                     f"{name} is {size[1]}x{size[0]} (height x width), but "
                     f"data.image_shape asks for {height}x{width}"
                 )
-            visible = _opaque(_eight_bits(image, opened.format, name), name)
-            if visible.mode not in ("1", "L", "P", "RGB"):  # as CMYK
-                visible = visible.convert("RGB")
-            pixels = visible.convert(_MODES[channels])
+            pixels = _opaque(_eight_bits(image, opened.format, name), name)
+            if pixels.mode not in ("1", "L", "P", "RGB"):  # as CMYK
+                pixels = pixels.convert("RGB")
+            if pixels.mode != _MODES[channels]:  # else a copy
+                pixels = pixels.convert(_MODES[channels])
             if resize != "none":
                 box = _box(resize, size, (width, height), seed)
                 pixels = pixels.resize((width, height), Image.Resampling.BILINEAR, box)
-            return np.asarray(pixels).reshape(image_shape)
+            return np.frombuffer(pixels.tobytes(), np.uint8).reshape(image_shape)
     except InputError:
         raise
     except Image.UnidentifiedImageError as error:

@@ -1,18 +1,22 @@
 """Lazily read images, indexed like an array."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from edp.data import image_preparation
+from edp.data import decoding_processes, image_preparation
+from edp.data.decoding_processes import DecodingProcesses
 from edp.data.image_preparation import RESIZES, WHOLE
 from edp.errors import InputError
 
 _CHUNK = 16  # images per thread and read
+_CHUNK_BYTES = 1 << 20  # pixels per process and read
 # Pixels up to which one thread reads. Most of the time of such an image is Python's,
 # and threads that wait for its lock take up to 1.9 times as long.
 _FEW_PIXELS = 64 * 64
@@ -45,8 +49,8 @@ class Records:
       resize: 'none' for images of exactly this size; 'random_crop' for images of
         any size, cropped at random in training and centrally in evaluation; `WHOLE`
         for images of any size, resized without keeping the aspect ratio.
-      num_threads: decoding threads; None: one for small images of a fixed size, and
-        else about the number of cores.
+      num_threads: decoding threads; None: processes for many images, one thread for
+        small images of a fixed size, and else about as many as there are cores.
     """
 
     encoded: Encoded
@@ -91,7 +95,10 @@ class Records:
         return self.read(indices)
 
     def read(
-        self, indices: slice | np.ndarray, seeds: Sequence[Any] | None = None
+        self,
+        indices: slice | np.ndarray,
+        seeds: Sequence[Any] | None = None,
+        processes: DecodingProcesses | None = None,
     ) -> np.ndarray:
         """Reads images.
 
@@ -100,29 +107,63 @@ class Records:
           seeds: for each image the seed of its random crop, for
             `numpy.random.default_rng`; None: central crops. Unused unless `resize`
             is 'random_crop'.
+          processes: that decode the images; None: those of this call, if it reads
+            enough images (see `decoding_processes`).
 
         Returns:
           uint8 [n, H, W, C].
 
         Raises:
           InputError: for an image that cannot be read or does not fit.
+          RuntimeError: if a decoding process is killed.
         """
         wanted = self.indices[indices]
         images = np.empty((len(wanted), *self.image_shape), np.uint8)
+        with contextlib.ExitStack() as stack:
+            if processes is None and self.num_threads is None:
+                number = decoding_processes.decoding(len(wanted))
+                processes = stack.enter_context(number)
+            threads, size = self.threads, _CHUNK
+            if processes is not None:
+                threads = processes.number
+                size = max(1, _CHUNK_BYTES // math.prod(self.image_shape))
 
-        def read_chunk(start):
-            stop = min(start + _CHUNK, len(wanted))
-            chunk = [int(index) for index in wanted[start:stop]]
-            fetched = self.encoded.fetch(chunk)
-            for i, encoded in zip(range(start, stop), fetched, strict=True):
-                seed = None if seeds is None else seeds[i]
-                name = self.encoded.describe(int(wanted[i]))
-                images[i] = image_preparation.prepare(
-                    encoded, name, self.image_shape, self.resize, seed
-                )
+            def read_chunk(start):
+                chunk = slice(start, start + size)
+                some = None if seeds is None else seeds[chunk]
+                self._read_chunk(wanted[chunk], images[chunk], some, processes)
 
-        # Pillow releases the GIL while it decodes and resizes.
-        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(read_chunk, range(0, len(wanted), _CHUNK)):
-                pass
+            # Pillow releases the GIL while it decodes and resizes.
+            pool = concurrent.futures.ThreadPoolExecutor(threads)
+            stack.enter_context(pool)
+            try:
+                for _ in pool.map(read_chunk, range(0, len(wanted), size)):
+                    pass
+            except BaseException:
+                if processes is not None:
+                    processes.close()  # for the threads wait for them
+                raise
         return images
+
+    def _read_chunk(
+        self,
+        wanted: np.ndarray,
+        out: np.ndarray,
+        seeds: Sequence[Any] | None,
+        processes: DecodingProcesses | None,
+    ) -> None:
+        """Reads some images of `encoded` [n] into `out` [n, H, W, C]."""
+        chunk = wanted.tolist()
+        fetched = self.encoded.fetch(chunk)
+        if processes is not None:
+            if processes.prepare(fetched, out, self.resize, seeds):
+                return
+            fetched = self.encoded.fetch(chunk)  # once more here, to raise the error
+        for i, encoded in enumerate(fetched):
+            out[i] = image_preparation.prepare(
+                encoded,
+                self.encoded.describe(chunk[i]),
+                self.image_shape,
+                self.resize,
+                None if seeds is None else seeds[i],
+            )

@@ -14,12 +14,15 @@ import numpy as np
 from edp.data.arrays import Split
 from edp.data.augmentation import bootstrap_samples, epoch_order
 
+_STATIC = {"static": True}  # not an array, for `register_dataclass`
 
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class EpochOrder:
     """Callable: epoch -> order of its examples (see `epoch_order`).
 
-    Jittable and picklable.
+    Jittable and picklable; a pytree of its keys.
 
     Attributes:
       key_data: `jax.random.key_data` of the key of all epochs.
@@ -32,9 +35,9 @@ class EpochOrder:
     """
 
     key_data: np.ndarray
-    num_examples: int
-    batch_size: int
-    num_members: int | None = None
+    num_examples: int = dataclasses.field(metadata=_STATIC)
+    batch_size: int = dataclasses.field(metadata=_STATIC)
+    num_members: int | None = dataclasses.field(default=None, metadata=_STATIC)
     bootstrap_key_data: np.ndarray | None = None
 
     def __call__(self, epoch: jax.Array) -> jax.Array:

@@ -186,6 +186,9 @@ def _analyse_teachers(
             teachers.variables,
             students[name],
             predictors[name] if name in own_members else None,
+            runs_briefly=predictors.runs_briefly(
+                len(train.images) * (1 + len(evaluation.step_sizes))
+            ),
         )
         for name in dict.fromkeys(leaders.values())
     }
@@ -216,6 +219,8 @@ def _create_perturber(
     teacher_variables: Any,
     section: Mapping[str, Any],
     predictor: Predictor | None,
+    *,
+    runs_briefly: bool,
 ) -> disagreement.Perturber:
     """Returns what perturbs as for a student; `predictor` is the student, if used."""
     run, mesh = experiment.run, experiment.mesh
@@ -230,6 +235,7 @@ def _create_perturber(
         teacher_variables,
         run.config.evaluation.batch_size,
         mesh=mesh,
+        runs_briefly=runs_briefly,
         **own,
     )
 

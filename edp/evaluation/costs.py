@@ -78,21 +78,12 @@ def _of_groups(run: Run, record: Record) -> list[dict[str, Any]]:
     """Computes `of_ensembles` for teachers of several groups."""
     groups = run.groups.items()
     rows = [of_ensembles(group, record["groups"][name])[-1] for name, group in groups]
-    model = run.build_model()
-    variables = jax.eval_shape(
-        lambda x: model.init(run.key, x, train=False), run.example
-    )
-    plain = _flops(
-        lambda variables, x: model.apply(variables, x, train=False),
-        variables,
-        run.example,
-    )
     totals = {
         name: None if None in (own := [row[name] for row in rows]) else sum(own)
         for name in rows[0]
     }
-    if plain and totals["inference_flops"] is not None:
-        totals["inference_cost"] = totals["inference_flops"] / plain
+    if totals["inference_flops"] is not None:
+        totals["inference_cost"] = _in_passes(run, totals["inference_flops"])
 
     def share(value, size):
         if value is None:
@@ -115,32 +106,50 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
       record: the record of its stage.
 
     Returns:
-      The fields of `of_ensembles`. `train_flops` includes the forward passes of the
+      The fields of `of_ensembles`. `inference_cost` is a ratio of operations where the
+      student does not know it. `train_flops` includes the forward passes of the
       teachers and the gradients of the perturbation.
     """
     run = _in_one_program(run)
     section = run.students[name]
     student, tx, step = train.create_distillation(run, None, name)
+    teachers = restore.teachers_like(run, run.build_teacher())
     state, variables = jax.eval_shape(
-        lambda key, x: (
-            distill.create_state(student, tx, key, x),
+        lambda key, x, teachers: (
+            distill.create_state(student, tx, key, x, teachers),
             student.finalise(student.init(key, x)),
         ),
         run.key,
         run.example,
+        restore.with_first(run, teachers),
     )
-    teachers = restore.teachers_like(run, run.build_teacher())
+    inference_flops = _flops(student.predict, variables, run.example)
+    inference_cost = student.inference_cost
+    if inference_cost is None:
+        inference_cost = _in_passes(run, inference_flops)
     batch = _batch(run, section["batch_size"])
     return {
         "num_params": record["num_params"],
-        "inference_cost": student.inference_cost,
+        "inference_cost": inference_cost,
         "train_seconds": record["train_seconds"],
         "train_flops": _times(
             _num_steps(run, section),
             _flops(step, state, batch, run.key, teachers),
         ),
-        "inference_flops": _flops(student.predict, variables, run.example),
+        "inference_flops": inference_flops,
     }
+
+
+def _in_passes(run: Run, count: int | None) -> float:
+    """Divides a number of operations by that of a forward pass of a plain network."""
+    model = run.build_model()
+    variables = jax.eval_shape(
+        lambda key, x: model.init(key, x, train=False), run.key, run.example
+    )
+    one = _flops(lambda v, x: model.apply(v, x, train=False), variables, run.example)
+    if count is None or one is None:
+        raise flops.Uncountable("a forward pass of this network cannot be counted")
+    return count / one
 
 
 def _in_one_program(run: Run) -> Run:

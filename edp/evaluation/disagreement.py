@@ -58,11 +58,16 @@ def match(
       over members, and, of a student with a member for each of several teachers,
       `member_match_kl`, the mean over m of KL(teacher m ‖ student's member m).
     """
-    values = _match(teacher_probs, student_probs, np.float32(temperature))
+    values = _jit_match()(teacher_probs, student_probs, np.float32(temperature))
     return {name: float(value) for name, value in values.items()}
 
 
-@jax.jit  # one program of all its operations
+@functools.cache
+def _jit_match() -> Callable[..., dict[str, jax.Array]]:
+    """Returns `_match` as one program."""
+    return jax.jit(_match, compiler_options=xla.compiler_options(runs_briefly=True))
+
+
 def _match(teacher_probs, student_probs, temperature):
     # Logits up to a constant; the smallest normal float32 avoids log(0).
     smallest = np.finfo(np.float32).tiny
@@ -116,6 +121,7 @@ def create_perturber(
     matched: Callable[[Any, jax.Array], jax.Array] | None = None,
     student_variables: Any = None,
     mesh: jax.sharding.Mesh | None = None,
+    runs_briefly: bool = False,
 ) -> Perturber:
     """Creates a function that perturbs images as distillation does.
 
@@ -130,13 +136,16 @@ def create_perturber(
       student_variables: the variables of `matched`; on the devices only while it
         perturbs.
       mesh: the devices, or None for one device.
+      runs_briefly: see `xla.compiler_options`.
 
     Returns:
       A function of a PRNG key, images uint8 [N, H, W, C] and the step size to
       float32 [N, H, W, C] in [0, 1].
     """
 
-    @functools.partial(jax.jit, compiler_options=xla.compiler_options())
+    options = xla.compiler_options(runs_briefly=runs_briefly)
+
+    @functools.partial(jax.jit, compiler_options=options)
     def step(variables, student_variables, key, x, step_size):
         perturb = create_perturbation(step_size)
         student = matched and functools.partial(matched, student_variables)

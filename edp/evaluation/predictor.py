@@ -12,10 +12,13 @@ import numpy as np
 from edp import data, students
 from edp.experiment import restore, settings
 from edp.experiment.create import Experiment
-from edp.runtime import sharding
+from edp.runtime import sharding, xla
 from edp.runtime.batched import Images
 
 TEACHERS = "teachers"
+
+# Five severities of each of thirteen corruptions.
+_MOST_CORRUPTED_SETS = 65
 
 # (variables, images [N, H, W, C]) -> float32 [S, N, K].
 _Program = Callable[[Any, Images], np.ndarray]
@@ -87,6 +90,12 @@ class Predictors(Mapping[str, Predictor]):
             parts["calibration"] = dataset.calibration
         return {name: data.split_digest(split) for name, split in parts.items()}
 
+    def runs_briefly(self, num_images: int) -> bool:
+        """Returns `xla.runs_briefly` of a network of this run and so many images."""
+        num_params = max(record["num_params"] for record in self.records.values())
+        shape = self._experiment.run.image_shape
+        return xla.runs_briefly(num_params, shape, num_images)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.records)
 
@@ -102,8 +111,16 @@ class Predictors(Mapping[str, Predictor]):
         return self._loaded[name]
 
     def _compile(self, probs_fn: Callable[[Any, jax.Array], jax.Array]) -> _Program:
-        batch_size = self._experiment.run.config.evaluation.batch_size
-        return restore.create_predict(probs_fn, batch_size)
+        evaluation = self._experiment.run.config.evaluation
+        num_sets = 2 + len(evaluation.ood_sets)
+        if evaluation.corruptions:
+            num_sets += _MOST_CORRUPTED_SETS
+        num_images = num_sets * len(self._experiment.data.dataset.test.labels)
+        return restore.create_predict(
+            probs_fn,
+            evaluation.batch_size,
+            runs_briefly=self.runs_briefly(num_images),
+        )
 
     def _load_teachers(self, name: str) -> Predictor:
         run, mesh = self._experiment.run, self._experiment.mesh

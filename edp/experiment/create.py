@@ -3,7 +3,7 @@
 import pathlib
 import tempfile
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -27,8 +27,8 @@ class RunData(NamedTuple):
       corrupted_sets: by name, the folders of `evaluation.corruptions`.
       soft_labels: of `evaluation.soft_labels`, float64 [N, K] of the test images; None
         without them.
-      train: the training split on the device, (images uint8, labels); None where it
-        is streamed.
+      train: the training split on the device, (images uint8, labels [N] or soft
+        labels [N, K]); None where it is streamed.
       digests: of the data that training depends on; see `data_record`.
       drawn_split: the bytes of `split.npz`, where a new split was drawn.
     """
@@ -49,11 +49,13 @@ class Experiment(NamedTuple):
       run: its specification.
       data: its data.
       mesh: its devices, or None for one device.
+      programs: the jitted initialisations of students, by what they depend on.
     """
 
     run: Run
     data: RunData
     mesh: jax.sharding.Mesh | None
+    programs: dict[Any, Any]
 
 
 def create_experiment(
@@ -90,9 +92,12 @@ def create_experiment(
             seed=teachers.dependencies["seed"],
             split_path=stored if stored.exists() else drawn,
         )
-        digests = data_record.training_digests(dataset)
+        training_labels = None
+        if path := config.data.get("soft_labels"):
+            training_labels = data.read_training_labels(path, dataset)
+        digests = data_record.training_digests(dataset, training_labels)
         for place in dict.fromkeys((teachers.workdir, workdir)):
-            data_record.check(place, digests, config.data)
+            data_record.check(place, digests, config.data, own=place == workdir)
         ood_sets = _open_ood_sets(config)
         corrupted_sets = corruption_files.open_all_corrupted(
             config.evaluation.corruptions,
@@ -117,11 +122,14 @@ def create_experiment(
             _write_split(workdir, split)
     train = None
     if not config.data.stream:
-        train = sharding.put(tuple(dataset.train), mesh)
+        train = tuple(dataset.train)
+        if training_labels is not None:
+            train = train[0], training_labels
+        train = sharding.put(train, mesh)
     run_data = RunData(
         dataset, ood_sets, corrupted_sets, soft_labels, train, digests, split
     )
-    return Experiment(run, run_data, mesh)
+    return Experiment(run, run_data, mesh, {})
 
 
 def _open_ood_sets(config: ml_collections.ConfigDict) -> dict[str, data.Records]:

@@ -3,9 +3,12 @@
 The digests identify the data wherever they are, so `data.path` may change.
 """
 
+import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from edp import data
 from edp.data.image_reader import Records
@@ -17,8 +20,12 @@ _NAME = "data.json"
 _MOST_FILES = 10_000
 
 
-def training_digests(dataset: data.Dataset) -> dict[str, str]:
+def training_digests(
+    dataset: data.Dataset, soft_labels: np.ndarray | None = None
+) -> dict[str, str]:
     """Returns the digests of the training and validation splits and the class names.
+
+    Also that of the training images' soft labels, if they are given.
 
     `form` is "files" for streamed images, whose digests are of up to 10,000 files of
     each split, and "pixels" for others. (`split.npz` has the digest of all labels.)
@@ -28,7 +35,10 @@ def training_digests(dataset: data.Dataset) -> dict[str, str]:
     if form == "files":
         spread = {part: _spread(getattr(dataset, part)) for part in parts}
         dataset = dataset._replace(**spread)
-    return {"form": form, **data.dataset_digest(dataset, parts)}
+    digests = {"form": form, **data.dataset_digest(dataset, parts)}
+    if soft_labels is not None:
+        digests["soft_labels"] = hashlib.sha256(soft_labels.tobytes()).hexdigest()
+    return digests
 
 
 def _spread(split: data.Split) -> data.Split:
@@ -37,7 +47,11 @@ def _spread(split: data.Split) -> data.Split:
 
 
 def check(
-    workdir: pathlib.Path, digests: Mapping[str, str], settings: Mapping[str, Any]
+    workdir: pathlib.Path,
+    digests: Mapping[str, str],
+    settings: Mapping[str, Any],
+    *,
+    own: bool = True,
 ) -> None:
     """Checks that the data are those that a workdir was begun with.
 
@@ -47,15 +61,22 @@ def check(
       workdir: of the run, or of the run that trains its teachers.
       digests: from `training_digests`.
       settings: the `data` section, for the message.
+      own: whether it is the workdir of the run. Teachers of another run may have been
+        trained with other soft labels.
 
     Raises:
       InputError: names the parts that differ.
     """
     path = workdir / _NAME
     stored = storage.read_mapping(path) if path.exists() else {}
-    if stored.get("form") != digests["form"]:
+    if not stored:
         return
-    differ = [name for name in digests if stored.get(name) != digests[name]]
+    differ = []
+    if stored.get("form") == digests["form"]:
+        pixels = digests.keys() - {"soft_labels"}
+        differ = [n for n in digests if n in pixels and stored.get(n) != digests[n]]
+    if own and stored.get("soft_labels") != digests.get("soft_labels"):
+        differ.append("soft_labels")
     if differ:
         place = settings.get("path") or settings.get("name") or settings["source"]
         raise InputError(

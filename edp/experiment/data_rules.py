@@ -42,8 +42,9 @@ def rules(data: Mapping[str, Any]) -> dict[str, Rule]:
         **dict.fromkeys(
             ("train_size", "validation_size", "test_size"), optional(COUNT)
         ),
-        # The configuration of an earlier run lacks it.
+        # The configuration of an earlier run lacks these.
         "calibration_size": override(COUNT),
+        "soft_labels": override(TEXT),
         "stream": BOOL,
         "num_workers": INDEX,
         "resize": one_of(*RESIZES),
@@ -66,6 +67,11 @@ def faults(data: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"data.stream=True must be False for data.source={source!r}; only "
             f"{', '.join(streamed)} are streamed"
+        )
+    if stream and data.get("soft_labels") is not None:
+        yield (
+            f"data.soft_labels={data['soft_labels']!r} must be None for "
+            "data.stream=True; soft labels are read for images in memory only"
         )
     if data["resize"] != "none" and not stream:
         yield f"data.resize={data['resize']!r} must be none unless data.stream=True"

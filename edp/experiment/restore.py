@@ -73,16 +73,20 @@ def make_teachers(
         return ensemble.teachers_from_groups(
             [make_teachers(g, mesh, model[n], variables[n]) for n, g in groups.items()]
         )
-    # The seed that they were trained from, in this run or another.
-    key = jax.random.key(run.teacher_dependencies["seed"])
     return run.kind.teachers(
         model,
         variables,
         run.num_members,
-        rng.stream(key, "teachers", "masks"),
+        _key_of_masks(run),
         strategy=run.config.teachers.member_strategy,
         mesh=mesh,
     )
+
+
+def _key_of_masks(run: Run) -> jax.Array:
+    # The seed that they were trained from, in this run or another.
+    key = jax.random.key(run.teacher_dependencies["seed"])
+    return rng.stream(key, "teachers", "masks")
 
 
 def teacher_logits(
@@ -105,13 +109,17 @@ def teacher_probs(
 
 
 def create_predict(
-    probs_fn: Callable[[Any, jax.Array], jax.Array], batch_size: int
+    probs_fn: Callable[[Any, jax.Array], jax.Array],
+    batch_size: int,
+    *,
+    runs_briefly: bool = False,
 ) -> Callable[[Any, np.ndarray], np.ndarray]:
     """Jits a function once, to predict in batches.
 
     Args:
       probs_fn: (variables, x [B, ...] in [0, 1]) -> probabilities [S, B, K].
       batch_size: B.
+      runs_briefly: see `xla.compiler_options`.
 
     Returns:
       (variables, images [N, ...], uint8 or float32 in [0, 1]) -> probabilities
@@ -121,7 +129,7 @@ def create_predict(
         lambda variables, x: probs_fn(
             variables, data.to_float(x) if x.dtype == np.uint8 else x
         ),
-        compiler_options=xla.compiler_options(),
+        compiler_options=xla.compiler_options(runs_briefly=runs_briefly),
     )
 
     def predict(variables, images):
@@ -185,9 +193,15 @@ def complete(
       num_networks: number of networks stacked in `variables`.
     """
     checkpoint.save_variables(stage.variables, variables)
-    counted = {k: v for k, v in variables.items() if k != "batch_stats"}
-    num_params = models.count_params(counted) // num_networks
+    num_params = models.count_params(_parameters(variables)) // num_networks
     stage.complete({**record, "num_params": num_params})
+
+
+def _parameters(variables: Any) -> Any:
+    """Removes the running statistics, also of networks within a collection."""
+    if not isinstance(variables, Mapping):
+        return variables
+    return {k: _parameters(v) for k, v in variables.items() if k != "batch_stats"}
 
 
 def student_stage(run: Run, name: str) -> Stage:
@@ -210,7 +224,21 @@ def create_student(run: Run, name: str) -> students.Student:
         run.build_model,
         num_members=run.num_members,
         training_steps=chosen["num_epochs"] * run.steps_per_epoch(chosen["batch_size"]),
+        seed=run.config.seed,
+        source=create_source(run),
     )
+
+
+def with_first(run: Run, variables: Any) -> Any:
+    """Returns the stacked variables that begin with member 0's: of the first group."""
+    return variables[next(iter(groups))] if (groups := run.groups) else variables
+
+
+def create_source(run: Run) -> students.Source:
+    """Creates member 0 of the teachers as a part of students."""
+    run = next(iter(run.groups.values()), run)
+    rngs = run.kind.first_rngs(run.num_members, _key_of_masks(run))
+    return students.create_source(run.build_teacher(), rngs)
 
 
 def load_student(

@@ -77,6 +77,9 @@ SHARES = Rule(
     "two numbers from 0 to 1, the second not below the first",
     lambda v: len(v) == 2 and 0 <= v[0] <= v[1] <= 1,
 )
+TWO_POSITIVE = Rule(
+    "two finite numbers above 0", lambda v: len(v) == 2 and all(map(POSITIVE, v))
+)
 STEP_SIZES = Rule(
     "distinct finite numbers above 0, or ()",
     lambda v: all(map(POSITIVE, v)) and len(set(v)) == len(v),

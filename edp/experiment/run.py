@@ -13,7 +13,7 @@ import numpy as np
 from edp import models
 from edp.errors import InputError
 from edp.experiment import provenance, settings, teacher_kinds
-from edp.runtime import storage
+from edp.runtime import storage, xla
 from edp.runtime.stage import refuse_other_settings
 
 
@@ -96,6 +96,18 @@ class Run(NamedTuple):
 
     def steps_per_epoch(self, batch_size: int) -> int:
         return self.num_train // batch_size
+
+    def trains_briefly(self, section: Mapping[str, Any], params: Any) -> bool:
+        """Returns `xla.runs_briefly` of the training of a stage.
+
+        Args:
+          section: the `teachers` section, or a student's settings.
+          params: the parameters of all networks that it trains, or their shapes.
+        """
+        batch_size = section["batch_size"]
+        num_steps = section["num_epochs"] * self.steps_per_epoch(batch_size)
+        num_params = models.count_params(params)
+        return xla.runs_briefly(num_params, self.image_shape, num_steps * batch_size)
 
 
 class TeachersOfRun(NamedTuple):

@@ -31,6 +31,7 @@ _DEFAULT_BEFORE = {
     "optimizer": "sgd",
     "ema_decay": None,
     "label_smoothing": 0.0,
+    "target_pool": "arithmetic",
     "mixup_alpha": 0.0,
     "groups": {},
     "swag_start": None,
@@ -38,10 +39,12 @@ _DEFAULT_BEFORE = {
     "swag_scale": 1.0,
     "swag_learning_rate": 0.05,
     "calibration_size": None,
+    "hydra_mean_share": 0.0,
+    "hydra_diversity": 0.0,
 }
-# Keywords of student kinds that are not settings: M is that of the teachers, and the
-# steps follow from the epochs.
-_DERIVED = {"num_members", "training_steps"}
+# Keywords of student kinds that are not settings of theirs: M, the seed and the source
+# are those of the run and its teachers; the steps follow from the epochs.
+_DERIVED = {"num_members", "training_steps", "seed", "source"}
 
 
 def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
@@ -146,7 +149,8 @@ def teacher_dependencies(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data, teachers = config.data.to_dict(), config.teachers.to_dict()
     return {
         **{key: plain(config[key]) for key in _SECTIONS},
-        "data": _changed(_without(data, DATA_LOCATION)),
+        # The digest of soft labels is in data.json.
+        "data": _changed(_without(data, (*DATA_LOCATION, "soft_labels"))),
         "teachers": _changed(
             _of_schedule(teacher_kinds.of(teachers).training(teachers))
         ),

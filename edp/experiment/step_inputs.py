@@ -129,12 +129,12 @@ def make_batch(
       mesh: the devices, or None for one device.
 
     Returns:
-      `image` float32 in [0, 1] and `label`.
+      `image` float32 in [0, 1] and `label`, integers or distributions.
     """
     images, labels = inputs if train is None else data.take(train, inputs)
     axes = (sharding.DATA,)
-    if labels.ndim == 2:
-        key = jax.random.split(key, labels.shape[0])
+    if images.ndim == 5:
+        key = jax.random.split(key, images.shape[0])
         augment = jax.vmap(augment)
         axes = (sharding.MEMBER, sharding.DATA)
     batch = {"image": data.to_float(augment(key, images)), "label": labels}

@@ -26,7 +26,8 @@ class Kind(NamedTuple):
       num_kept: (m, section) -> number of networks whose variables are kept for them.
       select: (section, `ByAccuracy`) -> the selection of epochs.
       teachers: (model, variables, M, key of the masks, strategy=, mesh=) ->
-        `ensemble.Teachers`.
+        `ensemble.Teachers`. Member 0 has the first variables kept.
+      first_rngs: (M, key of the masks) -> the random streams of member 0, or None.
       network: (build_model, section) -> the network of a member, of which each forward
         pass costs `passes` of a plain one.
       finish: (what `select` kept, section, M, key, refresh) -> the variables of the
@@ -46,6 +47,7 @@ class Kind(NamedTuple):
     network: Callable[[Callable[..., Any], Section], Any] = lambda build, _: build()
     finish: Callable[..., Any] = lambda kept, *_: kept
     passes: int = 1
+    first_rngs: Callable[..., dict[str, jax.Array] | None] = lambda m, key: None
     training: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda section: section
     faults: Callable[[Mapping[str, Any]], Iterator[str]] = lambda values: iter(())
 
@@ -88,6 +90,10 @@ def _masked(model, variables, num_members, key, *, strategy, mesh):
         strategy=strategy,
         mesh=mesh,
     )
+
+
+def _first_mask(num_members, key):
+    return {"dropout": jax.random.split(key, num_members)[0]}
 
 
 def _with_prior(build_model, section):
@@ -275,6 +281,7 @@ KINDS: dict[str, Kind] = {
         num_kept=_networks,
         select=lambda section, by_accuracy: by_accuracy(False),
         teachers=_masked,
+        first_rngs=_first_mask,
         faults=_faults_of_dropout,
     ),
     # Samples of the distribution of the weights in the last epochs of one training

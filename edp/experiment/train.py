@@ -1,7 +1,8 @@
-"""Trains the stages of a run: its teachers, and each of its students."""
+"""Trains the students of a run; `train_teachers` trains its teachers."""
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +10,8 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from edp import distill, ensemble, perturbations, students
-from edp.experiment import batch_statistics, restore, step_inputs
+from edp import distill, perturbations, students
+from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
 from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers, xla
@@ -61,95 +62,6 @@ class Compiled(NamedTuple):
 StopRequests = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
 
 
-def fit_teachers(
-    experiment: Experiment,
-    stage: Stage,
-    stop_requests: StopRequests,
-    *,
-    after_first: Callable[[], None] = lambda: None,
-    label: str = "teachers",
-    whole: Experiment | None = None,
-) -> None:
-    """Trains all teachers at once in one jitted step; completes the stage.
-
-    Args:
-      experiment: the run.
-      stage: the teachers' stage, while its lock is held.
-      stop_requests: see `StopRequests`.
-      after_first: see `loop.fit`.
-      label: the stage's name in the progress and for trackers.
-      whole: the run to record, where `experiment` is one of its groups.
-
-    Raises:
-      Interrupted, loop.NonFinite: as `loop.fit`.
-    """
-    config = experiment.run.config.teachers
-    key = rng.stream(experiment.run.key, "teachers")
-    mesh, kind = experiment.mesh, experiment.run.kind
-    num_trained = kind.num_trained(experiment.run.num_members, config)
-    per_epoch = experiment.run.steps_per_epoch(config.batch_size)
-    model = experiment.run.build_teacher()
-    tx = optimizers.create_optimizer(kind.training(config), per_epoch)
-    init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
-    state = ensemble.create_state(
-        model,
-        tx,
-        init_keys,
-        experiment.run.example,
-        compiler_options=xla.compiler_options(),
-    )
-    state = ensemble.place(state, mesh)
-    augment = step_inputs.create_augment(experiment.run.config.data)
-    record_run(whole or experiment)
-
-    def step(state, train, inputs):
-        batch, step_key = step_inputs.draw_batch(
-            key, state.step, train, inputs, augment=augment, mesh=mesh
-        )
-        return ensemble.train_step(
-            state,
-            batch,
-            step_key,
-            model=model,
-            tx=tx,
-            strategy=config.member_strategy,
-            members_at_once=config.members_at_once,
-            mesh=mesh,
-            label_smoothing=config.get("label_smoothing") or 0.0,
-            mixup_alpha=config.get("mixup_alpha") or 0.0,
-        )
-
-    images_per_step = config.batch_size * num_trained
-    variables, record = _fit(
-        experiment,
-        stage,
-        label,
-        step,
-        state,
-        experiment.data.train,
-        step_inputs.create_feed(
-            experiment,
-            key,
-            config.batch_size,
-            num_trained,
-            bootstrap=config.bootstrap,
-        ),
-        _training_length(experiment.run, config, images_per_step),
-        restore.create_teachers_selection(experiment, model),
-        stop_requests,
-        config.get("ema_decay"),
-        after_first=after_first,
-    )
-
-    def refresh(variables):
-        own_key = rng.stream(key, "batch statistics")
-        return batch_statistics.recompute(experiment, model, variables, own_key)
-
-    num_members = experiment.run.num_members
-    variables = kind.finish(variables, config, num_members, key, refresh)
-    restore.complete(stage, variables, record, experiment.run.num_kept)
-
-
 def fit_student(
     experiment: Experiment,
     name: str,
@@ -177,7 +89,7 @@ def fit_student(
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
     own = _distillation(experiment, name)
     ready = Compiled(own.init, None) if compiled is None else compiled()
-    state = ready.init(own.init_key, experiment.run.example)
+    state = ready.init(*_init_arguments(experiment, own, teacher_variables))
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
@@ -185,7 +97,7 @@ def fit_student(
     def probs_fn(variables, x):
         return own.student.predict(own.student.finalise(variables), x)
 
-    variables, record = _fit(
+    variables, record = run_loop(
         experiment,
         stage,
         name,
@@ -196,7 +108,7 @@ def fit_student(
         own.length,
         restore.create_selection(experiment, config, probs_fn, of_each=False),
         stop_requests,
-        config.get("ema_decay"),
+        config,
         run_steps=ready.run_steps,
         after_first=after_first,
     )
@@ -214,8 +126,10 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     """
     run = experiment.run
     own = _distillation(experiment, name)
-    init = own.init.lower(own.init_key, run.example).compile()
-    state = jax.eval_shape(own.init, own.init_key, run.example)
+    teachers = restore.teachers_like(run, run.build_teacher())
+    arguments = _init_arguments(experiment, own, teachers)
+    init = own.init.lower(*arguments).compile()
+    state = jax.eval_shape(own.init, *arguments)
     step = own.step
     decay = run.students[name].get("ema_decay")
     if decay is not None:
@@ -227,8 +141,14 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     with contextlib.closing(own.feed(own.length, 0)) as feed:
         arrays = experiment.data.train, next(feed)
     train, inputs = jax.eval_shape(lambda: arrays)
-    teachers = restore.teachers_like(run, run.build_teacher())
-    run_steps = steps.compile_steps(step, state, (train, teachers), inputs, num_steps)
+    run_steps = steps.compile_steps(
+        step,
+        state,
+        (train, teachers),
+        inputs,
+        num_steps,
+        runs_briefly=run.trains_briefly(run.students[name], state.params),
+    )
     return Compiled(init, run_steps)
 
 
@@ -237,7 +157,8 @@ class _Distillation(NamedTuple):
 
     Attributes:
       student: the student.
-      init: (init_key, example input) -> the initial state; jitted.
+      init: (init_key, example input) -> the initial state; jitted. With
+        `Student.begin`, the teachers' variables are a third argument.
       init_key: its key.
       step: see `loop.fit`, also of the next two.
       feed: its inputs.
@@ -258,9 +179,13 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
     key = rng.stream(experiment.run.key, "student")
     init_key = rng.stream(key, "init")
     student, tx, distill_step = create_distillation(experiment.run, mesh, name)
-    init = jax.jit(
-        functools.partial(distill.create_state, student, tx),
-        compiler_options=xla.compiler_options(),
+    alike = {key: value for key, value in config.items() if key != "perturbation"}
+    init = experiment.programs.setdefault(
+        (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
+        jax.jit(
+            functools.partial(distill.create_state, student, tx),
+            compiler_options=xla.compiler_options(runs_briefly=True),
+        ),
     )
     augment = step_inputs.create_augment(experiment.run.config.data)
 
@@ -273,11 +198,21 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
 
     batch_size = config["batch_size"]
     feed = step_inputs.create_feed(experiment, key, batch_size, None)
-    length = _training_length(experiment.run, config, batch_size)
+    length = training_length(experiment.run, config, batch_size)
     return _Distillation(student, init, init_key, step, feed, length)
 
 
-def _fit(
+def _init_arguments(
+    experiment: Experiment, own: _Distillation, teacher_variables: Any
+) -> tuple[Any, ...]:
+    """Returns the arguments of `_Distillation.init`."""
+    begin_from: tuple[Any, ...] = ()
+    if own.student.begin is not None:
+        begin_from = (restore.with_first(experiment.run, teacher_variables),)
+    return own.init_key, experiment.run.example, *begin_from
+
+
+def run_loop(
     experiment: Experiment,
     stage: Stage,
     label: str,
@@ -288,13 +223,16 @@ def _fit(
     schedule: TrainingLength,
     select: best_epoch.Selection | None,
     stop_requests: StopRequests,
-    ema_decay: float | None,
+    section: Mapping[str, Any],
     **options: Any,
 ) -> tuple[Any, dict[str, Any]]:
     """Calls `loop.fit` with the arguments that all stages of a run share.
 
-    With `ema_decay`, trains with `steps.average_variables` of this decay.
+    With `ema_decay` in the stage's section, trains with `steps.average_variables` of
+    this decay.
     """
+    ema_decay = section.get("ema_decay")
+    runs_briefly = experiment.run.trains_briefly(section, state.params)
     if ema_decay is not None:
         state = steps.begin_average(state)
         step = steps.average_variables(step, ema_decay)
@@ -315,6 +253,7 @@ def _fit(
             label=label,
             should_stop=should_stop,
             select=select,
+            runs_briefly=runs_briefly,
             skip_nonfinite=experiment.run.config.nonfinite == "skip",
             track=track,
             **options,
@@ -322,7 +261,7 @@ def _fit(
     return trained.variables, trained.record
 
 
-def _training_length(
+def training_length(
     run: Run, section: Mapping[str, Any], images_per_step: int
 ) -> TrainingLength:
     """Returns the length of training and the intervals at which it saves.

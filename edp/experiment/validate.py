@@ -29,6 +29,7 @@ from edp.experiment.rules import (
     SHARES,
     STEP_SIZES,
     TEXT,
+    TWO_POSITIVE,
     Rule,
     are_names,
     one_of,
@@ -41,6 +42,7 @@ from edp.models import MODELS, Classifier
 from edp.perturbations import PERTURBATIONS, QUANTITIES
 from edp.runtime.optimizers import OPTIMIZERS
 from edp.students import STUDENTS, create_student
+from edp.students.single import TARGET_POOLS
 
 # The section at fault, and the fault in words.
 _Fault = tuple[str, str]
@@ -95,9 +97,12 @@ _DISTILL = {
     "temperature": POSITIVE,
     "alpha": FRACTION,
     "clean_pass": BOOL,
+    "target_pool": override(one_of(*TARGET_POOLS)),
     "factor_init": one_of("normal", "sign", "ones"),
     "rank_one_lr_factor": NOT_NEGATIVE,
     "hydra_single_share": FRACTION,
+    "hydra_mean_share": override(FRACTION),
+    "hydra_diversity": override(NOT_NEGATIVE),
     "mimo_repetitions": COUNT,
     "packed_alpha": POSITIVE,
     "dirichlet_loss": one_of("mle", "proxy"),
@@ -107,6 +112,10 @@ _DISTILL = {
     "functional_samples": COUNT,
     "functional_teachers": optional(COUNT),
     "functional_inference_samples": COUNT,
+    "bridge_steps": COUNT,
+    "bridge_one_step_share": FRACTION,
+    "bridge_betas": TWO_POSITIVE,
+    "bridge_width": COUNT,
 }
 _RULES = {
     "seed": SEED,

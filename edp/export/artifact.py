@@ -18,6 +18,7 @@ import numpy as np
 from edp import __version__, data, metrics
 from edp.errors import InputError
 from edp.export import loader, onnx_export
+from edp.export.simplify import simplify
 from edp.runtime import storage
 
 FORMAT = 1
@@ -139,7 +140,8 @@ def create_program(
 
     Returns:
       images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
-      members' mean p, and the scores, all float32.
+      members' mean p, and the scores, all float32. The network is computed once, with
+      batch normalisation folded into its weights; see `simplify`.
     """
     constants = jax.tree.map(_constant, variables)
 
@@ -149,7 +151,7 @@ def create_program(
         probs = jax.nn.softmax(jnp.log(mean + metrics.EPSILON) / temperature, axis=-1)
         return {PROBS: probs, **scores_fn(constants, x)}
 
-    return program
+    return simplify(program)
 
 
 def _constant(leaf: Any) -> Any:

@@ -1,5 +1,6 @@
 """Base class of all models: the layers before and after the feature maps."""
 
+import contextlib
 import numbers
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.errors import InputError
+from edp.models import native
 from edp.models.batch_norm import BatchNorm
 from edp.models.dropout import Dropout
 from edp.models.layers import Conv, Dense, factor_initializer
@@ -197,12 +199,15 @@ class Classifier(nn.Module):
         x = ((x - mean) / std).astype(self.dtype)
         if self.num_members is not None:
             x = fold(x, self.num_members)
-        x = self.feature_maps(
-            x,
-            conv=partial(Conv, dtype=self.dtype, **members),
-            norm=partial(BatchNorm, use_running_average=not train, groups=groups),
-            drop=drop,
-        )
+        # Initial values do not depend on the features, nor wait for the kernels.
+        is_initial = self.is_initializing()
+        with native.disabled() if is_initial else contextlib.nullcontext():
+            x = self.feature_maps(
+                x,
+                conv=partial(Conv, dtype=self.dtype, **members),
+                norm=partial(BatchNorm, use_running_average=not train, groups=groups),
+                drop=drop,
+            )
         # In float32: rounding logits to bfloat16 changes likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))
         x = drop(name="head_dropout")(x)

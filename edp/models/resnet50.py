@@ -80,7 +80,10 @@ class ResNet50(Classifier):
         block_class = nn.remat(BottleneckBlock) if self.remat else BottleneckBlock
         x = conv(self.channels(64), kernel_size=7, strides=2, name="stem_conv")(x)
         x = norm(relu=True, name="stem_norm")(x)
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        # By keyword: the converter to ONNX replaces the function by one that needs it.
+        x = nn.max_pool(
+            x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
+        )
         for stage, num_blocks in enumerate(self.blocks):
             for block in range(num_blocks):
                 x = block_class(

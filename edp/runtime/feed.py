@@ -70,20 +70,29 @@ def resident_feed(epoch_order: Callable[[jax.Array], jax.Array]) -> Feed:
 
     Args:
       epoch_order: epoch (from 0) -> the examples that each of its steps reads
-        [steps, ...]; jittable. Called once an epoch.
+        [steps, ...]; jittable. Called once an epoch. If it is a pytree, its arrays are
+        arguments of the program, which feeds that differ in these share.
     """
+    if jax.tree_util.treedef_is_leaf(jax.tree.structure(epoch_order)):
+        epoch_order = jax.tree_util.Partial(epoch_order)
 
     def feed(schedule: TrainingLength, step: int) -> Generator[StepInputs, None, None]:
         per_epoch = schedule.steps_per_epoch
-
-        @functools.partial(jax.jit, compiler_options=xla.compiler_options())
-        def inputs_of(epoch):
-            return StepInputs(epoch * per_epoch, epoch_order(epoch))
-
+        inputs_of = _jit_inputs_of()
         inputs = None
         for first, _ in schedule.dispatches(step):
             if inputs is None or first % per_epoch == 0:
-                inputs = inputs_of(np.int32(first // per_epoch))
+                epoch = np.int32(first // per_epoch)
+                inputs = inputs_of(epoch_order, epoch, per_epoch)
             yield inputs
 
     return feed
+
+
+@functools.cache
+def _jit_inputs_of() -> Callable[..., StepInputs]:
+    def inputs_of(epoch_order, epoch, per_epoch):
+        return StepInputs(epoch * per_epoch, epoch_order(epoch))
+
+    options = xla.compiler_options(runs_briefly=True)
+    return jax.jit(inputs_of, static_argnums=2, compiler_options=options)

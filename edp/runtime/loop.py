@@ -83,6 +83,7 @@ def fit(
     track: Callable[[dict[str, Any]], None] = lambda row: None,
     run_steps: Callable[..., Any] | None = None,
     after_first: Callable[[], None] = lambda: None,
+    runs_briefly: bool = False,
 ) -> Trained:
     """Trains to the end, resuming from the stage's newest checkpoint if there is one.
 
@@ -106,6 +107,7 @@ def fit(
         applied. None: jitted here.
       after_first: called once, after the first dispatch of this call, whose program
         is compiled by then.
+      runs_briefly: see `xla.compiler_options`; of the step jitted here.
 
     Returns:
       The variables kept, a record of their training, and the last state.
@@ -124,7 +126,7 @@ def fit(
     if skip_nonfinite:
         step_fn = steps.skip_nonfinite_updates(step_fn)
     if run_steps is None:
-        run_steps = steps.jit_steps(step_fn, placed)
+        run_steps = steps.jit_steps(step_fn, placed, runs_briefly=runs_briefly)
     is_finite = steps.jit_all_finite(placed)
     per_epoch, total = schedule.steps_per_epoch, schedule.num_steps
     if stage is not None:

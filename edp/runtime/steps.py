@@ -74,7 +74,8 @@ def average_variables(step_fn: Step, decay: float) -> Step:
         def average(a, v):
             if not jnp.issubdtype(v.dtype, jnp.inexact):
                 return v
-            return (d * a + (1 - d) * v).astype(v.dtype)
+            # Frozen variables stay exactly as they are.
+            return jnp.where(a == v, v, d * a + (1 - d) * v).astype(v.dtype)
 
         averages = jax.tree.map(average, before.variables, new.variables)
         return new._replace(opt_state=Averaged(new.opt_state, averages)), metrics
@@ -91,12 +92,15 @@ def jit_all_finite(placed: TrainState) -> Callable[[TrainState], jax.Array]:
     )
 
 
-def jit_steps(step_fn: Step, placed: TrainState) -> Callable:
+def jit_steps(
+    step_fn: Step, placed: TrainState, *, runs_briefly: bool = False
+) -> Callable:
     """Returns (state, resources, inputs, n) -> the state n steps on, metrics [n, ...].
 
     Args:
       step_fn: a step of `fit`.
       placed: the shardings of the state's arrays, before and after every step.
+      runs_briefly: see `xla.compiler_options`.
     """
 
     def step(state, resources, inputs, num_steps):
@@ -116,12 +120,18 @@ def jit_steps(step_fn: Step, placed: TrainState) -> Callable:
         static_argnums=3,
         donate_argnums=0,
         out_shardings=(placed, _on_every_process(placed)),
-        compiler_options=xla.compiler_options(),
+        compiler_options=xla.compiler_options(runs_briefly=runs_briefly),
     )
 
 
 def compile_steps(
-    step_fn: Step, state: TrainState, resources: Any, inputs: Any, num_steps: int
+    step_fn: Step,
+    state: TrainState,
+    resources: Any,
+    inputs: Any,
+    num_steps: int,
+    *,
+    runs_briefly: bool = False,
 ) -> Callable:
     """Compiles `jit_steps` for one device before there are arrays.
 
@@ -132,12 +142,14 @@ def compile_steps(
       resources: see `fit`.
       inputs: `StepInputs`.
       num_steps: n of the calls to compile; a call with another n compiles then.
+      runs_briefly: see `xla.compiler_options`.
 
     Returns:
       The function of `jit_steps`.
     """
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    run_steps = jit_steps(step_fn, jax.tree.map(lambda _: device, state))
+    placed = jax.tree.map(lambda _: device, state)
+    run_steps = jit_steps(step_fn, placed, runs_briefly=runs_briefly)
     compiled = run_steps.lower(state, resources, inputs, num_steps).compile()
 
     def run(state, resources, inputs, n):

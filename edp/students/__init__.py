@@ -6,6 +6,7 @@ from typing import Any
 
 from edp.errors import InputError
 from edp.students.batch_ensemble import batch_ensemble
+from edp.students.bridge import bridge
 from edp.students.dirichlet import dirichlet
 from edp.students.functional import functional
 from edp.students.hydra import hydra
@@ -13,9 +14,17 @@ from edp.students.latent_batch_ensemble import latent_batch_ensemble
 from edp.students.mimo import mimo
 from edp.students.packed import packed
 from edp.students.single import single
+from edp.students.source import Source, create_source
 from edp.students.student import DistillBatch, Student
 
-__all__ = ["STUDENTS", "DistillBatch", "Student", "create_student"]
+__all__ = [
+    "STUDENTS",
+    "DistillBatch",
+    "Source",
+    "Student",
+    "create_source",
+    "create_student",
+]
 
 STUDENTS: dict[str, Callable[..., Student]] = {
     "single": single,
@@ -26,6 +35,7 @@ STUDENTS: dict[str, Callable[..., Student]] = {
     "packed": packed,
     "dirichlet": dirichlet,
     "functional": functional,
+    "bridge": bridge,
 }
 
 
@@ -35,6 +45,8 @@ def create_student(
     *,
     num_members: int,
     training_steps: int,
+    seed: int = 0,
+    source: Source | None = None,
 ) -> Student:
     """Creates the student named in `config`.
 
@@ -45,6 +57,9 @@ def create_student(
         those keywords of `models.create_model` that a student sets (`num_members`...).
       num_members: M of the teachers.
       training_steps: number of training steps.
+      seed: fixes the random numbers of predictions, for students that sample.
+      source: member 0 of the teachers, for students that contain it; None: the
+        network that `build_model()` returns.
 
     Raises:
       InputError: for an unknown kind, or a network without `init` and `apply`.
@@ -56,7 +71,8 @@ def create_student(
         )
     parameters = inspect.signature(STUDENTS[name]).parameters.values()
     accepted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    given = {**config, "num_members": num_members, "training_steps": training_steps}
+    derived = {"num_members": num_members, "training_steps": training_steps}
+    given = {**config, **derived, "seed": seed, "source": source}
     settings = {k: given[k] for k in accepted if k in given}
 
     def build_checked(*args, **kwargs):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from edp import losses
 from edp.errors import InputError
 from edp.students import dirichlet_math as distributions
 from edp.students import forward
@@ -72,7 +73,7 @@ def dirichlet(
             batch.step, training_steps, dirichlet_start_temperature, dirichlet_annealing
         )
         total = chosen.fn(logits, batch.teacher_logits, temperature)
-        accuracy = forward.accuracy(logits, batch.label)
+        accuracy = losses.accuracy(logits, batch.label)
         return total, (forward.model_state(variables), {"accuracy": accuracy})
 
     def log_alpha(variables, x):

@@ -37,24 +37,6 @@ def forward(model, variables, *inputs, key: jax.Array):
     return with_members(logits), {**variables, **model_state}
 
 
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Computes whether the largest logit is that of the label.
-
-    Args:
-      logits: [..., B, K].
-      labels: integers [B] or distributions [B, K].
-
-    Returns:
-      Booleans [..., B]; for distributions, the label probability of the predicted
-      class.
-    """
-    predicted = logits.argmax(-1)
-    labels = jnp.expand_dims(labels, range(predicted.ndim - 1))
-    if labels.ndim == predicted.ndim:
-        return predicted == labels
-    return (jax.nn.one_hot(predicted, labels.shape[-1]) * labels).sum(-1)
-
-
 def model_state(variables) -> dict:
     """Returns the collections other than `params`."""
     return {name: tree for name, tree in variables.items() if name != "params"}
@@ -70,10 +52,20 @@ def predictors(probs: Callable) -> tuple[Callable, Callable]:
 
 
 def predictors_of_logits(model) -> tuple[Callable, Callable]:
-    """Returns `predictors` from the module's logits, with scores of the logits."""
+    """Returns `predictors_from_logits` of a module."""
 
     def logits(variables, x):
         return with_members(model.apply(variables, x, train=False))
+
+    return predictors_from_logits(logits)
+
+
+def predictors_from_logits(logits: Callable) -> tuple[Callable, Callable]:
+    """Returns `predictors`, with scores of the logits.
+
+    Args:
+      logits: (variables, x) -> [S, B, K].
+    """
 
     def probs(variables, x):
         return jnp.exp(losses.log_probs(logits(variables, x)))

@@ -1,7 +1,9 @@
 """Hydra student: a shared body with one light head per teacher."""
 
+import functools
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -18,6 +20,8 @@ def hydra(
     alpha: float,
     temperature: float,
     hydra_single_share: float,
+    hydra_mean_share: float = 0.0,
+    hydra_diversity: float = 0.0,
     label_smoothing: float = 0.0,
 ) -> Student:
     """Creates a student whose head m, dense on shared features, matches member m.
@@ -28,6 +32,17 @@ def hydra(
     the M heads start equal and all receive the gradient of that one head. After that
     the loss is the mean over the heads, each with its own teacher. Weights and
     optimizer state continue, in the same compiled program.
+
+    Two terms of Hydra+ (Ferianc and Rodrigues, *Simple Regularisation for
+    Uncertainty-Aware Knowledge Distillation*, 2022, arXiv 2205.09526; formulas as in
+    the authors' code, martinferianc/hydra_plus, 2023):
+
+    * s = `hydra_mean_share`: the distillation term is (1 − s) times the mean over the
+      heads plus s times the divergence of the heads' mean from the members' mean. The
+      authors' β is 1 − s; both terms have one τ here.
+    * λ = `hydra_diversity`: λ Σ_m Σ_k (1 + cos(w_mk, w̄_k)) / 2 is added to the loss
+      once the heads separate, where w_mk are the weights of class k in head m and w̄_k
+      their mean over the heads. Biases are left out: of scalars, the cosine is a sign.
 
     `inference_cost` excludes the heads, whose cost is small beside that of the body.
     """
@@ -40,6 +55,7 @@ def hydra(
         alpha=alpha,
         temperature=temperature,
         label_smoothing=label_smoothing,
+        distillation=functools.partial(_distillation, mean_share=hydra_mean_share),
     )
 
     def loss(variables, batch, key):
@@ -50,9 +66,46 @@ def hydra(
         mean = temperature * losses.mean_log_probs(batch.teacher_logits, temperature)
         targets = jnp.where(single, mean, batch.teacher_logits)
         variables = {**variables, "params": {**variables["params"], "head": head}}
-        return student.loss(variables, batch._replace(teacher_logits=targets), key)
+        batch = batch._replace(teacher_logits=targets)
+        total, (model_state, metrics) = student.loss(variables, batch, key)
+        if hydra_diversity:
+            similarity = head_similarity(head["kernel"])
+            weight = jnp.where(single, 0.0, hydra_diversity)
+            total += weight * similarity
+            similarity = jnp.broadcast_to(similarity, total.shape)
+            metrics = {**metrics, "head_similarity": similarity}
+        return total, (model_state, metrics)
 
     return student._replace(inference_cost=1.0, loss=loss)
+
+
+def _distillation(target, logits, temperature: float, *, mean_share: float):
+    """Computes the distillation term [M, B] of the heads and of their mean."""
+    term = losses.distillation(target, logits, temperature)
+    if not mean_share:
+        return term
+    mean_target = losses.mean_log_probs(target)
+    mean = losses.mean_log_probs(logits, temperature)
+    of_mean = temperature**2 * losses.kl_divergence(mean_target, mean)
+    return (1 - mean_share) * term + mean_share * of_mean
+
+
+def head_similarity(kernels: jax.Array) -> jax.Array:
+    """Computes Σ_m Σ_k (1 + cos(w_mk, w̄_k)) / 2 of the heads' weights.
+
+    Args:
+      kernels: w [M, D, K]; the mean over the heads is w̄ [D, K].
+
+    Returns:
+      [], from 0 to M K, which equal heads have.
+    """
+    chex.assert_rank(kernels, 3)
+    mean = kernels.mean(axis=0)
+    product = (kernels * mean).sum(axis=1)
+    # The authors' constant, which keeps gradients finite at 0.
+    lengths = [jnp.sqrt(jnp.square(w).sum(axis=-2) + 1e-8) for w in (kernels, mean)]
+    cosines = product / (lengths[0] * lengths[1] + 1e-8)
+    return ((1 + cosines) / 2).sum()
 
 
 def _choose(condition, chosen, other):

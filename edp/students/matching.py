@@ -17,6 +17,7 @@ def matching_student(
     alpha: float,
     temperature: float,
     label_smoothing: float = 0.0,
+    distillation: Callable = losses.distillation,
 ) -> Student:
     """Creates a student trained with a label and a distillation term on its logits.
 
@@ -30,6 +31,8 @@ def matching_student(
       alpha: weight of the distillation term, in [0, 1].
       temperature: τ > 0.
       label_smoothing: that of the label term; see `losses.cross_entropy`.
+      distillation: (targets, logits [S, B, K], τ) -> the distillation term, of which
+        the mean over the leading axis is taken.
 
     Returns:
       The student. With two forward passes, the clean one updates the running
@@ -43,13 +46,13 @@ def matching_student(
         )
         label_term = losses.cross_entropy(logits, batch.label, label_smoothing)
         label_term = label_term.mean(axis=0)
-        accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
+        accuracy = losses.accuracy(logits, batch.label).mean(axis=0)
         if batch.perturbed is not None:
             logits, variables = forward.forward(
                 model, variables, batch.perturbed, key=perturbed_key
             )
         target = targets(batch.teacher_logits, temperature)
-        term = losses.distillation(target, logits, temperature).mean(axis=0)
+        term = distillation(target, logits, temperature).mean(axis=0)
         total = (1 - alpha) * label_term + alpha * term
         scores = {"label_loss": label_term, "distillation_loss": term}
         aux = forward.model_state(variables), {**scores, "accuracy": accuracy}

@@ -32,7 +32,8 @@ class Student(NamedTuple):
 
     Attributes:
       num_members: S, the number of predictions per input.
-      inference_cost: in forward passes of one plain network.
+      inference_cost: in forward passes of one plain network; None where it is counted
+        (`evaluation.costs`), as it depends on the sizes of inputs and networks.
       init: (key, x [1, ...]) -> variables.
       loss: (variables, batch, key) -> (loss [B], (model_state, metrics)), with the
         updated collections other than `params` and {name: [B]}. A loss of the whole
@@ -45,10 +46,13 @@ class Student(NamedTuple):
       matched: (variables in training, x [B, ...]) -> logits [M, B, K] in evaluation
         mode, where each of the student's members matches one teacher; None for other
         students.
+      begin: (variables from `init`, stacked variables of the teachers) -> variables,
+        called once when training starts, for a student that contains a frozen network
+        of the teachers (`students.source`); None for other students.
     """
 
     num_members: int
-    inference_cost: float
+    inference_cost: float | None
     init: Callable[..., Any]
     loss: Callable[..., tuple[jax.Array, tuple[dict[str, Any], dict[str, jax.Array]]]]
     finalise: Callable[[Any], Any]
@@ -56,3 +60,4 @@ class Student(NamedTuple):
     uncertainty: Callable[..., dict[str, jax.Array]]
     rule: optimizers.Rule = optimizers.decay_all
     matched: Callable[..., jax.Array] | None = None
+    begin: Callable[[Any, Any], Any] | None = None

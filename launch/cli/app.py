@@ -136,6 +136,7 @@ def _parse(
 def _guarded(stages: Callable, check: Callable) -> None:
     from edp.experiment import validate
     from edp.experiment.create import create_experiment
+    from edp.models import native
     from edp.runtime import loop, storage, xla
 
     log_filter.silence(debug=_DEBUG.value)
@@ -146,6 +147,7 @@ def _guarded(stages: Callable, check: Callable) -> None:
         validate.check(_CONFIG.value)
         check(_CONFIG.value)
         _join()
+        native.load_ahead()
         directory = storage.as_path(_WORKDIR.value)
         stages(create_experiment(_CONFIG.value, directory))
 

@@ -15,6 +15,7 @@ STUDENTS = {
     "packed": {"student": "packed", "perturbation": "disagreement"},
     "dirichlet": {"student": "dirichlet"},
     "functional": {"student": "functional", "functional_teachers": 1},
+    "bridge": {"student": "bridge", "bridge_width": 8, "optimizer": "adamw"},
 }
 
 

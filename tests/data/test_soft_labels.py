@@ -1,4 +1,4 @@
-"""Tests of soft labels of a test set."""
+"""Tests of soft labels of test and of training images."""
 
 import numpy as np
 import pytest
@@ -71,6 +71,30 @@ def test_a_smaller_test_set_takes_its_rows(tmp_path):
 def test_other_rows_are_refused(dataset, tmp_path, rows, words):
     with pytest.raises(InputError, match=rf"evaluation.soft_labels=.*{words}"):
         data.read_soft_labels(save(tmp_path, rows), dataset)
+
+
+def test_training_images_take_the_rows_of_their_place_in_the_source(tmp_path):
+    dataset = create(write_npz(tmp_path / "set.npz"))
+    kept = dataset.train.images[:, 0, 0, 0]  # as `numbered` made them
+    assert len(kept) == 24
+    rows = np.eye(3)[np.arange(30) % 3] * 0.7 + 0.1
+    rows[:, 0] += np.linspace(0, 1e-4, 30)  # each row is another
+    found = data.read_training_labels(save(tmp_path, rows), dataset)
+    expected = rows[kept] / rows[kept].sum(1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == np.float32
+    again = data.read_training_labels(save(tmp_path, rows[kept]), dataset)
+    np.testing.assert_array_equal(again, found)
+    for wrong, words in (
+        (rows[:9], r"is float64 \[9, 3\]; it must be numbers \[30, 3\], .* training"),
+        (
+            np.roll(rows, 1, axis=0),
+            "for 0% of the training images; .*order of the training set",
+        ),
+        (-rows, "the row of training image 0 sums to"),
+    ):
+        with pytest.raises(InputError, match=rf"data.soft_labels=.*{words}"):
+            data.read_training_labels(save(tmp_path, wrong), dataset)
 
 
 def test_other_files_are_refused(dataset, tmp_path):

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import quick_compiler
 from absl import flags
 from absl.testing import flagsaver
 from jax.experimental import multihost_utils
@@ -32,11 +33,10 @@ SHORT = [
     "--config.teachers.select=best",
     "--config.distill.select=best",
 ]
-OPTIMIZATION = "--xla_backend_optimization_level=0"
 
 
 def with_devices(number):
-    flag = f"--xla_force_host_platform_device_count={number} {OPTIMIZATION}"
+    flag = f"--xla_force_host_platform_device_count={number} {quick_compiler.FLAGS}"
     return {"XLA_FLAGS": flag}
 
 

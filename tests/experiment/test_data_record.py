@@ -3,12 +3,13 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from digit_files import digits_by_class, write_folder, write_npz
 
 from edp.errors import InputError
-from edp.experiment import data_record
+from edp.experiment import data_record, step_inputs
 from edp.experiment.create import create_experiment, record_run
 from edp.runtime.stage import Stage
 from tests.configs import tiny
@@ -80,6 +81,44 @@ def test_a_streamed_folder_may_be_given_in_another_way(tmp_path, monkeypatch):
     shutil.copy(root / "train/3/041.png", image)
     with pytest.raises(InputError, match=r"differ from .*data\.json"):
         create_experiment(make_config(root, source="folder", stream=True), workdir)
+
+
+def test_soft_labels_of_the_training_images(tmp_path):
+    write_npz(tmp_path, digits_by_class())
+    config = make_config(tmp_path / "digits.npz", source="npz")
+    workdir, students = tmp_path / "run", tmp_path / "students"
+    run = begin(config, workdir).run
+    number = len(digits_by_class()["train"][1])
+    rows = np.random.default_rng(0).uniform(size=(number, 10))
+    rows[np.arange(number), digits_by_class()["train"][1]] += 10
+    rows /= rows.sum(axis=1, keepdims=True)
+    np.save(tmp_path / "soft.npy", rows)
+    config.data.soft_labels = str(tmp_path / "soft.npy")
+    with pytest.raises(InputError, match=r"\(soft_labels differ from"):
+        create_experiment(config, workdir)
+    # Students may have soft labels where their teachers, of another run, had none.
+    (run.teachers_dir / "complete.json").write_text("{}")
+    config.teachers_workdir = str(workdir)
+    experiment = begin(config, students)
+    own = rows[experiment.data.dataset.trained]
+    for shape in ((5,), (2, 5)):  # one batch; a batch per member
+        indices = np.arange(60)[-np.prod(shape) :].reshape(shape)
+        batch = step_inputs.make_batch(
+            jax.random.key(0),
+            experiment.data.train,
+            indices,
+            augment=step_inputs.create_augment(config.data),
+            mesh=None,
+        )
+        np.testing.assert_allclose(batch["label"], own[indices], rtol=1e-6)
+        assert batch["image"].shape == (*shape, 8, 8, 1)
+    # A copy elsewhere is accepted; without soft labels the workdir is not continued.
+    shutil.copy(tmp_path / "soft.npy", tmp_path / "copy.npy")
+    config.data.soft_labels = str(tmp_path / "copy.npy")
+    create_experiment(config, students)
+    config.data.soft_labels = None
+    with pytest.raises(InputError, match=r"\(soft_labels differ from"):
+        create_experiment(config, students)
 
 
 def test_a_digest_of_many_files_covers_an_even_part(tmp_path, monkeypatch):

@@ -277,6 +277,10 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     probs = jax.nn.softmax(teachers(variables))
     with np.load(tmp_path / "predictions" / "teachers.npz") as file:
         np.testing.assert_allclose(file["test_probs"], probs, atol=1e-5)
+    # Member 0, as students contain it.
+    source = restore.create_source(run)
+    _, logits = jax.jit(source.features)(ensemble.select(variables, 0), x)
+    np.testing.assert_allclose(jax.nn.softmax(logits), probs[0], atol=1e-5)
     assert np.abs(probs[0] - probs[1]).max() > 1e-3
 
 

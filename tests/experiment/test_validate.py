@@ -111,6 +111,17 @@ def test_what_to_evaluate_on(key, right, wrong, words):
             validate.check(ml_collections.ConfigDict(values))
 
 
+def test_soft_labels_are_not_for_streamed_images():
+    config = digits.get_config()
+    config.data.soft_labels = "labels.npy"
+    validate.check(config)
+    config.data.update(source="folder", path="images", stream=True)
+    with pytest.raises(
+        InputError, match=r"data\.soft_labels='labels\.npy' must be None for data\.st"
+    ):
+        validate.check(config)
+
+
 def test_a_set_of_ones_own_is_not_unseen():
     values = digits.get_config().to_dict()
     values["data"] |= {"source": "tfds", "name": "cifar10"}
@@ -149,6 +160,14 @@ def test_label_smoothing_concerns_only_students_with_a_label_term():
     after = [dependencies(config, name) for name in names]
     assert before[0] == after[0] and "label_smoothing" not in before[1]
     assert after[1]["label_smoothing"] == 0.1
+
+
+def test_the_terms_of_hydra_plus_concern_those_who_change_them():
+    config = digits.get_config()
+    config.students.single_none.student = "hydra"
+    assert "hydra_diversity" not in dependencies(config, "single_none")
+    config.distill.hydra_diversity = 0.1
+    assert dependencies(config, "single_none")["hydra_diversity"] == 0.1
 
 
 def test_dropout_concerns_only_those_who_have_it():

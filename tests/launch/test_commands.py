@@ -344,6 +344,7 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     finished, server, tmp_path
 ):
     kinds = {
+        "bridge": "bridge",
         "dirichlet": "dirichlet",
         "functional": "functional",
         "hydra": "hydra",
@@ -356,6 +357,7 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     rows = read_rows(first)[2:]
     assert {row["model"]: row["student"] for row in rows} == kinds
     costs = {row["model"]: row["inference_cost"] for row in rows}
+    assert 1 < costs.pop("bridge") < 1.1  # counted, with the frozen member
     assert costs == {"dirichlet": 1, "functional": 8, "hydra": 1, "latent": 1}
     compared = json.loads((first / "analysis.json").read_text())["students"]
     page = (first / "report.html").read_text()

@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import quick_compiler
 from digit_files import digits_by_class, write_folder, write_npz
 from finished_runs import (
     LOG_COMPILES,
@@ -155,7 +156,7 @@ def test_every_source_of_data_without_tensorflow(commands, tmp_path):
 
 def test_a_mesh_compiles_the_step_once_and_changes_little(finished, commands, tmp_path):
     devices = "--xla_force_host_platform_device_count=2"
-    flags = f"--xla_backend_optimization_level=0 {devices}"
+    flags = f"{quick_compiler.FLAGS} {devices}"
     done = commands.run(
         "train_teachers",
         *tiny(tmp_path / "run"),

@@ -44,6 +44,10 @@ def make_student(kind, *, alpha=0.7, temperature=2.0, **settings):
         "functional_samples": 2,
         "functional_teachers": None,
         "functional_inference_samples": M,
+        "bridge_steps": 3,
+        "bridge_one_step_share": 0.5,
+        "bridge_betas": (0.1, 0.2),
+        "bridge_width": 8,
         **settings,
     }
     return students.create_student(config, build_model, num_members=M, training_steps=8)
@@ -58,12 +62,21 @@ def batch():
     }
 
 
+@functools.cache
+def teacher_variables():
+    keys = jax.random.split(jax.random.key(1), M)
+    return ensemble.init(build_model(), keys, jnp.zeros((1, 8, 8, 1)))
+
+
 @pytest.fixture(scope="module")
 def teachers():
-    model = build_model()
-    keys = jax.random.split(jax.random.key(1), M)
-    variables = ensemble.init(model, keys, jnp.zeros((1, 8, 8, 1)))
-    return ensemble.teachers_from_variables(model, variables)
+    return ensemble.teachers_from_variables(build_model(), teacher_variables())
+
+
+def create_state(student, tx, images):
+    return distill.create_state(
+        student, tx, jax.random.key(2), images[:1], teacher_variables()
+    )
 
 
 def perturbation(name, **settings):
@@ -73,7 +86,7 @@ def perturbation(name, **settings):
 
 def one_step(student, teachers, batch, perturb, **kwargs) -> tuple[Any, Any, Any]:
     tx = optax.sgd(0.1)
-    state = distill.create_state(student, tx, jax.random.key(2), batch["image"][:1])
+    state = create_state(student, tx, batch["image"])
     step = jax.jit(
         lambda s, b, k: distill.distill_step(
             s,
@@ -314,6 +327,10 @@ def test_every_pair_takes_a_finite_step(kind, name, teachers, batch):
         )
     ]
     assert all(changed)
+    if student.begin is not None:  # with member 0, which the step leaves alone
+        member = ensemble.select(teacher_variables(), 0)
+        for variables in (state.variables, new.variables):
+            jax.tree.map(np.testing.assert_array_equal, variables["source"], member)
 
 
 @pytest.mark.parametrize("kind", sorted(students.STUDENTS))
@@ -348,6 +365,7 @@ def test_unknown_student():
         ("single", False),
         ("dirichlet", False),
         ("functional", False),
+        ("bridge", False),
         ("batch_ensemble", True),
         ("latent_batch_ensemble", True),
         ("hydra", True),
@@ -363,7 +381,7 @@ def test_perturbations_receive_the_one_to_one_members(kind, members, batch, teac
         seen.append(None if own is None else own(x))
         return x
 
-    state = distill.create_state(student, tx, jax.random.key(0), batch["image"][:1])
+    state = create_state(student, tx, batch["image"])
     distill.distill_step(
         state,
         batch,

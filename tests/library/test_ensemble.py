@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from edp import ensemble, losses, models, perturbations
 from edp.errors import InputError
@@ -171,6 +172,34 @@ def test_mixup_mixes_each_members_images_and_labels(model, tx, state, batch):
         np.testing.assert_allclose(metrics["accuracy"][m], accuracy, rtol=1e-5)
     with pytest.raises(InputError, match="mixup_alpha=-1 is out of range"):
         step(batch, key, mixup_alpha=-1)
+
+
+class _Bias(nn.Module):
+    """Logits that do not depend on the image."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        bias = self.param("bias", nn.initializers.zeros, (2,))
+        return jnp.broadcast_to(bias, (len(x), 2))
+
+
+def test_a_step_on_soft_labels_by_hand():
+    model, tx = _Bias(), optax.sgd(1.0)
+    keys = jax.random.split(jax.random.key(0), 1)
+    state = ensemble.create_state(model, tx, keys, jnp.zeros((1, 1)))
+    state = state._replace(params={"bias": jnp.log(jnp.array([[2.0, 1.0]]))})
+    labels = jnp.array([[[0.25, 0.75], [0.5, 0.5]]])
+    batch = {"image": jnp.zeros((1, 2, 1)), "label": labels}
+    new, metrics = ensemble.train_step(
+        state, batch, jax.random.key(1), model=model, tx=tx
+    )
+    # p = (2/3, 1/3), and the mean label is (3/8, 5/8).
+    loss = -3 / 8 * np.log(2 / 3) - 5 / 8 * np.log(1 / 3)
+    np.testing.assert_allclose(metrics["loss"], [loss], rtol=1e-6)
+    np.testing.assert_allclose(metrics["accuracy"], [3 / 8], rtol=1e-6)
+    gradient = np.array([[2 / 3 - 3 / 8, 1 / 3 - 5 / 8]])
+    expected = np.log([[2.0, 1.0]]) - gradient
+    np.testing.assert_allclose(new.params["bias"], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_training_updates_the_running_statistics(model, tx, state, batch):

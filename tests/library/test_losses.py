@@ -81,6 +81,19 @@ def test_mean_log_probs_is_the_log_of_the_mean_of_tempered_softmaxes():
     np.testing.assert_allclose(np.exp(got), expected, rtol=1e-5)
 
 
+def test_geometric_mean_log_probs_by_hand():
+    # Geometric mean of (1/2, 1/2) and (1/5, 4/5): proportional to (1/√10, 2/√10).
+    logits = jnp.log(jnp.array([[[0.5, 0.5]], [[0.2, 0.8]]])) + jnp.array(
+        [[[3.0]], [[7]]]
+    )
+    got = np.exp(losses.geometric_mean_log_probs(logits))
+    np.testing.assert_allclose(got, [[1 / 3, 2 / 3]], rtol=1e-5)
+    # τ = 2: the square roots, normalised.
+    tempered = np.exp(losses.geometric_mean_log_probs(logits, 2.0))
+    expected = [[1 / (1 + np.sqrt(2)), np.sqrt(2) / (1 + np.sqrt(2))]]
+    np.testing.assert_allclose(tempered, expected, rtol=1e-5)
+
+
 def test_distillation_by_hand():
     # τ = 2: the student's tempered prediction is softmax([0, log 3]).
     logits = 2 * jnp.array([[0.0, np.log(3.0)]])

@@ -35,6 +35,10 @@ SETTINGS = {
     "functional_samples": 2,
     "functional_teachers": None,
     "functional_inference_samples": 2,
+    "bridge_steps": 2,
+    "bridge_one_step_share": 0.5,
+    "bridge_betas": (1e-2, 1e-2),
+    "bridge_width": 8,
 }
 
 
@@ -57,6 +61,10 @@ def make_teachers():
     return ensemble.teachers_from_functions(functions)
 
 
+def stacked(key):
+    return ensemble.init(build_model(), jax.random.split(key, M), X[:1])
+
+
 def trace_step(student="single", perturbation="none", **changes):
     settings = {**SETTINGS, "student": student, "perturbation": perturbation, **changes}
     student = students.create_student(
@@ -64,7 +72,7 @@ def trace_step(student="single", perturbation="none", **changes):
     )
     tx = optax.sgd(0.1)
     state = jax.eval_shape(
-        lambda key: distill.create_state(student, tx, key, X[:1]), KEY
+        lambda key: distill.create_state(student, tx, key, X[:1], stacked(key)), KEY
     )
     step = functools.partial(
         distill.distill_step,
@@ -107,6 +115,7 @@ LOSSES = {
     "cross_entropy": lambda: losses.cross_entropy(LOGITS, LABELS),
     "soft_cross_entropy": lambda: losses.cross_entropy(LOGITS, jnp.ones((B, K)) / K),
     "mean_log_probs": lambda: losses.mean_log_probs(LOGITS, 2.0),
+    "geometric_mean_log_probs": lambda: losses.geometric_mean_log_probs(LOGITS, 2.0),
     "distillation": lambda: losses.distillation(losses.log_probs(LOGITS), LOGITS, 2.0),
     "maximum_mean_discrepancy": lambda: losses.maximum_mean_discrepancy(
         LOGITS[0], LOGITS[1]

@@ -163,6 +163,7 @@ def test_the_ranking_over_seeds():
         "students": [],
         "ood": [ood[0] | {"auroc": auroc}],
         "corruptions": [],
+        "measures": [],
     }
     markdown = tables.format_markdown(summary, ["pareto.svg"])
     text = markdown[markdown.index("## Ranking") :].partition("## Diversity")[0]

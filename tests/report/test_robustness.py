@@ -9,7 +9,7 @@ from report_pages import Page, make_run, points, read_page, student
 
 from edp import report
 from edp.report.figures import lines
-from edp.report.page import corruptions, ood
+from edp.report.page import corruptions, measures, ood
 
 HOSTILE = "<script>alert('x')</script>"
 PROTOCOL = "300 images of <i>the</i> test set."
@@ -104,6 +104,37 @@ def test_corruptions_are_averaged_in_a_table(tmp_path):
     assert PROTOCOL in page.text
 
 
+def test_further_measures_are_in_a_table(tmp_path):
+    nlls = {"test_nll_by_mutual_errors": [0.5, 0.25], "test_nll_by_nll": [0.5, 0.25]}
+    choice = {"by_mutual_errors": [1, 0], "by_nll": [0, 1], "mutual_errors": [[0]]}
+    entries = [
+        {"model": "DE-1", "augrc": 0.03, "worst_class_accuracy": 0.5, "by_class": {}},
+        {"model": "DE-4", "augrc": 0.02, "set_coverage": 0.9, "set_size": 1.25}
+        | {"members": choice | nlls},
+        {"model": "kd", "augrc": 0.025, "worst_class_accuracy": 0.625},
+        {"model": "<ods>", "augrc": 0.0125, "worst_class_accuracy": None},
+    ]
+    path = write(tmp_path / "measures.json", entries)
+    section = measures.measures_section(path, ROWS).html
+    page = Page(section)
+    # Columns without values are left out.
+    head = [text.replace("\N{NO-BREAK SPACE}", " ") for text in page.rows[0]]
+    assert head[:3] == ["model", "sets cover %", "set size"]
+    assert head[3:] == ["AUGRC %", "worst class acc %"]
+    assert page.rows[1:5] == [
+        ["DE-1", "–", "–", "3.00", "50.00"],
+        ["DE-4", "90.0", "1.25", "2.00", "–"],
+        ["kd", "–", "–", "2.50", "62.50"],
+        ["<ods>", "–", "–", "1.25", "–"],
+    ]
+    assert re.findall("<b>(.*?)</b>", section) == ["1.25"]
+    assert PROTOCOL in page.text
+    assert page.rows[6:] == [
+        ["1", "1", "0.5000", "0", "0.5000"],
+        ["2", "0", "0.2500", "1", "0.2500"],
+    ]
+
+
 def test_published_corruptions_have_figures_and_a_table_of_their_own(tmp_path):
     computed = corruption_rows()
     rows = [r for r in computed if r["corruption"] in ("none", "mean")]
@@ -143,6 +174,7 @@ def test_sections_without_evaluations(tmp_path):
     for section in (
         ood.ood_section(tmp_path / "ood.json", ROWS),
         corruptions.corruptions_section(tmp_path / "corruptions.json", ROWS),
+        measures.measures_section(tmp_path / "measures.json", ROWS),
     ):
         assert section == ("", {}, "")
 
@@ -165,6 +197,7 @@ def test_damaged_files_are_left_out(tmp_path, text, message):
     for section in (
         ood.ood_section(path, ROWS),
         corruptions.corruptions_section(path, ROWS),
+        measures.measures_section(path, ROWS),
     ):
         assert section.html == "" and f": evaluated.json {message}" in section.left_out
 
@@ -188,6 +221,17 @@ def test_damaged_rows_are_left_out(tmp_path):
     names = [row[0] for row in Page(section).rows]
     assert names[:3] == ["model", "DE-1", "kd"] and names[-1] == "d"
     assert "c" not in names
+
+
+def test_damaged_measures_are_left_out(tmp_path):
+    wrong = [None, "0.5", [], {}, float("nan")]
+    entries = [{"model": "kd", "augrc": 0.02}, {"augrc": 0.5}]
+    entries += [{"model": "a", "augrc": v, "members": v} for v in wrong]
+    choices = [{}, {"by_nll": 3}, {"by_nll": [0], "by_mutual_errors": [0]}]
+    entries += [{"model": "b", "members": choice} for choice in choices]
+    path = write(tmp_path / "measures.json", entries, protocol=3)
+    rows = Page(measures.measures_section(path, ROWS).html).rows
+    assert rows[1:] == [["kd", "2.00"], *[["a", "–"]] * 5, *[["b", "–"]] * 3]
 
 
 def test_the_page_has_both(tmp_path):

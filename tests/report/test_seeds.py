@@ -422,7 +422,11 @@ def cells(text, heading):
 
 
 def test_tables_say_what_the_summary_holds(summed):
-    extra = {"ood": [], "corruptions": []}
+    extra = {"ood": [], "corruptions": [], "measures": []}
+    for model in ("DE-2", "single_none", "single_ods"):
+        augrc = 0.03 + (model == "DE-2") / 100 + (model == "single_none") / 50
+        value = {"mean": augrc, "se": 0.001, "by_seed": {}}
+        extra["measures"].append({"model": model, "seeds": [0, 1], "augrc": value})
     for model, auroc in (("DE-2", 0.9), ("single_ods", 0.7)):
         value = {"mean": auroc, "se": 0.0123, "by_seed": {}}
         row = {"model": model, "set": "noise", "seeds": [0, 1]}
@@ -468,7 +472,76 @@ def test_tables_say_what_the_summary_holds(summed):
     head, _, row, _ = cells(text, "### Accuracy in %")
     assert head == ["model", "0", "1", "2"]
     assert row == ["DE-2", "50.00 ± 1.00", "40.00 ± 1.00", "30.00 ± 1.00"]
+    assert cells(text, "## Further measures") == [
+        ["model", "AUGRC %"],
+        ["-----------", "--------------:"],
+        ["DE-2", "4.00 ± 0.10"],
+        ["single_none", "5.00 ± 0.10"],
+        ["single_ods", "**3.00 ± 0.10**"],
+    ]
     assert text.index("(cnll.svg)") < text.index("(argument.svg)")
+
+
+def larger_ensembles(path, seed, cnlls):
+    """Writes a run whose rows are ensembles of these calibrated NLLs."""
+    make_run(path, seed)
+    rows = [
+        {"model": f"DE-{m}", "kind": "ensemble", "num_members": m, "seed": seed}
+        | {"cnll": cnll, "best_cnll": cnll - 0.1, "accuracy": 0.5}
+        for m, cnll in enumerate(cnlls, 1)
+    ]
+    (path / "results.json").write_text(json.dumps(rows))
+    save_predictions(path / "predictions/teachers.npz", make_predictions(seed, 1.0))
+
+
+def test_models_beside_another_ensemble(copies, tmp_path):
+    def change(cnll):
+        return lambda rows: [
+            row | ({"cnll": cnll} if row["model"] == "single_ods" else {})
+            for row in rows
+        ]
+
+    for path, cnll in zip(copies, (1.3, 0.2), strict=True):
+        rewrite(path / "results.json", change(cnll))
+    for seed, cnlls in enumerate(([2.0, 1.0, 0.6, 0.5], [1.0, 0.6, 0.5, 0.4])):
+        larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
+    text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
+    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
+    of = found["references"]["large"]
+    assert (of["size"], of["largest"]) == (2, 4)
+    assert [row["model"] for row in of["ensembles"]] == ["DE-1", "DE-2", "DE-3", "DE-4"]
+    row = find(of["models"], model="single_ods")
+    # 1.3 is 0.7 of the way from 2 to 1, 0.2 below 0.4; pooled best from 1.9 to 0.9.
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7, "1": 4.0})
+    assert row["dee_best"]["by_seed"] == pytest.approx({"0": 1.6, "1": 4.0})
+    # Mean cNLLs: 0.75, from 1.5 to 0.8; from 1.4 to 0.7.
+    assert row["gap_closed"] == pytest.approx(0.75 / 0.7)
+    assert row["gap_closed_best"] == pytest.approx(0.65 / 0.7)
+    rows = cells(tables.format_markdown(found), "## Beside large")
+    assert rows[2][:3] == ["large DE-1", "50.00 ± 0.00", "1.5000 ± 0.5000"]
+    row = next(row for row in rows if row[0] == "single_ods")
+    assert row[4:] == ["≥ 2.85 ± 1.15", "≥ 2.80 ± 1.20", "107.1", "92.9"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{0}", "accepted: NAME=WORKDIR"),
+        ("x={0}", "lacks seed 1"),
+        ("x={0},{1}", "have different test labels"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(text, message, copies, tmp_path):
+    other = [tmp_path / "other0", tmp_path / "other1"]
+    for seed, path in enumerate(other):
+        larger_ensembles(path, seed, [1.0])
+        of = make_predictions(seed, 1.0)
+        labels = (of.test_labels + 1) % 4
+        save_predictions(
+            path / "predictions/teachers.npz", of._replace(test_labels=labels)
+        )
+    with pytest.raises(InputError, match=message):
+        summary.summarize_runs(runs.read_runs(copies), references=[text.format(*other)])
 
 
 def test_the_terminals_table_fits(summed):

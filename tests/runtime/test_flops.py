@@ -170,7 +170,7 @@ def create(path, students="single_none", **teachers):
 
 
 def test_the_costs_of_a_run(tmp_path):
-    names = "single_none,single_conf_ods,be_disagreement,latent,functional"
+    names = "single_none,single_conf_ods,be_disagreement,latent,functional,bridge"
     run = create(tmp_path, names)
     one, both = costs.of_ensembles(run, RECORD)
     assert (one["num_params"], both["num_params"]) == (100, 200)
@@ -210,6 +210,11 @@ def test_the_costs_of_a_run(tmp_path):
     # Samples with one more channel, which the first layer reads.
     draws = run.config.distill.functional_inference_samples
     assert of["functional"]["inference_flops"] == draws * (image + first // channels)
+    # The frozen member and one step of the score network of width 8: its 8 features, 16
+    # waves of the time and 10 logits; 4 blocks with 16 FiLM factors; 10 outputs.
+    score = 2 * 8 * (8 + 16 + 10 + 4 * (16 + 8) + 10)
+    assert of["bridge"]["inference_flops"] == image + score
+    assert of["bridge"]["inference_cost"] == 1 + score / image
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import quick_compiler
 from collectives import parse
 
 from edp.errors import InputError
@@ -17,13 +18,14 @@ PAIRS = [
     for student in ("single", "batch_ensemble")
     for perturbation in ("none", "conf_ods", "disagreement")
 ]
-OTHERS = ("latent_batch_ensemble", "hydra", "dirichlet", "functional")
+OTHERS = (
+    *("latent_batch_ensemble", "hydra", "mimo", "packed", "dirichlet"),
+    *("functional", "bridge"),
+)
 
 
 def run_on_eight_devices(member, data, strategy, cases):
-    flags = (
-        "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    )
+    flags = f"--xla_force_host_platform_device_count=8 {quick_compiler.FLAGS}"
     path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
     args = [str(member), str(data), strategy, *cases]

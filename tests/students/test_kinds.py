@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from edp import distill, models, students
+from edp import distill, losses, models, students
 from edp.ensemble import Teachers
 from edp.errors import InputError
-from edp.losses import maximum_mean_discrepancy
 from edp.models.layers import Dense
 from edp.runtime import optimizers
 from edp.students import dirichlet_math as distributions
-from edp.students import forward
 from edp.students.dirichlet import annealed
+from edp.students.hydra import head_similarity
 from edp.students.student import DistillBatch
 
 M, B, K = 3, 5, 4
@@ -25,6 +24,8 @@ SETTINGS = {
     **{"dirichlet_start_temperature": 5.0, "dirichlet_annealing": (0.2, 0.6)},
     **{"functional_sigma": 0.5, "functional_samples": 2, "functional_teachers": None},
     **{"functional_inference_samples": 4, "mimo_repetitions": 1, "packed_alpha": 1.5},
+    **{"bridge_steps": 3, "bridge_one_step_share": 0.5, "bridge_betas": (0.1, 0.2)},
+    **{"bridge_width": 8},
 }
 X = jax.random.uniform(jax.random.key(0), (B, 6, 6, 1))
 LABEL = jnp.arange(B) % K
@@ -119,9 +120,9 @@ def test_label_smoothing_is_a_mixture_with_the_uniform_distribution(kind):
 def test_accuracy_on_distributions_by_hand():
     logits = jnp.array([[[1.0, 2.0, 0.0]] * 2, [[3.0, 2.0, 0.0]] * 2])  # 1; then 0
     labels = jnp.array([[0.3, 0.6, 0.1], [0.0, 0.0, 1.0]])
-    found = forward.accuracy(logits, labels)
+    found = losses.accuracy(logits, labels)
     np.testing.assert_allclose(found, [[0.6, 0.0], [0.3, 0.0]])
-    found = forward.accuracy(logits, jnp.array([1, 0]))
+    found = losses.accuracy(logits, jnp.array([1, 0]))
     np.testing.assert_array_equal(found, [[True, False], [False, True]])
 
 
@@ -298,6 +299,44 @@ def test_separate_heads_match_one_to_one_by_formula():
     np.testing.assert_allclose(grads["head"]["bias"], by_hand, rtol=1e-3, atol=1e-6)
 
 
+def test_the_terms_of_hydra_plus_by_formula():
+    plain = create("hydra", alpha=1.0)
+    plus = create("hydra", alpha=1.0, hydra_mean_share=0.25, hydra_diversity=0.5)
+    variables = initial(plain, spread=0.3)
+    batch = make_batch(teachers(), STEPS - 1)
+    key = jax.random.key(2)
+    expected, _ = plain.loss(variables, batch, key)
+    found, (_, metrics) = plus.loss(variables, batch, key)
+    model = build_model(num_heads=M)
+    logits, _ = model.apply(variables, X, train=True, mutable=["batch_stats"])
+    p, q = (np.exp(jax.nn.log_softmax(z / 2.0)).mean(0) for z in (teachers(), logits))
+    of_mean = 4 * (p * (np.log(p) - np.log(q))).sum(-1)
+    kernels = np.asarray(variables["params"]["head"]["kernel"], np.float64)
+    similarity = 0
+    for head in kernels:
+        for w, mean in zip(head.T, kernels.mean(axis=0).T, strict=True):
+            cosine = w @ mean / np.linalg.norm(w) / np.linalg.norm(mean)
+            similarity += (1 + cosine) / 2
+    assert similarity < M * K - 0.1
+    np.testing.assert_allclose(metrics["head_similarity"], similarity, rtol=1e-4)
+    expected = 0.75 * expected + 0.25 * of_mean + 0.5 * similarity
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # While the heads train as one, nothing is added.
+    variables, batch = initial(plain), make_batch(teachers(), 0)
+    both = (student.loss(variables, batch, key)[0] for student in (plain, plus))
+    assert_close(*both)
+
+
+def test_the_similarity_of_two_heads_by_hand():
+    orthogonal = jnp.array([[[1.0], [0.0]], [[0.0], [1.0]]])
+    # Each has a cosine of 1 / √2 with the mean.
+    found = head_similarity(orthogonal)
+    np.testing.assert_allclose(found, 1 + 1 / np.sqrt(2), rtol=1e-6)
+    equal = jnp.broadcast_to(jnp.array([[3.0, 1.0], [4.0, 1.0]]), (3, 2, 2))
+    np.testing.assert_allclose(head_similarity(equal), 3 * 2, rtol=1e-6)
+    assert np.isfinite(jax.grad(head_similarity)(jnp.zeros((2, 3, 4)))).all()
+
+
 # --- A Dirichlet distribution -------------------------------------------------
 
 
@@ -361,7 +400,7 @@ def test_the_discrepancy_is_the_double_loop():
 
     expected = mean_kernel(a, a) + mean_kernel(b, b) - 2 * mean_kernel(a, b)
     assert expected > 0.01
-    mmd = jax.jit(maximum_mean_discrepancy)
+    mmd = jax.jit(losses.maximum_mean_discrepancy)
     np.testing.assert_allclose(mmd(a, b), expected, rtol=1e-4)
     assert abs(mmd(a, a[::-1])) < 1e-6
     assert abs(mmd(a[:1], np.repeat(a[:1], 4, axis=0))) < 1e-6
@@ -387,7 +426,7 @@ def test_functional_matches_its_samples_to_the_members_over_the_batch():
     p = np.exp(jax.nn.log_softmax(teachers())).reshape(M, B * K)
     q = np.exp(jax.nn.log_softmax(logits)).reshape(B, 2, K)
     q = np.stack([q[:, s].reshape(B * K) for s in range(2)])
-    np.testing.assert_allclose(loss, maximum_mean_discrepancy(p, q), rtol=1e-4)
+    np.testing.assert_allclose(loss, losses.maximum_mean_discrepancy(p, q), rtol=1e-4)
 
 
 def test_functional_samples_the_requested_number_of_teachers():

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import quick_compiler
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/configs/tiny.py"
@@ -47,7 +48,7 @@ class Commands:
         self._environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "XLA_FLAGS": "--xla_backend_optimization_level=0",
+            "XLA_FLAGS": quick_compiler.FLAGS,
             # JAX does not write them at once: one may read what another writes.
             "PYTHONWARNINGS": "ignore:Error reading persistent compilation cache",
         }

@@ -132,7 +132,7 @@ def compile_student(mesh, strategy, variables, kind, perturbation, options):
     config = {"perturbation": perturbation, "step_size": 0.02}
     if "one_at_once" in options:
         config["members_at_once"] = 1
-    state = distill.create_state(student, TX, jax.random.key(1), EXAMPLE)
+    state = distill.create_state(student, TX, jax.random.key(1), EXAMPLE, variables)
     state = sharding.put(state, mesh)
     if "spread" in options:
         spread = sharding.put_spread(state.opt_state, mesh, min_size=100)

@@ -13,7 +13,7 @@ from edp.errors import InputError
 from edp.students import dirichlet_math
 
 
-@covers(losses.log_probs, losses.mean_log_probs)
+@covers(losses.log_probs, losses.mean_log_probs, losses.geometric_mean_log_probs)
 def check_log_probs(case):
     m, b, _ = case.shape
     z, tau = case.logits(m, b), case.temperature
@@ -29,8 +29,16 @@ def check_log_probs(case):
     finite(pooled, z.shape[1:], jnp.float32, most=0, slack=case.rounding)
     close(np.exp(np.float64(pooled)), probs.mean(0), atol=case.rounding)
     close(jitted(losses.mean_log_probs)(z[::-1], tau), pooled, atol=case.rounding)
+    geometric = jitted(losses.geometric_mean_log_probs)(z, tau)
+    finite(geometric, z.shape[1:], jnp.float32, most=0, slack=case.rounding)
+    close(
+        jitted(losses.geometric_mean_log_probs)(z[::-1], tau),
+        geometric,
+        atol=case.rounding,
+    )
     if m == 1:
         close(pooled, logs[0])
+        close(geometric, logs[0], atol=case.rounding)
 
 
 @covers(losses.cross_entropy)
@@ -48,6 +56,17 @@ def check_cross_entropy(case):
     close(jitted(losses.cross_entropy)(z, one_hot), loss)
     gradient = jitted(_gradient_of_cross_entropy)(z, labels)
     finite(gradient, z.shape, z.dtype, least=-1, most=1, slack=2 * case.eps)
+
+
+@covers(losses.accuracy)
+def check_accuracy(case):
+    m, b, k = case.shape
+    z, labels = case.logits(m, b), jnp.asarray(case.labels(b))
+    found = jitted(losses.accuracy)(z, labels)
+    assert found.shape == (m, b) and found.dtype == bool
+    np.testing.assert_array_equal(found, np.argmax(z, axis=-1) == labels)
+    close(jitted(losses.accuracy)(z, jax.nn.one_hot(labels, k)), found)
+    close(jitted(losses.accuracy)(z, jnp.full((b, k), 1 / k)), 1 / k)
 
 
 @covers(losses.check_labels)

@@ -6,7 +6,7 @@ kernels stand in for them on one CPU device, in float32, for 1x1 and 3x3 kernels
 channels in multiples of 8; everything else is XLA's. `EDP_NATIVE=0` turns them off.
 """
 
-from edp.models.native.library import disabled, in_use, status
+from edp.models.native.library import disabled, in_use, load_ahead, status
 from edp.models.native.operations import (
     convolve,
     normalise,
@@ -18,6 +18,7 @@ __all__ = [
     "convolve",
     "disabled",
     "in_use",
+    "load_ahead",
     "normalise",
     "status",
     "takes_convolution",

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax
 
 from edp.models.native import build
 from edp.models.native.build import Unavailable
-from edp.runtime import multihost
+from edp.runtime import background, multihost
 
 KERNELS = (
     "edp_convolve",
@@ -22,6 +23,7 @@ KERNELS = (
     "edp_normalise_gradient",
 )
 
+_loading = threading.Lock()
 # Known to `jax.jit`, which traces anew where it differs.
 _allowed = jax.make_user_context(True)
 
@@ -68,14 +70,28 @@ def _load() -> dict[str, Any]:
     return {**facts, "reason": None}
 
 
+def _loaded() -> dict[str, Any]:
+    """Returns `_load`, once also if several threads call it at once."""
+    with _loading:
+        return _load()
+
+
+def load_ahead() -> None:
+    """Begins to load the kernels in a thread, if this process may use them.
+
+    Compiling them takes seconds, in which the process can do other work.
+    """
+    if _may_be_used():
+        background.begin(_loaded)
+
+
+def _may_be_used() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
 def in_use() -> bool:
     """Whether programs traced now use the kernels: on one CPU device, where allowed."""
-    return (
-        _allowed.value
-        and jax.default_backend() == "cpu"
-        and jax.device_count() == 1
-        and _load()["reason"] is None
-    )
+    return _allowed.value and _may_be_used() and _loaded()["reason"] is None
 
 
 def status() -> dict[str, Any]:
@@ -88,8 +104,8 @@ def status() -> dict[str, Any]:
         return {"kernels": "xla", "reason": f"backend {jax.default_backend()}"}
     if jax.device_count() > 1:
         return {"kernels": "xla", "reason": f"{jax.device_count()} devices"}
-    reason = _load()["reason"]
+    facts = dict(_loaded())
+    reason = facts.pop("reason")
     if reason is not None:
         return {"kernels": "xla", "reason": reason}
-    facts = {key: value for key, value in _load().items() if key != "reason"}
     return {"kernels": "native", **facts}

@@ -1,19 +1,20 @@
-"""Tests a compiled library of kernels beside XLA, before anything computes with it.
+"""Tests a compiled library of kernels beside NumPy, before anything computes with it.
 
     python -m edp.models.native.selftest LIBRARY
 
-Ends with an error, on small random inputs, where the two differ.
+Ends with an error, on small random inputs, where the two differ. One program calls all
+kernels: compiling one for each took five times as long.
 """
 
 import functools
 import pathlib
 import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from edp.models import batch_norm, cpu_convolution
 from edp.models.native import library, operations
 
 # Members, images of each, image size, channels, features, taps, strides.
@@ -28,62 +29,109 @@ CONVOLUTIONS = (
 # Rows, channels, ReLU.
 LAYERS = ((6, 8, True), (35, 48, False), (4099, 16, True))
 _TOLERANCE = 2e-5
+_EPSILON = 1e-5
+
+
+class Case(NamedTuple):
+    """Kernels, their arguments, and the results expected of them, in float64."""
+
+    fn: Callable[..., Sequence[jax.Array]]
+    args: Sequence[np.ndarray]
+    expected: Sequence[np.ndarray]
 
 
 def main(path: str) -> None:
     """Raises AssertionError where a kernel is wrong."""
     library.register(pathlib.Path(path))
-    for convolved in CONVOLUTIONS:
-        check_convolution(*convolved)
-    for layer in LAYERS:
-        check_normalisation(*layer)
+    check([convolution(*c) for c in CONVOLUTIONS] + [layer(*s) for s in LAYERS])
 
 
-def check_convolution(members, batch, size, channels, features, taps, strides):
-    """The convolution and both of its gradients."""
+def check(cases: Iterable[Case]) -> None:
+    """Computes all cases in one program.
 
-    def expected(x, kernels):
-        rows = [
-            cpu_convolution.convolve(x[m::members], kernels[m], strides)
-            for m in range(members)
-        ]
-        return jnp.stack(rows, axis=1).reshape(-1, *rows[0].shape[1:])
+    Raises:
+      AssertionError: where a result differs from the expected one.
+    """
+    fns, args, expected = zip(*cases, strict=True)
 
+    @jax.jit
+    def compute(args):
+        return [fn(*own) for fn, own in zip(fns, args, strict=True)]
+
+    for results, wanted in zip(compute(args), expected, strict=True):
+        for one, other in zip(results, wanted, strict=True):
+            error = np.abs(np.asarray(one) - other).max() / np.abs(other).max()
+            assert error <= _TOLERANCE, f"a kernel is off by {error:.1e}"
+
+
+def convolution(members, batch, size, channels, features, taps, strides) -> Case:
+    """Returns a convolution with both of its gradients."""
     x = _normal(0, members * batch, *size, channels)
     kernels = _normal(1, members, taps, taps, channels, features)
-    own = functools.partial(operations.convolve, strides=strides)
-    with cpu_convolution.plain_gradients():
-        wanted = _with_gradients(expected, x, kernels)
-    _compare(_with_gradients(own, x, kernels), wanted)
+    own = kernels[np.arange(len(x)) % members].astype(np.float64)  # of each image
+    pad, (height, width) = taps // 2, size
+    wide = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    y = np.zeros((len(x), -(-height // strides), -(-width // strides), features))
+
+    def of_each_tap(padded):
+        """Yields the indices of a tap, and what of the padded images it reads."""
+        for i, j in np.ndindex(taps, taps):
+            rows = slice(i, i + strides * y.shape[1], strides)
+            columns = slice(j, j + strides * y.shape[2], strides)
+            yield i, j, padded[:, rows, columns]
+
+    for i, j, read in of_each_tap(wide):
+        y += np.einsum("nhwc,ncf->nhwf", read, own[:, i, j])
+    g = _normal(2, *y.shape)
+    dx, dk = np.zeros_like(wide), np.zeros(kernels.shape)
+    for i, j, read in of_each_tap(dx):  # a view
+        read += np.einsum("nhwf,ncf->nhwc", g, own[:, i, j])
+    for i, j, read in of_each_tap(wide):
+        of_images = np.einsum("nhwc,nhwf->ncf", read, g.astype(np.float64))
+        dk[:, i, j] = of_images.reshape(batch, members, channels, features).sum(0)
+    dx = dx[:, pad : pad + height, pad : pad + width]
+    convolve = functools.partial(operations.convolve, strides=strides)
+    return Case(_with_gradients(convolve), (x, kernels, g), (y, dx, dk))
 
 
-def check_normalisation(rows, channels, relu):
-    """The normalisation, its moments and its gradients."""
+def layer(rows, channels, relu) -> Case:
+    """Returns a normalisation with its moments and its gradients."""
+    x, scale, bias = 1 + _normal(0, rows, channels), *_normal(1, 2, channels)
+    g = _normal(2, rows, channels)
+    wide = x.astype(np.float64)
+    mean, var = wide.mean(0), wide.var(0)
+    inverse = 1 / np.sqrt(var + _EPSILON)
+    unit = (wide - mean) * inverse
+    y = scale * unit + bias
+    passed = g * (y > 0) if relu else g
+    dscale, dbias = (passed * unit).sum(0), passed.sum(0)
+    dx = scale * inverse * (passed - dbias / rows - unit * dscale / rows)
 
-    def expected(x, scale, bias):
-        y, *moments = batch_norm.normalise(x, scale, bias, 1e-5)
-        return jax.nn.relu(y) if relu else y, *moments
+    def fn(x, scale, bias, g):
+        def normalise(*args):
+            return operations.normalise(*args, epsilon=_EPSILON, relu=relu)
 
-    own = functools.partial(operations.normalise, epsilon=1e-5, relu=relu)
-    args = 1 + _normal(0, rows, channels), *_normal(1, 2, channels)
-    _compare(own(*args), expected(*args))
-    both = [_with_gradients(lambda *a, f=f: f(*a)[0], *args) for f in (own, expected)]
-    _compare(*both)
+        moments = normalise(x, scale, bias)[1:]
+        first = _with_gradients(lambda *args: normalise(*args)[0])
+        return *first(x, scale, bias, g), *moments
+
+    expected = np.maximum(y, 0) if relu else y, dx, dscale, dbias, mean, var
+    return Case(fn, (x, scale, bias, g), expected)
 
 
-def _normal(seed, *shape):
+def _normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def _with_gradients(fn, *args):
-    y, pull_back = jax.vjp(fn, *args)
-    return y, *pull_back(jnp.asarray(_normal(2, *y.shape)))
+def _with_gradients(fn: Callable) -> Callable[..., Any]:
+    """Returns (arguments, cotangent) -> the result and the arguments' gradients."""
 
+    def both(*args):
+        *args, cotangent = args
+        y, pull_back = jax.vjp(fn, *args)
+        return y, *pull_back(cotangent)
 
-def _compare(results, wanted):
-    for one, other in zip(results, wanted, strict=True):
-        error = np.abs(np.asarray(one) - other).max() / np.abs(other).max()
-        assert error <= _TOLERANCE, f"a kernel is off by {error:.1e}"
+    return both
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from markupsafe import Markup
 
 from edp.report.figures import svg
 from edp.report.inputs import Inputs
+from edp.report.page.best_pool import best_pool_table
 from edp.report.page.comparisons import comparisons_section
 from edp.report.page.corruptions import corruptions_section
 from edp.report.page.diversity import diversity_section
 from edp.report.page.gallery import gallery_section
 from edp.report.page.markup import Section, render
+from edp.report.page.measures import measures_section
 from edp.report.page.ood import ood_section
 from edp.report.page.pareto import pareto_section
 from edp.report.page.ranking import ranking_section
@@ -91,7 +93,8 @@ def _sections(inputs: Inputs) -> list[Titled]:
     """Returns the sections below the first screen; some may be empty."""
     rows, workdir = inputs.rows, inputs.workdir
     predictions = workdir / "predictions"
-    results = table_section(rows) + comparisons_section(inputs.findings.comparisons)
+    results = table_section(rows) + best_pool_table(rows)
+    results += comparisons_section(inputs.findings.comparisons)
     pareto = pareto_section(rows)
     cost = pareto._replace(html=pareto.html + ranking_section(rows, inputs.ood_rows))
     found = [
@@ -107,6 +110,10 @@ def _sections(inputs: Inputs) -> list[Titled]:
             reliability_section(predictions, rows),
         ),
         ("risk", "Coverage", "Error against coverage", risk_section(predictions, rows)),
+        (
+            *("measures", "Measures", "Further measures"),
+            measures_section(workdir / "measures.json", rows),
+        ),
         (
             *("ood", "Out of distribution", "Out of distribution"),
             ood_section(workdir / "ood.json", rows),

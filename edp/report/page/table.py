@@ -45,6 +45,16 @@ class Column(NamedTuple):
         return DASH if value is None else f"{self.scale * value:.{self.digits}f}"
 
 
+GAPS = (
+    Column("gap_closed", "gap closed (published) %", "gap %", 100, 1, 1),
+    Column(
+        *("gap_closed_best", "gap closed (best pool) %", "best gap %"),
+        *(100, 1, 1),
+        spare=True,
+    ),
+)
+"""The gap closed beside the ensemble as papers pool it, and beside its best pool."""
+
 COLUMNS = (
     Column("model", "model", "model"),
     Column("student", "student", "student"),
@@ -62,7 +72,7 @@ COLUMNS = (
     Column("soft_kl", "soft KL", "soft KL", 1, 4, -1, spare=True),
     Column("soft_tv", "soft TV %", "soft TV %", 100, 2, -1, spare=True),
     Column("dee", "DEE", "DEE", 1, 2, 1),
-    Column("gap_closed", "gap closed %", "gap %", 100, 1, 1),
+    *GAPS,
     Column("inference_cost", "cost", "cost", 1, 2, 0),
 )
 
@@ -73,7 +83,9 @@ LEGEND = (
     "risk-coverage curve. DEE is the deep-ensemble equivalent, the size of the "
     "ensemble with the same cNLL: 0 is worse than one network, and the whole ensemble "
     "is the maximum. Gap closed is the fraction of the cNLL gap between DE-1 and the "
-    "whole ensemble; there is no gap if the whole ensemble is not clearly better. Sets "
+    "whole ensemble; there is no gap if the whole ensemble is not clearly better. "
+    "Published: the ensemble is the mean of the members' probabilities. Best pool: it "
+    "is pooled as is best on the validation set; this gap has no interval. Sets "
     "are conformal prediction sets. Cost is in forward passes of one plain network. "
     "Soft NLL, KL and TV (total variation) compare with evaluation.soft_labels, if "
     "given."

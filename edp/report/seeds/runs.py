@@ -41,6 +41,7 @@ class Run(NamedTuple):
       notes: sentences of `analysis.json` on what it leaves out.
       ood: rows of `ood.json`.
       corruptions: rows of `corruptions.json`.
+      measures: rows of `measures.json`.
     """
 
     path: pathlib.Path
@@ -51,6 +52,7 @@ class Run(NamedTuple):
     notes: list[str]
     ood: Rows
     corruptions: Rows
+    measures: Rows
 
     @property
     def name(self) -> str:
@@ -250,7 +252,7 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
                 _read_mapping(path / f"{name}.json").get("rows", []),
                 path / f"{name}.json",
             )
-            for name in ("ood", "corruptions")
+            for name in ("ood", "corruptions", "measures")
         },
     )
 

@@ -9,12 +9,14 @@ import numpy as np
 from edp.errors import InputError
 from edp.evaluation import scoring
 from edp.report.seeds import comparisons
+from edp.report.seeds import references as other_ensembles
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
 from edp.report.seeds.runs import Run
 
 _RESULTS = (
     *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
     *("dee", "gap_closed", "gap_closed_prefix"),
+    *("best_cnll", "dee_best", "gap_closed_best"),
     *("train_accuracy", "logged_accuracy", "train_seconds"),
 )
 _FACTS = (
@@ -24,13 +26,18 @@ _FACTS = (
 DEFAULT_BASELINE = "single_none"
 
 
-def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) -> Row:
+def summarize_runs(
+    runs: Sequence[Run],
+    baselines: Sequence[str] | None = None,
+    references: Sequence[str] = (),
+) -> Row:
     """Summarises runs over their seeds.
 
     Args:
       runs: runs of `runs.read_runs`.
       baselines: names of the students that the others are compared with, in addition
         to the best plain one; None for `single_none`, if it exists.
+      references: other ensembles, as `references.read_references` takes them.
 
     Returns:
       Values that JSON can represent. A quantity over seeds is {"mean", "se" (absent
@@ -38,12 +45,13 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
 
       * `runs`: [{"name", "seed"}]; `notes`: sentences on the runs.
       * `models`: DE-1, ..., DE-M and students, with facts, `seeds` and quantities;
-        `gap_closed_of_means` (a number) is the gap closed by the mean cNLLs;
+        `gap_closed_of_means` (a number) is the gap closed by the mean cNLLs, and
+        `gap_closed_best_of_means` that beside the ensembles at their best;
         `train_accuracy` is that of single members in `analysis.json`,
         `logged_accuracy` the last one in `metrics.jsonl`, measured during training.
       * `gap`: the cNLL of DE-M minus that of DE-1, with the `interval` of the bootstrap
         over test images; absent without the teachers' predictions. If the interval
-        does not lie below 0, no model has a gap closed.
+        does not lie below 0, no model has a gap closed on this basis.
       * `best_plain`: the student distilled without a perturbation with the lowest
         mean cNLL on the validation images, {"model", "validation_cnll"}; absent
         without such a student.
@@ -51,8 +59,9 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         "seeds", "cnll", "accuracy"}; both quantities have `p` of a paired t-test over
         seeds (absent if undefined) and `interval` of the paired bootstrap over test
         images.
-      * `diversity`, `students`, `ood`, `corruptions`: quantities of the rows of those
-        names; empty if no run has them.
+      * `references`: by name, what `references.compare_with` returns.
+      * `diversity`, `students`, `ood`, `corruptions`, `measures`: quantities of the
+        rows of those names; empty if no run has them.
 
     Raises:
       InputError: if a baseline is no student of these runs, test images differ
@@ -78,7 +87,10 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
     ]
     scored = comparisons.score_runs(runs, names)
     models = [
-        model | _gap_of_means(model, models) | _validation_cnll(model, scored)
+        model
+        | _gap_of_means("gap_closed_of_means", model, models, "cnll")
+        | _gap_of_means("gap_closed_best_of_means", model, models, "best_cnll")
+        | _validation_cnll(model, scored)
         for model in models
     ]
     gap = comparisons.ensemble_gap(runs)
@@ -94,12 +106,17 @@ def summarize_runs(runs: Sequence[Run], baselines: Sequence[str] | None = None) 
         **({"gap": gap} if gap else {}),
         **({"best_plain": best} if best else {}),
         "comparisons": comparisons.compare_students(scored, names, list(chosen)),
+        "references": {
+            name: other_ensembles.compare_with(of, runs)
+            for name, of in other_ensembles.read_references(references, runs).items()
+        },
     }
     for name, keys in (
         ("diversity", ("inputs", "perturbation", "step_size")),
         ("students", ("model", "inputs", "temperature")),
         ("ood", ("model", "set", "score")),
         ("corruptions", ("model", "corruption", "severity")),
+        ("measures", ("model",)),
     ):
         result[name] = over_seeds({r.seed: getattr(r, name) for r in runs}, keys)
     return result
@@ -129,25 +146,34 @@ def _is_plain(row: Mapping[str, Any]) -> bool:
     return row.get("perturbation") in (None, "none")
 
 
-def _gap_of_means(model: Row, models: Sequence[Row]) -> dict[str, float]:
+def _gap_of_means(
+    name: str, model: Row, models: Sequence[Row], basis: str
+) -> dict[str, float]:
     """Returns the gap closed by the mean cNLL, over the seeds of the model.
 
-    {} if the whole ensemble is not better than one network.
+    Args:
+      name: of the result.
+      model: whose cNLL it is.
+      models: of which the ensembles have the ends of the gap.
+      basis: the quantity of the ensembles, such as "best_cnll".
+
+    Returns:
+      {} if the whole ensemble is not better than one network.
     """
-    ensembles = [m for m in models if m.get("kind") == "ensemble" and "cnll" in m]
+    ensembles = [m for m in models if m.get("kind") == "ensemble" and basis in m]
     if not ensembles or "cnll" not in model:
         return {}
     ensembles.sort(key=lambda m: m["num_members"])
     seeds = model["cnll"]["by_seed"]
     ends = [
-        [of["cnll"]["by_seed"].get(seed, math.nan) for seed in seeds]
+        [of[basis]["by_seed"].get(seed, math.nan) for seed in seeds]
         for of in (ensembles[0], ensembles[-1])
     ]
     first, last = np.mean(ends, axis=1)
     if not first - last > scoring.MIN_GAP:
         return {}
     share = (first - model["cnll"]["mean"]) / (first - last)
-    return {"gap_closed_of_means": float(share)}
+    return {name: float(share)}
 
 
 def _validation_cnll(model: Row, scored: Mapping[str, Mapping[int, Any]]) -> Row:

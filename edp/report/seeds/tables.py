@@ -5,10 +5,11 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edp.report.page import ranking
+from edp.report.page import measures, ranking
 from edp.report.page.markup import escape_markdown
 from edp.report.page.table import BOLD, Column, markdown_table, plain_table
 from edp.report.rows import CLEAN_INPUTS, NO_GAP, Row, inputs_name
+from edp.report.seeds import reference_tables
 from edp.report.seeds.number_format import DASH, mean_text, p_text
 from edp.runtime.storage import write_json, write_text
 
@@ -24,7 +25,10 @@ _RESULTS = (
     Column("aurc", "AURC %", "AURC %", 100, 2, -1),
     Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4, -1),
     Column("dee", "DEE", "DEE", 1, 2, 1),
-    Column("gap_closed_of_means", "gap closed %", "gap %", 100, 1, 1),
+    Column("gap_closed_of_means", "gap closed (published) %", "gap %", 100, 1, 1),
+    Column("gap_closed_best_of_means", "gap closed (best pool) %", "", 100, 1, 1),
+    Column("best_cnll", "cNLL (best pool)", "", 1, 4, -1),
+    Column("dee_best", "DEE (best pool)", "", 1, 2, 1),
     Column("gap_closed", "mean of gaps %", "gaps %", 100, 1, 1),
     Column("gap_closed_prefix", "by first members %", "first %", 100, 1, 1),
     Column("train_accuracy", "training acc %", "train %", 100, 2),
@@ -49,7 +53,9 @@ _LEGEND = (
     "Gap closed: the fraction of the gap between DE-1 and the whole ensemble, computed "
     "from the mean cNLLs; mean of gaps: the mean of this fraction over seeds, which is "
     "sensitive to a small gap in one seed; by first members: with the first member as "
-    "DE-1; no gap if the whole ensemble is not clearly better. Training accuracy: of "
+    "DE-1; no gap if the whole ensemble is not clearly better. Published: the ensemble "
+    "is the mean of the members' probabilities; best pool: it is pooled as is best on "
+    "the validation images. Training accuracy: of "
     f"single members, on training images. {BOLD}"
 )
 _LEGEND_OF_COMPARISONS = (
@@ -124,6 +130,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
     lines += _ranking(summary, "pareto.svg" in figures)
     lines += _comparisons(summary)
+    lines += reference_tables.sections(summary["references"])
     lines += ["", "## Diversity of the teachers", ""]
     if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
         lines += [_table(_DIVERSITY, rows), "", _LEGEND_OF_DIVERSITY]
@@ -132,6 +139,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     if "argument.svg" in figures:
         lines += ["", "![Diversity of the teachers](argument.svg)"]
     lines += _matches(summary["students"])
+    lines += _measures(summary["measures"], summary["models"])
     lines += _out_of_distribution(summary["ood"])
     lines += _corruptions(summary["corruptions"])
     return "\n".join([*lines, ""])
@@ -253,6 +261,15 @@ def _corruptions(rows: Sequence[Row]) -> list[str]:
         "seeds."
     )
     return [*lines, "", legend]
+
+
+def _measures(rows: Sequence[Row], models: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    kinds = {model["model"]: model.get("kind") for model in models}
+    rows = [{**row, "kind": kinds.get(row["model"])} for row in rows]
+    table, legend = _table(measures.MEASURES, rows), measures.LEGEND
+    return ["", "## Further measures", "", table, "", f"{legend} {BOLD}"]
 
 
 def _pivot(

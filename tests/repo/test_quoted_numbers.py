@@ -1,0 +1,241 @@
+"""Tests that the numbers that pages quote are those of the tables of results."""
+
+import pytest
+from documents import ROOT
+from result_tables import Source, agrees, prose, results_in, tables
+
+SMALL = Source(ROOT / "docs/results/cifar10-16x16.md")
+RESULTS, CHOOSING = ROOT / "RESULTS.md", ROOT / "docs/choosing.md"
+SCORES, RANKING = "side by side/Scores", "side by side/Ranking"
+MAIN = "two CPU cores/Results"
+
+README_ROWS = {
+    "one network": "DE-1",
+    "four networks": "DE-4",
+    "one, distilled plainly": "single_none",
+    "one, conf_ods": "single_conf_ods",
+    "one, disagreement": "single_disagreement",
+    "one, disagreement after a random step": "single_gaussian_disagreement",
+    "one, distilled plainly at τ = 4": "single_none_tau4",
+    "one, mixup at τ = 4": "single_mixup_tau4",
+    "one, averaged from a BatchEnsemble, mixup at τ = 4": "latent_be_mixup_tau4",
+}
+# Row of a table of perturbations -> of `single` at τ = 1 and 4, and of BatchEnsembles.
+PERTURBATIONS = {
+    "none": ("single_none", "single_none_tau4", "be_none"),
+    "gaussian": ("single_gaussian", None, "be_gaussian"),
+    "mixup": ("single_mixup", "single_mixup_tau4", "be_mixup"),
+    "ods": ("single_ods", None, "be_ods"),
+    "conf_ods": ("single_conf_ods", "single_conf_ods_tau4", "be_conf_ods"),
+    "disagreement`, `projection` of 2 members": (
+        *("single_disagreement", "single_disagreement_tau4", "be_disagreement"),
+    ),
+    "disagreement`, `variance` of all 4": ("single_variance", None, None),
+    "gaussian+disagreement`, `projection` of 2 members": (
+        "single_gaussian_disagreement",
+        "single_gaussian_disagreement_tau4",
+        "be_gaussian_disagreement",
+    ),
+    "gaussian+disagreement`, `variance` of all 4": (
+        *("single_gaussian_variance", None, None),
+    ),
+    "mixup+disagreement": (
+        "single_mixup_disagreement",
+        "single_mixup_disagreement_tau4",
+        "be_mixup_disagreement",
+    ),
+    "tdiv_sdiv": ("single_tdiv_sdiv", None, "be_tdiv_sdiv"),
+}
+KINDS = {
+    "single`, τ = 1": "single_{}",
+    "single`, τ = 4": "single_{}_tau4",
+    "latent_batch_ensemble`, τ = 4": "latent_be_{}_tau4",
+    "hydra`, τ = 4": "hydra_{}_tau4",
+    "batch_ensemble`, τ = 1": "be_{}",
+    "batch_ensemble`, τ = 4": "be_{}_tau4",
+    "dirichlet`, `mle": "dirichlet_mle_{}",
+    "dirichlet`, `proxy": "dirichlet_proxy_{}",
+    "functional`, 4 draws": "functional_{}",
+}
+
+
+def first_cell(column, model, *headings):
+    """Returns the cell of the first of these tables that has the model."""
+    for heading in headings:
+        try:
+            return SMALL.cell(heading, model, column)
+        except KeyError:
+            continue
+    raise KeyError((model, column, headings))
+
+
+def gap(model):
+    return first_cell("gap closed %", model, RANKING, MAIN)
+
+
+def score(model, column):
+    return first_cell(column, model, SCORES, MAIN)
+
+
+def table_of(page, first):
+    """Returns the table of a page that has this row."""
+    found = [
+        table
+        for of_heading in tables(page.read_text("utf-8")).values()
+        for table in of_heading
+        if first in [next(iter(row.values())) for row in table]
+    ]
+    (table,) = found
+    return table
+
+
+def test_the_readme():
+    rows = table_of(ROOT / "README.md", "one, conf_ods")
+    assert [row[""] for row in rows] == [*README_ROWS]
+    for row in rows:
+        model = README_ROWS[row[""]]
+        for column in ("acc %", "NLL", "cNLL"):
+            source = score(model, column)
+            for quoted, cell in zip(
+                row[column].split(" ± "), source.split(" ± "), strict=True
+            ):
+                assert agrees(quoted, cell.strip("*")), (model, column)
+        assert agrees(row["gap %"], gap(model)), model
+
+
+def test_the_main_table_of_results():
+    for row in table_of(RESULTS, "single_conf_ods_paper"):
+        model = row["model"]
+        for column in ("acc %", "NLL", "cNLL", "ECE %"):
+            assert agrees(row[column], score(model, column)), (model, column)
+        assert agrees(row["gap closed %"], gap(model)), model
+        passes = 4 if model == "DE-4" or model.startswith("be_") else 1
+        assert row["passes"] == str(passes)
+
+
+@pytest.mark.parametrize(
+    ("page", "columns"),
+    [
+        (RESULTS, ("none", "mixup")),
+        (
+            ROOT / "docs/results/comparison.md",
+            ("On the inputs as they are", "On mixtures"),
+        ),
+    ],
+)
+def test_kinds_of_student(page, columns):
+    rows = table_of(page, "hydra`, τ = 4")
+    assert [next(iter(row.values())) for row in rows] == [*KINDS]
+    for row in rows:
+        name = KINDS[next(iter(row.values()))]
+        for column, perturbation in zip(columns, ("none", "mixup"), strict=True):
+            assert agrees(row[column], gap(name.format(perturbation))), (name, column)
+
+
+def test_perturbations():
+    rows = table_of(CHOOSING, "tdiv_sdiv")
+    columns = ("Gap closed, τ = 1", "τ = 4", "BatchEnsemble, τ = 1")
+    assert [row["Perturbation"] for row in rows] == [*PERTURBATIONS]
+    for row in rows:
+        models = PERTURBATIONS[row["Perturbation"]]
+        for column, model in zip(columns, models, strict=True):
+            assert (row[column] == "–") == (model is None), (row, column)
+            assert model is None or agrees(row[column], gap(model)), (model, column)
+
+
+DIFFER, ECE = ("the teachers differ", "disagreement %"), (MAIN, "ECE %")
+CNLL, NLL, GAP = (SCORES, "cNLL"), (SCORES, "NLL"), (RANKING, "gap closed %")
+# Words of a page with a number in braces; its row, and its table and column.
+QUOTES = {
+    RESULTS: [
+        ("two of them differ in {49} %", "test inputs", DIFFER),
+        ("they differ in {41} %", "conf_ods, 16/255 (single_conf_ods)", DIFFER),
+        (
+            "and {53} % (disagreement)",
+            "disagreement, 16/255 (be_disagreement)",
+            DIFFER,
+        ),
+        ("step, in {4} %", "conf_ods, 1/255 (single_conf_ods_paper)", DIFFER),
+        ("plain distillation closes {19} % of", "single_none", GAP),
+        ("Gaussian noise {64} %", "single_gaussian", GAP),
+        ("conf_ods {75} %", "single_conf_ods", GAP),
+        ("disagreement {84} %", "single_disagreement", GAP),
+        ("from a random start {91} %", "single_gaussian_disagreement", GAP),
+        ("training time, {80} %", "single_conf_ods_long", (MAIN, "gap closed %")),
+        ("without it {16} %", "single_variance", (MAIN, "gap closed %")),
+        ("with it {82} %", "single_gaussian_variance", GAP),
+        ("at τ = 4 closes {100} %", "single_none_tau4", GAP),
+        ("an ECE of {1.3} %", "single_disagreement", ECE),
+        ("against {23.6} %", "single_none_tau4", ECE),
+        ("{101} % at τ = 1", "single_mixup", GAP),
+        ("{132} % at τ = 4", "single_mixup_tau4", GAP),
+        ("({116} % at τ = 4)", "single_mixup_disagreement_tau4", GAP),
+        ("one network, {143} %", "latent_be_mixup_tau4", GAP),
+        ("(cNLL {1.222})", "latent_be_mixup_tau4", CNLL),
+        ("noise (AUROC {89} %)", "dirichlet_proxy_mixup", (RANKING, "OOD noise %")),
+        ("digits ({16} %)", "dirichlet_proxy_mixup", (RANKING, "OOD digits %")),
+        ("{47.2} % accuracy", "functional_none", (SCORES, "acc %")),
+    ],
+    CHOOSING: [
+        ("closed {132} % of the gap", "single_mixup_tau4", GAP),
+        ("({1.239} against", "single_mixup_tau4", CNLL),
+        ("{1.289})", "DE-4", CNLL),
+        ("closed {143} %", "latent_be_mixup_tau4", GAP),
+        ("({1.222})", "latent_be_mixup_tau4", CNLL),
+        ("closed {100} % without", "single_none_tau4", GAP),
+        ("a little ({106} %)", "single_gaussian_disagreement_tau4", GAP),
+        ("an NLL of {1.31}", "single_disagreement", NLL),
+        ("an ECE of {1.3} %", "single_disagreement", ECE),
+        ("τ = 4 had {1.69}", "single_none_tau4", NLL),
+        ("and {23.6} % before", "single_none_tau4", ECE),
+        ("closed {91} % of the gap", "single_gaussian_disagreement", GAP),
+        ("instead of {84} %", "single_disagreement", GAP),
+        ("one network, {1.293}", "single_mixup_disagreement", NLL),
+        ("It closed {75} % here", "single_conf_ods", GAP),
+        ("1/255 closed {31} %", "single_conf_ods_paper", (MAIN, "gap closed %")),
+        ("with 16/255 {75} %", "single_conf_ods", GAP),
+        ("BatchEnsembles closed {79} %", "be_none", GAP),
+        ("and {75} % with no teacher", "be_labels", (MAIN, "gap closed %")),
+        ("they closed {30}", "be_tdiv_sdiv", GAP),
+        ("to {79} %", "be_mixup_disagreement", GAP),
+        ("brought them to {105} %", "be_mixup", GAP),
+        ("an ECE of {1} %", "be_mixup", (SCORES, "ECE %")),
+    ],
+}
+# Further numbers in % or of three decimals: those of no single cell of the tables.
+OTHERS = {
+    RESULTS: [
+        "(0.009 ± 0.002 in cNLL",  # of the paired comparison
+        "62 to 90 % training accuracy",
+        "(ECE 16 to 24 %)",
+    ],
+    CHOOSING: ["no more than 65 % of the training", "that closes 100 % of it can"],
+}
+
+
+def without_braces(words):
+    return words.replace("{", "").replace("}", "")
+
+
+def quotes():
+    for page, of_page in QUOTES.items():
+        for words, row, where in of_page:
+            yield pytest.param(page, words, row, where, id=f"{page.stem}-{words}")
+
+
+@pytest.mark.parametrize(("page", "words", "row", "where"), list(quotes()))
+def test_a_quoted_number(page, words, row, where):
+    assert without_braces(words) in prose(page)
+    quoted = words.partition("{")[2].partition("}")[0]
+    heading, column = where
+    assert agrees(quoted, SMALL.cell(heading, row, column))
+
+
+@pytest.mark.parametrize("page", QUOTES, ids=lambda page: page.stem)
+def test_no_number_of_the_prose_is_without_a_source(page):
+    text = prose(page)
+    quoted = [without_braces(words) for words, *_ in QUOTES[page]]
+    for words in [*quoted, *OTHERS[page]]:
+        assert words in text, words
+        text = text.replace(words, " ")
+    assert results_in(text) == []
