@@ -135,11 +135,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     teachers.prior_scale = 1.0
     # checkpoint: epochs between two members.
     teachers.epochs_between = 1
-    # swag: first epoch, from 1, at the constant learning rate, after which weights are
-    # collected; before it, `cosine`. None: that of the last quarter.
+    # swag: first epoch at the constant rate, whose weights are collected; before it,
+    # `cosine`. None: that of the last quarter.
     teachers.swag_start = placeholder(int)
-    # swag: K, the last epochs whose deviations make the low-rank part; K copies of the
-    # weights are kept while training.
+    # swag: K, the last epochs whose deviations are kept, for the low-rank part.
     teachers.swag_rank = 20
     # swag: factor of the samples' deviations from the mean; 0: SWA.
     teachers.swag_scale = 1.0
