@@ -28,6 +28,7 @@ setuptools.setup(
     package_dir={"edp.configs": "configs", "edp.launch": "launch"},
     package_data={
         "edp": ["py.typed"],
+        "edp.export": ["page/*"],
         "edp.models.native": ["*.cc", "*.h"],
         "edp.report.page": ["templates/*.html"],
     },
@@ -71,8 +72,15 @@ setuptools.setup(
         # Workdirs at gs://.
         "gcs": ["gcsfs>=2024.6"],
         "tensorboard": ["tensorboardX>=2.6.2.2"],
-        # Export as ONNX, and what it is checked with.
-        "onnx": ["jax2onnx>=0.17", "onnxruntime>=1.24.1"],
+        # Export as ONNX, and what it is checked with: also for the target `web`.
+        # Best apart: jax2onnx brings orbax-checkpoint below 0.11.37.
+        "onnx": ["jax2onnx>=0.17", "onnx>=1.20.1", "onnxruntime>=1.24.1"],
+        "openvino": [
+            "jax2onnx>=0.17",
+            "onnx>=1.20.1",
+            "onnxruntime>=1.24.1",
+            "openvino>=2026.0",
+        ],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
         "torch": ["torch>=2.6"],
         # Weights to import from .safetensors files.

@@ -1,6 +1,7 @@
 """Shipped configurations, and their debug variants; `default.py` has every setting."""
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 
 def choose(
@@ -64,3 +65,23 @@ def debug(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if config.evaluation.ood_sets:
         config.evaluation.ood_sets = ("digits", "noise")
     return config
+
+
+def group(
+    config: ml_collections.ConfigDict, model: dict | None = None, **overrides
+) -> ml_collections.ConfigDict:
+    """Returns a group of teachers: `config.teachers` with `overrides`, and its `model`.
+
+    The model's settings are those given; None: all of `config.model`, the students'.
+    Other keys left at None take the value of `teachers`.
+    """
+    settings = ml_collections.ConfigDict()
+    for key in config.teachers:
+        if key != "groups":
+            settings[key] = placeholder(config.teachers.get_type(key))
+    settings.update(overrides)
+    settings.model = own = ml_collections.ConfigDict()
+    for key in config.model:
+        own[key] = placeholder(config.model.get_type(key))
+    own.update(config.model if model is None else model)
+    return settings

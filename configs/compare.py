@@ -20,7 +20,7 @@ is the best perturbation in RESULTS.md; students that match tempered probabiliti
 it at τ = 4. The best multi-step form of disagreement found is one step after a random
 step, `gaussian+disagreement`, at the cost of one step; from a random start the gradient
 of the variance works too. A plain student has it, and disagreement on mixtures, at
-τ = 4 too.
+τ = 4 too. The control of `bridge` is `residual`: the same network without diffusion.
 """
 
 import ml_collections
@@ -130,15 +130,22 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
                 {"batch_size": 8, "learning_rate": 0.02, "functional_sigma": 0.3}
             )
         adamw = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-2}
-        # The residual is the control of the bridge, without diffusion.
         for name, num_steps in (("bridge", 5), ("residual", 1)):
             add(
                 f"{name}_{perturbation}",
                 student="bridge",
                 perturbation=perturbation,
                 bridge_steps=num_steps,
+                bridge_width=64,
                 **adamw,
             )
+        add(
+            f"flow_{perturbation}",
+            student="flow",
+            perturbation=perturbation,
+            flow_width=64,
+            **adamw,
+        )
     for perturbation in ("none", "mixup", "tdiv_sdiv"):
         add(
             f"latent_be_{perturbation}_tau4",
@@ -149,12 +156,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             nesterov=True,
             clean_pass=False,
         )
-    if variant != "debug":
-        return config
-    for name in set(config.students) - {
-        "single_none",
-        "hydra_none_tau4",
-        "bridge_none",
-    }:
-        del config.students[name]
-    return default.debug(config)
+    if variant == "debug":  # with the kinds that no other configuration has
+        for name in set(config.students) - {"single_none", "bridge_none", "flow_none"}:
+            del config.students[name]
+    return default.choose(config, "debug" if variant == "debug" else "")

@@ -12,6 +12,7 @@ from ml_collections.config_dict import placeholder
 
 from . import choose as choose
 from . import debug as debug
+from . import group as group
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
@@ -171,7 +172,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # teacher); "mimo" (one network that reads M images); "packed" (M narrow networks);
     # "dirichlet" (predicts a distribution of probabilities); "functional" (one function
     # per draw of a random input); "bridge" (member 0, whose logits a small network
-    # moves to the mean's).
+    # moves to the mean's); "flow" (member 0, from whose features a small network
+    # samples the members' logits).
     distill.student = "single"
     # "none", "gaussian", "mixup", "ods", "conf_ods", "disagreement", "tdiv_sdiv"; or
     # several joined by +, such as "mixup+disagreement".
@@ -240,6 +242,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.bridge_betas = (1e-4, 1e-4)
     # bridge: features of a block of the score network.
     distill.bridge_width = 128
+    # flow: features of a block of the network of velocities.
+    distill.flow_width = 128
+    # flow: samples per prediction; None: as many as teachers.
+    distill.flow_samples = placeholder(int)
     distill.batch_size = 128
     distill.num_epochs = 250
     # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean
@@ -327,24 +333,4 @@ def student(
     for key in config.distill:
         settings[key] = placeholder(config.distill.get_type(key))
     settings.update(overrides)
-    return settings
-
-
-def group(
-    config: ml_collections.ConfigDict, model: dict | None = None, **overrides
-) -> ml_collections.ConfigDict:
-    """Returns a group of teachers: `config.teachers` with `overrides`, and its `model`.
-
-    The model's settings are those given; None: all of `config.model`, the students'.
-    Other keys left at None take the value of `teachers`.
-    """
-    settings = ml_collections.ConfigDict()
-    for key in config.teachers:
-        if key != "groups":
-            settings[key] = placeholder(config.teachers.get_type(key))
-    settings.update(overrides)
-    settings.model = own = ml_collections.ConfigDict()
-    for key in config.model:
-        own[key] = placeholder(config.model.get_type(key))
-    own.update(config.model if model is None else model)
     return settings

@@ -4,6 +4,7 @@ Other modules see an ensemble as `Teachers`: a record of functions, created from
 stacked variables or from any list of networks.
 """
 
+import functools
 from typing import Any
 
 import chex
@@ -72,7 +73,8 @@ def init(model, keys: jax.Array, x: jax.Array, *, compiler_options=None) -> Any:
         lambda key: model.init(key, x, train=False),
         compiler_options=compiler_options,
     )
-    return jax.jit(stack)([one(keys[m]) for m in range(len(keys))])
+    together = jax.jit(stack, compiler_options=compiler_options)
+    return together([one(keys[m]) for m in range(len(keys))])
 
 
 def logits(
@@ -90,16 +92,33 @@ def logits(
         over `data`.
     """
 
-    def member(variables, x):
-        return model.apply(variables, x, train=False)
-
     mapped = member_map(
-        member, (0, None), strategy=strategy, members_at_once=members_at_once
+        _member(model), (0, None), strategy=strategy, members_at_once=members_at_once
     )
     data = _data_axes(mesh, x)
     return sharding.per_device(
         mapped, mesh, ((sharding.MEMBER,), data), (sharding.MEMBER, *data)
     )(variables, x)
+
+
+def _member(model):
+    """Returns (variables, x) -> logits [B, K] of one member.
+
+    Programs with the same network and the same shapes share its trace.
+    """
+    try:
+        return _traced_once(model)
+    except TypeError:  # a network that is not hashable
+        return _traced_once.__wrapped__(model)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced_once(model):
+    @functools.partial(jax.jit, inline=True)
+    def member(variables, x):
+        return model.apply(variables, x, train=False)
+
+    return member
 
 
 def attributions(teachers: Teachers, x: jax.Array) -> jax.Array:
@@ -144,7 +163,8 @@ def create_state(
     """Initialises the state of `train_step`; arguments as in `init`."""
     variables = init(model, keys, x, compiler_options=compiler_options)
     params, model_state = split_variables(variables)
-    opt_state = jax.jit(jax.vmap(tx.init))(params)
+    init_all = jax.jit(jax.vmap(tx.init), compiler_options=compiler_options)
+    opt_state = init_all(params)
     return TrainState(jnp.zeros((), jnp.int32), params, model_state, opt_state)
 
 
@@ -201,7 +221,9 @@ def train_step(
     def member_step(params, model_state, opt_state, batch, key):
         image, of_labels = batch["image"], lambda of: of(batch["label"])
         if mixup_alpha:
-            image, of_labels = _mixed(rng.stream(key, "mixup"), batch, mixup_alpha)
+            image, of_labels = perturbations.mix_batch(
+                rng.stream(key, "mixup"), batch, mixup_alpha=mixup_alpha
+            )
 
         def loss_fn(params):
             outputs, new_model_state = model.apply(
@@ -238,22 +260,6 @@ def train_step(
     return TrainState(state.step + 1, params, model_state, opt_state), metrics
 
 
-def _mixed(key, batch, mixup_alpha):
-    """Mixes the images of one member's batch.
-
-    Returns:
-      The images [B, ...], and a function that computes the mixture λ f(y) +
-      (1 − λ) f(y_π) of a function f of the labels [B].
-    """
-    image, label = batch["image"], batch["label"]
-    share, other = perturbations.mixup_pairs(key, len(label), mixup_alpha=mixup_alpha)
-
-    def of_labels(of):
-        return share * of(label) + (1 - share) * of(label[other])
-
-    return share * image + (1 - share) * image[other], of_labels
-
-
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:
     """Creates `Teachers` from stacked variables, in evaluation mode.
 
@@ -275,7 +281,7 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
 
     def member_logits(m, x):
         if mesh is None:
-            return model.apply(select(variables, m), x, train=False)
+            return _member(model)(select(variables, m), x)
 
         def own_member(variables, m, x):
             size = jax.tree.leaves(variables)[0].shape[0]

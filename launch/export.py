@@ -2,10 +2,11 @@
 
     python -m launch.export --workdir=runs/digits --student=single_conf_ods
 
-writes runs/digits/exported/single_conf_ods, or the directory given by --out.
+writes runs/digits/exported/single_conf_ods, or the directory given by --out;
+--to=onnx,openvino,web adds other runtimes, --precision=int8 makes them smaller.
 --student=best exports the student with the lowest validation cNLL, --student=teachers
-the ensemble. The run must be evaluated; its data and its
-configuration file are not needed. The artifact's `load.py` shows how to use it.
+the ensemble. The run must be evaluated; its configuration file is not needed, and its
+data only with --to. The artifact's `load.py` shows how to use it.
 """
 
 import os
@@ -23,7 +24,29 @@ _STUDENT = flags.DEFINE_string(
     "Name of the student; best: that with the lowest validation cNLL; teachers: the "
     "ensemble.",
 )
-_ONNX = flags.DEFINE_bool("onnx", False, "Also write model.onnx; needs the extra onnx.")
+_TO = flags.DEFINE_list(
+    "to",
+    ["jax"],
+    "Runtimes to write for, beside jax: onnx, openvino, web (needs the extras onnx, "
+    "openvino). Each is compared with JAX on images of the run's test split.",
+)
+_PRECISION = flags.DEFINE_string(
+    "precision", "float32", "Of the runtimes other than jax: float32, float16 or int8."
+)
+_MAX_NLL_INCREASE = flags.DEFINE_float(
+    "max_nll_increase",
+    None,
+    "Largest accepted increase of the NLL on the compared images; default: any.",
+)
+_BATCH = flags.DEFINE_integer(
+    "batch_size", None, "The only accepted batch size; default: any.", 1
+)
+_WEB_RUNTIME = flags.DEFINE_string(
+    "web_runtime",
+    None,
+    "Address of the files of onnxruntime-web for --to=web, relative to the page or "
+    "absolute, such as ort/ beside it. Default: a public server.",
+)
 _OUT = flags.DEFINE_string(
     "out",
     None,
@@ -43,9 +66,13 @@ def main(argv: list[str]) -> None:
             storage.as_path(_WORKDIR.value),
             _STUDENT.value,
             storage.as_path(_OUT.value) if _OUT.value else None,
-            onnx=_ONNX.value,
+            targets=tuple(_TO.value),
+            precision=_PRECISION.value,
+            max_nll_increase=_MAX_NLL_INCREASE.value,
+            batch_size=_BATCH.value,
+            **({"web_runtime": _WEB_RUNTIME.value} if _WEB_RUNTIME.value else {}),
         )
-    size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
+    size = sum(path.stat().st_size for path in directory.rglob("*.*")) / 1e6
     size_or_state = f"{size:.1f} MB" if written else "complete"
     print(f"{name}: {directory} ({size_or_state})")
 

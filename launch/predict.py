@@ -78,9 +78,7 @@ def _find_artifact() -> pathlib.Path:
     from edp.runtime import storage
 
     workdir = storage.as_path(_WORKDIR.value)
-    name, directory, _ = from_run.export_student(
-        workdir, _STUDENT.value, None, onnx=False
-    )
+    name, directory, _ = from_run.export_student(workdir, _STUDENT.value, None)
     print(f"{name}: {directory}")
     return directory
 

@@ -184,7 +184,7 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
         (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
         jax.jit(
             functools.partial(distill.create_state, student, tx),
-            compiler_options=xla.compiler_options(runs_briefly=True),
+            compiler_options=xla.compiler_options(),
         ),
     )
     augment = step_inputs.create_augment(experiment.run.config.data)

@@ -49,7 +49,7 @@ def fit_teachers(
         tx,
         init_keys,
         experiment.run.example,
-        compiler_options=xla.compiler_options(runs_briefly=True),
+        compiler_options=xla.compiler_options(),
     )
     state = ensemble.place(state, mesh)
     augment = step_inputs.create_augment(experiment.run.config.data)

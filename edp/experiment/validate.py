@@ -113,9 +113,11 @@ _DISTILL = {
     "functional_teachers": optional(COUNT),
     "functional_inference_samples": COUNT,
     "bridge_steps": COUNT,
-    "bridge_one_step_share": FRACTION,
+    "bridge_one_step_share": MOMENTUM,
     "bridge_betas": TWO_POSITIVE,
     "bridge_width": COUNT,
+    "flow_width": COUNT,
+    "flow_samples": optional(COUNT),
 }
 _RULES = {
     "seed": SEED,

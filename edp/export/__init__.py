@@ -10,11 +10,14 @@ from edp.export.artifact import (
     serialize,
     write_artifact,
 )
+from edp.export.targets import TARGETS, Examples
 
 __all__ = [
     "FORMAT",
     "PLATFORMS",
     "PROBS",
+    "TARGETS",
+    "Examples",
     "ProbsFn",
     "UncertaintyFn",
     "create_program",

@@ -17,7 +17,8 @@ import numpy as np
 
 from edp import __version__, data, metrics
 from edp.errors import InputError
-from edp.export import loader, onnx_export
+from edp.export import checks, web
+from edp.export import targets as runtimes
 from edp.export.simplify import simplify
 from edp.runtime import storage
 
@@ -37,6 +38,9 @@ _MEANINGS = {
     "pairwise_kl": "mean divergence of two members, in nats",
 }
 
+# Keys of the metadata that an export measures.
+_MEASURED = {"checks", "temperature_factor"}
+
 # (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
 ProbsFn = Callable[[Any, jax.Array], jax.Array]
 # (variables, x) -> {name: scores [B]}.
@@ -52,13 +56,20 @@ def write_artifact(
     *,
     classes: Sequence[str],
     details: Mapping[str, Any] | None = None,
-    onnx: bool = False,
+    targets: Sequence[str] = (runtimes.JAX,),
+    precision: str = "float32",
+    examples: runtimes.Examples | None = None,
+    max_nll_increase: float | None = None,
+    batch_size: int | None = None,
+    web_runtime: str = web.RUNTIME,
 ) -> bool:
     """Writes a program as an artifact, atomically.
 
     An artifact is a directory of `model.jax` (the program as StableHLO from
     `jax.export`, with the weights inside), `metadata.json`, and `load.py`, which
-    loads the two.
+    loads the two; and the files of further targets. Each of these is run, by the
+    program that is written beside it, on the held-out images, or on random ones, and
+    compared with JAX; `checks` in the metadata has the numbers.
 
     Args:
       program: from `create_program`.
@@ -67,7 +78,13 @@ def write_artifact(
       classes: K names.
       details: further metadata, as JSON values. `preparation` describes how image
         files become inputs; by default the whole image is resized.
-      onnx: whether to add the same program as `model.onnx`.
+      targets: names in `targets.TARGETS`; 'jax' is written always.
+      precision: of the targets other than 'jax': 'float32', 'float16' or 'int8'.
+      examples: images to check and calibrate with; int8 needs them.
+      max_nll_increase: largest accepted increase of the NLL on the held-out images;
+        None: any.
+      batch_size: the only accepted batch size; None: any.
+      web_runtime: address of the files of onnxruntime-web, for the target 'web'.
 
     Returns:
       Whether it was written; False where the same artifact, with the same weights,
@@ -75,32 +92,50 @@ def write_artifact(
 
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
-        not K names, or the program cannot be converted to ONNX.
+        not K names, a package is missing, the program cannot be converted, a float32
+        target differs from JAX by more than `targets.TOLERANCE`, or the NLL increases
+        by more than accepted.
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
+    runtimes.check_settings(targets, precision)
+    if not web_runtime.endswith("/"):
+        raise InputError(
+            f"web_runtime={web_runtime!r} is no directory; accepted: an address that "
+            "ends with /"
+        )
     outputs = jax.eval_shape(program, np.zeros((1, *image_shape), np.uint8))
     if len(classes) != outputs[PROBS].shape[-1]:
         raise InputError(
             f"classes has {len(classes)} names; accepted: "
             f"{outputs[PROBS].shape[-1]}, as many as the program has probabilities"
         )
-    metadata = _metadata(image_shape, outputs, classes) | dict(details or {})
-    metadata["onnx"] = onnx
-    model = serialize(program, image_shape)
+    wanted = [name for name in runtimes.TARGETS if name in (*targets, runtimes.JAX)]
+    metadata = _metadata(image_shape, outputs, classes, batch_size)
+    metadata |= {"targets": wanted, "precision": precision} | dict(details or {})
+    model = serialize(program, image_shape, batch_size)
     metadata["sha256"] = {"model.jax": hashlib.sha256(model).hexdigest()}
     if directory.exists() and any(directory.iterdir()):
         _refuse_others(directory, metadata)
         return False
-    files = {
-        "model.jax": model,
-        "metadata.json": json.dumps(metadata, indent=2, allow_nan=False).encode(),
-        "load.py": pathlib.Path(loader.__file__).read_bytes(),
-    }
-    if onnx:
-        names = list(metadata["outputs"])
-        files["model.onnx"] = onnx_export.convert(program, image_shape, names)
-    _write_directory(directory, files)
+    source = runtimes.Source(program, metadata, precision, examples, web_runtime)
+    files = {"model.jax": model}
+    for name in wanted:
+        target = runtimes.TARGETS[name]
+        files |= target.write(source)
+        if target.loader is not None:
+            files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
+    if source.temperature_factor != 1:
+        metadata["temperature_factor"] = source.temperature_factor
+
+    def check(place: pathlib.Path) -> None:
+        if len(wanted) > 1 or examples is not None:
+            metadata["checks"] = checks.check(
+                place, wanted, precision, metadata, examples, max_nll_increase
+            )
+        storage.write_json(place / "metadata.json", metadata)
+
+    _write_directory(directory, files | {"metadata.json": _as_json(metadata)}, check)
     return True
 
 
@@ -111,7 +146,9 @@ def _refuse_others(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
     if path.exists() and model.exists():
         found = storage.read_mapping(path)
         keys = found.keys() | metadata
-        different = sorted(k for k in keys if found.get(k) != metadata.get(k))
+        different = sorted(
+            k for k in keys - _MEASURED if found.get(k) != metadata.get(k)
+        )
         digest = hashlib.sha256(model.read_bytes()).hexdigest()
         if different == ["sha256"]:
             why = "the same predictor with another program or weights"
@@ -162,8 +199,14 @@ def _constant(leaf: Any) -> Any:
     return np.asarray(leaf)
 
 
-def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
-    """Serialises a function of uint8 images [B, H, W, C], any B, with `jax.export`.
+def serialize(
+    program: Callable[..., Any],
+    image_shape: Sequence[int],
+    batch_size: int | None = None,
+) -> bytes:
+    """Serialises a function of uint8 images [B, H, W, C] with `jax.export`.
+
+    B is `batch_size`, or any where that is None.
 
     Equal programs give equal bytes: the positions of their operations in source files
     are left out.
@@ -181,6 +224,8 @@ def serialize(program: Callable[..., Any], image_shape: Sequence[int]) -> bytes:
         with native.disabled(), _without_source_positions():
             return export(jax.ShapeDtypeStruct((size, *image_shape), np.uint8))
 
+    if batch_size is not None:
+        return bytes(export_for(batch_size).serialize())
     (any_size,) = jax.export.symbolic_shape("batch")
     try:
         exported = export_for(any_size)
@@ -210,33 +255,51 @@ def _metadata(
     image_shape: Sequence[int],
     outputs: Mapping[str, jax.ShapeDtypeStruct],
     classes: Sequence[str],
+    batch_size: int | None,
 ) -> dict[str, Any]:
     """Returns the metadata that every program has."""
+    size = "batch" if batch_size is None else batch_size
     return {
         "format": FORMAT,
         "classes": list(map(str, classes)),
-        "input": {"shape": ["batch", *image_shape], "dtype": "uint8"},
+        "input": {"shape": [size, *image_shape], "dtype": "uint8"},
         # How image files become inputs: see edp/export/classify_files.py.
         "preparation": {"resize": "whole", "downsample": 1},
         "outputs": {
             key: {
-                "shape": ["batch", *output.shape[1:]],
+                "shape": [size, *output.shape[1:]],
                 "dtype": str(output.dtype),
                 "meaning": _MEANINGS.get(key, ""),
             }
             for key, output in sorted(outputs.items(), key=lambda o: o[0] != PROBS)
         },
         "platforms": list(PLATFORMS),
-        "versions": {"edp": __version__, "jax": jax.__version__},
+        "versions": {
+            "edp": __version__,
+            "jax": jax.__version__,
+            "calling_convention": (
+                jax.export.maximum_supported_calling_convention_version
+            ),
+        },
     }
 
 
-def _write_directory(directory: pathlib.Path, files: Mapping[str, bytes]) -> None:
+def _as_json(metadata: Mapping[str, Any]) -> bytes:
+    return json.dumps(metadata, indent=2, allow_nan=False).encode()
+
+
+def _write_directory(
+    directory: pathlib.Path,
+    files: Mapping[str, bytes],
+    check: Callable[[pathlib.Path], None],
+) -> None:
+    """Writes files, and renames their directory if `check` of it raises nothing."""
     directory = directory.absolute()
     temporary = directory.with_name(f".{directory.name}.{uuid.uuid4().hex}")
     try:
         for name, content in files.items():
             storage.write_bytes(temporary / name, content)
+        check(temporary)
         os.replace(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

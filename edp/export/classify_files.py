@@ -94,7 +94,8 @@ def predict_files(
     if coverage is not None:
         _check_coverage(metadata, coverage)
     images = _Images(paths, metadata)
-    size = min(batch_size, len(paths))
+    fixed = metadata["input"]["shape"][0]
+    size = fixed if isinstance(fixed, int) else min(batch_size, len(paths))
     # disable=None: bar only on a terminal.
     with tqdm.tqdm(total=len(paths), unit="image", disable=None) as bar:
 

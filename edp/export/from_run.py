@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from edp import export, metrics
+from edp import data, export, metrics
 from edp.errors import InputError
 from edp.evaluation import predictions
-from edp.experiment import open_run, restore
+from edp.experiment import data_record, open_run, restore
 from edp.experiment.run import Run
+from edp.export import targets
 from edp.metrics import uncertainty
 from edp.runtime import multihost, storage
 
@@ -19,8 +20,20 @@ BEST = "best"
 """Name that stands for `best_student`."""
 
 
+HELD_OUT = 100
+"""Number of test images that targets are compared on."""
+
+_CALIBRATION = 100
+_VALIDATION = 2000
+
+
 def export_predictor(
-    run: Run, name: str, directory: pathlib.Path, *, onnx: bool = False
+    run: Run,
+    name: str,
+    directory: pathlib.Path,
+    *,
+    examples: export.Examples | None = None,
+    **options: Any,
 ) -> bool:
     """Writes the artifact of one predictor of a run; see `write_artifact`.
 
@@ -32,7 +45,9 @@ def export_predictor(
       run: an evaluated run.
       name: 'teachers' or a student.
       directory: the directory to create.
-      onnx: whether to add the same program as `model.onnx`.
+      examples: see `write_artifact`; None: from the run's data, which are read for
+        targets other than 'jax' only.
+      **options: `targets`, `precision` and others of `write_artifact`.
 
     Returns:
       Whether it was written; False where the same artifact is there already.
@@ -41,6 +56,8 @@ def export_predictor(
       InputError: if there is no such predictor, or it is not evaluated since it was
         trained; and as `write_artifact`.
     """
+    wanted = options.get("targets", ())
+    targets.check_settings(wanted, options.get("precision", "float32"))
     record = _record(run, name)
     row = _row(run, name, record)
     if row.get("temperature_at_bound"):
@@ -49,6 +66,8 @@ def export_predictor(
             "in which the evaluation searches, so its probabilities are not "
             "calibrated; more validation images may help"
         )
+    if examples is None and {*wanted} - {targets.JAX}:
+        examples = load_examples(run)
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
         scores_fn = _scores_of_members(run)
@@ -60,12 +79,46 @@ def export_predictor(
         directory,
         classes=run.class_names,
         details={**_details(run, name, record, row), **_prediction_sets(run, row)},
-        onnx=onnx,
+        examples=examples,
+        **options,
     )
 
 
+def load_examples(run: Run, held_out: int | None = HELD_OUT) -> export.Examples:
+    """Reads the run's data, and returns images spread over its splits.
+
+    Args:
+      run: the run.
+      held_out: the number of test images; None: all.
+
+    Raises:
+      InputError: if the data are missing, or are others than the run was trained on.
+    """
+    source = run.teachers_dir.parent
+    dataset = data.create_dataset(
+        run.config.data,
+        seed=run.teacher_dependencies["seed"],
+        split_path=source / "split.npz",
+    )
+    digests = data_record.training_digests(dataset)
+    data_record.check(source, digests, run.config.data)
+    train = _spread(dataset.train, _CALIBRATION)
+    return export.Examples(
+        held_out=_spread(dataset.test, held_out or len(dataset.test.labels)),
+        validation=_spread(dataset.validation, _VALIDATION),
+        train=train.images[:],
+    )
+
+
+def _spread(split: data.Split, number: int) -> data.Split:
+    """Returns so many images of a split, or all, at equal distances."""
+    total = len(split.labels)
+    chosen = split.select(np.arange(min(number, total)) * total // min(number, total))
+    return chosen.in_memory()
+
+
 def export_student(
-    workdir: storage.Path, name: str, directory: storage.Path | None, *, onnx: bool
+    workdir: storage.Path, name: str, directory: storage.Path | None, **options: Any
 ) -> tuple[str, pathlib.Path, bool]:
     """Exports a predictor of the run in a workdir; see `export_predictor`.
 
@@ -73,7 +126,7 @@ def export_student(
       workdir: of an evaluated run.
       name: 'teachers', a student, or 'best' for `best_student`.
       directory: the directory to create; None: `exported/NAME` in the workdir.
-      onnx: as in `export_predictor`.
+      **options: as in `export_predictor`.
 
     Returns:
       The predictor's name, its directory, and whether it was written.
@@ -87,7 +140,7 @@ def export_student(
             f"out={str(directory)!r} is remote; accepted: --out=DIRECTORY on this "
             "machine"
         )
-    return name, directory, export_predictor(run, name, directory, onnx=onnx)
+    return name, directory, export_predictor(run, name, directory, **options)
 
 
 def best_student(run: Run) -> str:

@@ -17,8 +17,17 @@ import numpy as np
 def load(directory=pathlib.Path(__file__).parent):
     """Returns images uint8 [B, H, W, C] -> {name: array [B, ...]}; and the metadata."""
     directory = pathlib.Path(directory)
-    exported = jax.export.deserialize((directory / "model.jax").read_bytes())
     metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    written = metadata["versions"]["jax"]
+    try:
+        exported = jax.export.deserialize((directory / "model.jax").read_bytes())
+        if written != jax.__version__:
+            exported.mlir_module()  # parses the program: an older jax may not read it
+    except Exception as error:
+        raise ValueError(
+            f"model.jax cannot be read by jax {jax.__version__} ({error}); it needs "
+            f"jax >= {written}, which wrote it, and is damaged if that cannot read it"
+        ) from error
     return jax.jit(exported.call), metadata  # compiled once for each batch size
 
 

@@ -24,7 +24,6 @@ of a sharded batch would communicate between them.
 """
 
 import contextlib
-import contextvars
 import functools
 from collections.abc import Iterator
 
@@ -43,7 +42,8 @@ _BLOCK_ELEMENTS = 131_072
 # Up to so many channels, in or out, the weight gradient is a matrix product.
 _FEW_CHANNELS = 16
 
-_ours = contextvars.ContextVar("ours", default=True)
+# Known to `jax.jit`, which traces anew where it differs.
+_ours = jax.make_user_context(True)
 
 
 @contextlib.contextmanager
@@ -52,12 +52,8 @@ def plain_gradients() -> Iterator[None]:
 
     For what reads a program without running it, and is to find the same everywhere.
     """
-    token = _ours.set(False)
-    try:
-        with native.disabled():
-            yield
-    finally:
-        _ours.reset(token)
+    with _ours(False), native.disabled():
+        yield
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
@@ -76,7 +72,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     """
     if native.takes_convolution(x, kernel.shape, strides):
         return native.convolve(x, kernel[None], strides)
-    if _ours.get() and jax.default_backend() == "cpu" and jax.device_count() == 1:
+    if _ours.value and jax.default_backend() == "cpu" and jax.device_count() == 1:
         return _convolve_cpu(x, kernel, strides)
     return _forward(x, kernel, strides)
 

@@ -107,7 +107,7 @@ def fit(
         applied. None: jitted here.
       after_first: called once, after the first dispatch of this call, whose program
         is compiled by then.
-      runs_briefly: see `xla.compiler_options`; of the step jitted here.
+      runs_briefly: see `xla.compiler_options`; of what is jitted here.
 
     Returns:
       The variables kept, a record of their training, and the last state.
@@ -127,7 +127,7 @@ def fit(
         step_fn = steps.skip_nonfinite_updates(step_fn)
     if run_steps is None:
         run_steps = steps.jit_steps(step_fn, placed, runs_briefly=runs_briefly)
-    is_finite = steps.jit_all_finite(placed)
+    is_finite = steps.jit_all_finite(placed, runs_briefly=runs_briefly)
     per_epoch, total = schedule.steps_per_epoch, schedule.num_steps
     if stage is not None:
         stage.begin()

@@ -67,7 +67,8 @@ def member_map(
         def of_group(group):
             if strategy == "vmap":
                 return jax.vmap(of_member)(group)
-            return stack([of_member(own) for own in unstack(group)])
+            one = jax.jit(of_member, inline=True)  # traced once for all members
+            return stack([one(own) for own in unstack(group)])
 
         num_members = jax.tree.leaves(stacked)[0].shape[0]
         if members_at_once in (None, num_members):

@@ -83,12 +83,19 @@ def average_variables(step_fn: Step, decay: float) -> Step:
     return step
 
 
-def jit_all_finite(placed: TrainState) -> Callable[[TrainState], jax.Array]:
-    """Returns `all_finite` of a state with these shardings, jitted."""
+def jit_all_finite(
+    placed: TrainState, *, runs_briefly: bool = False
+) -> Callable[[TrainState], jax.Array]:
+    """Returns `all_finite` of a state with these shardings, jitted.
+
+    Args:
+      placed: the shardings of the state's arrays.
+      runs_briefly: see `xla.compiler_options`.
+    """
     return jax.jit(
         all_finite,
         out_shardings=_on_every_process(placed),
-        compiler_options=xla.compiler_options(),
+        compiler_options=xla.compiler_options(runs_briefly=runs_briefly),
     )
 
 

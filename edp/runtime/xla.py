@@ -29,11 +29,12 @@ _LEVEL = {"xla_backend_optimization_level": 2}
 _UNOPTIMIZED = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
 }
 
 # Of networks whose training has fewer multiplications in a forward pass of all its
 # images, optimising the program takes longer than it saves.
-_FEW_PRODUCTS = 2**34
+_FEW_PRODUCTS = 2**32
 
 # <malloc.h> of glibc.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8

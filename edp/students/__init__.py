@@ -8,6 +8,7 @@ from edp.errors import InputError
 from edp.students.batch_ensemble import batch_ensemble
 from edp.students.bridge import bridge
 from edp.students.dirichlet import dirichlet
+from edp.students.flow import flow
 from edp.students.functional import functional
 from edp.students.hydra import hydra
 from edp.students.latent_batch_ensemble import latent_batch_ensemble
@@ -36,6 +37,7 @@ STUDENTS: dict[str, Callable[..., Student]] = {
     "dirichlet": dirichlet,
     "functional": functional,
     "bridge": bridge,
+    "flow": flow,
 }
 
 

@@ -71,52 +71,47 @@ def bridge(
         frozen = source.init(source_key, x)
         features, logits = source.features(frozen, x)
         own = network.init(network_key, logits[None], features, jnp.ones(1))["params"]
-        return {
-            "params": own,
-            COLLECTION: frozen,
-            **({_SAMPLER: own} if distils else {}),
-        }
+        sampler = {_SAMPLER: own} if distils else {}
+        return {"params": own, COLLECTION: frozen, **sampler}
 
     def eps(params, x, features, time):
         outputs = network.apply({"params": params}, x[None], features, time)
         return outputs[0] / scale  # of order 1/σ₁, as the noise is small
 
-    def sample(params, start, features, noise):
+    def all_steps(params, start, features, noise):
         def eps_at(x, n):
             return eps(params, x, features, jnp.full(1, times[n]))
 
         return sample_bridge(eps_at, start, variances, noise)
 
+    def one_step(params, start, features):
+        return start - scale * eps(params, start, features, jnp.ones(1))
+
+    def bridge_loss(params, start, features, teacher_logits, key):
+        step_key, noise_key = jax.random.split(key)
+        n = jax.random.randint(step_key, len(start), 1, bridge_steps + 1)
+        at_n = jnp.asarray(variances)[n][:, None]
+        target = mean_logits(teacher_logits)
+        mean, spread = between(target, start, at_n, variances[-1])
+        x = mean + jnp.sqrt(spread) * jax.random.normal(noise_key, mean.shape)
+        sigma = jnp.sqrt(at_n)
+        found = eps(params, x, features, jnp.asarray(times)[n])
+        # ‖ε − (x − l₀)/σ_τ‖², in units of 1/σ²₁.
+        total = jnp.square(scale * (found - (x - target) / sigma)).sum(axis=-1)
+        return total, x - sigma * found
+
+    def one_step_loss(params, sampler, start, features, key):
+        noise = jax.random.normal(key, (bridge_steps - 1, *start.shape))
+        target = jax.lax.stop_gradient(all_steps(sampler, start, features, noise))
+        end = one_step(params, start, features)
+        return jnp.square(end - target).sum(axis=-1), end
+
     def loss(variables, batch, key):
         image = batch.image if batch.perturbed is None else batch.perturbed
-        params, temperature_key, key = (
-            variables["params"],
-            *jax.random.split(key),
-        )
+        temperature_key, key = jax.random.split(key)
         features, logits = source.features(variables[COLLECTION], image)
         start = logits / draw_temperature(temperature_key)
-
-        def bridge_term(params):
-            step_key, noise_key = jax.random.split(key)
-            n = jax.random.randint(step_key, len(image), 1, bridge_steps + 1)
-            target = mean_logits(batch.teacher_logits)
-            noise = jax.random.normal(noise_key, start.shape)
-            mean, spread = between(
-                target, start, jnp.asarray(variances)[n][:, None], variances[-1]
-            )
-            x = mean + jnp.sqrt(spread) * noise
-            sigma = jnp.asarray(np.sqrt(variances))[n][:, None]
-            found = eps(params, x, features, jnp.asarray(times)[n])
-            total = jnp.square(scale * (found - (x - target) / sigma)).sum(axis=-1)
-            return total, x - sigma * found
-
-        def one_step_term(params):
-            noise = jax.random.normal(key, (bridge_steps - 1, *start.shape))
-            target = sample(sampler, start, features, noise)
-            end = start - scale * eps(params, start, features, jnp.ones(1))
-            return jnp.square(end - target).sum(axis=-1), end
-
-        state = forward.model_state(variables)
+        params, state = variables["params"], forward.model_state(variables)
         if distils:
             sampler = jax.tree.map(
                 lambda new, old: jnp.where(batch.step <= switch, new, old),
@@ -125,10 +120,12 @@ def bridge(
             )
             state = {**state, _SAMPLER: sampler}
             total, end = jax.lax.cond(
-                batch.step < switch, bridge_term, one_step_term, params
+                batch.step < switch,
+                lambda: bridge_loss(params, start, features, batch.teacher_logits, key),
+                lambda: one_step_loss(params, sampler, start, features, key),
             )
         else:
-            total, end = bridge_term(params)
+            total, end = bridge_loss(params, start, features, batch.teacher_logits, key)
         return total, (state, {"accuracy": forward.accuracy(end, batch.label)})
 
     def finalise(variables):
@@ -138,13 +135,12 @@ def bridge(
         features, logits = source.features(variables[COLLECTION], x)
         start, params = logits / MEAN_TEMPERATURE, variables["params"]
         if distils:
-            end = start - scale * eps(params, start, features, jnp.ones(1))
-        else:
-            # NumPy's, so that the noise is a constant of the exported program.
-            rng = np.random.default_rng(seed)
-            noise = rng.standard_normal((bridge_steps - 1, 1, start.shape[-1]))
-            end = sample(params, start, features, jnp.asarray(noise, start.dtype))
-        return end[None]
+            return one_step(params, start, features)[None]
+        # NumPy's, so that the noise is a constant of the exported program.
+        rng = np.random.default_rng(seed)
+        noise = rng.standard_normal((bridge_steps - 1, 1, start.shape[-1]))
+        noise = jnp.asarray(noise, start.dtype)
+        return all_steps(params, start, features, noise)[None]
 
     predict, uncertainty = forward.predictors_from_logits(predicted_logits)
     return Student(

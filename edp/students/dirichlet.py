@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from edp import losses
 from edp.errors import InputError
 from edp.students import dirichlet_math as distributions
 from edp.students import forward
@@ -73,7 +72,7 @@ def dirichlet(
             batch.step, training_steps, dirichlet_start_temperature, dirichlet_annealing
         )
         total = chosen.fn(logits, batch.teacher_logits, temperature)
-        accuracy = losses.accuracy(logits, batch.label)
+        accuracy = forward.accuracy(logits, batch.label)
         return total, (forward.model_state(variables), {"accuracy": accuracy})
 
     def log_alpha(variables, x):

@@ -37,6 +37,10 @@ def forward(model, variables, *inputs, key: jax.Array):
     return with_members(logits), {**variables, **model_state}
 
 
+# The accuracy of every student and teacher is one function.
+accuracy = losses.accuracy
+
+
 def model_state(variables) -> dict:
     """Returns the collections other than `params`."""
     return {name: tree for name, tree in variables.items() if name != "params"}

@@ -85,7 +85,7 @@ def functional(
             for x in (batch.teacher_logits[members], logits)
         ]
         total = losses.maximum_mean_discrepancy(*functions)
-        accuracy = losses.accuracy(logits, batch.label).mean(axis=0)
+        accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
         aux = forward.model_state(variables), {"accuracy": accuracy}
         return jnp.full(len(image), total), aux
 

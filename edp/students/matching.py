@@ -46,7 +46,7 @@ def matching_student(
         )
         label_term = losses.cross_entropy(logits, batch.label, label_smoothing)
         label_term = label_term.mean(axis=0)
-        accuracy = losses.accuracy(logits, batch.label).mean(axis=0)
+        accuracy = forward.accuracy(logits, batch.label).mean(axis=0)
         if batch.perturbed is not None:
             logits, variables = forward.forward(
                 model, variables, batch.perturbed, key=perturbed_key

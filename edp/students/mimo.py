@@ -1,6 +1,8 @@
 """MIMO student: several images in, one prediction for each, in one forward pass."""
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,49 @@ class _Mimo(nn.Module):
         return logits.reshape(-1, *logits.shape[2:])
 
 
+class _Evaluated(NamedTuple):
+    """A `_Mimo` with a cheaper evaluation, with the `init` and `apply` of Flax.
+
+    A layer on M copies of an image equals a layer on the image with the sum of its M
+    kernels, so that a prediction costs one pass of the plain network.
+
+    Attributes:
+      model: the network in training.
+      plain: the same network for one image.
+    """
+
+    model: _Mimo
+    plain: nn.Module
+
+    def init(self, key: jax.Array, x: jax.Array, *, train: bool):
+        return self.model.init(key, x, train=train)
+
+    def apply(self, variables, x: jax.Array, *, train: bool, **options):
+        if train:
+            return self.model.apply(variables, x, train=True, **options)
+        own = {name: tree["network"] for name, tree in variables.items()}
+        init = functools.partial(self.plain.init, train=False)
+        like = jax.eval_shape(init, jax.random.key(0), x[:1])
+        add = functools.partial(_add_kernels, self.model.num_members, x.shape[-1])
+        return self.plain.apply(jax.tree.map(add, own, like), x, train=False)
+
+
+def _add_kernels(num_images: int, channels: int, leaf: jax.Array, like) -> jax.Array:
+    """Sums a kernel [..., M * C, F] or [..., T * M * C, F] over the M images.
+
+    Args:
+      num_images: M.
+      channels: C, of one image.
+      leaf: a leaf of the network for M images.
+      like: the same leaf of the network for one image; of a leaf that does not depend
+        on M, it has the same shape.
+    """
+    if leaf.shape == like.shape:
+        return leaf
+    apart = (*leaf.shape[:-2], -1, num_images, channels, leaf.shape[-1])
+    return leaf.reshape(apart).sum(axis=-3).reshape(like.shape)
+
+
 def mimo(
     build_model: Callable,
     *,
@@ -71,10 +116,10 @@ def mimo(
         of training.
       label_smoothing: see `losses.cross_entropy`.
     """
-    model = _Mimo(
-        build_model(num_heads=num_members, num_images=num_members),
-        num_members,
-        mimo_repetitions,
+    network = build_model(num_heads=num_members, num_images=num_members)
+    model = _Evaluated(
+        _Mimo(network, num_members, mimo_repetitions),
+        build_model(num_heads=num_members),
     )
 
     def targets(teacher_logits, temperature):

@@ -16,6 +16,7 @@ STUDENTS = {
     "dirichlet": {"student": "dirichlet"},
     "functional": {"student": "functional", "functional_teachers": 1},
     "bridge": {"student": "bridge", "bridge_width": 8, "optimizer": "adamw"},
+    "flow": {"student": "flow", "flow_width": 8, "optimizer": "adamw"},
 }
 
 

@@ -10,6 +10,7 @@ from scipy import io as matlab
 from small_data import check_form, create, make_config, numbered, numbers, refused
 
 from edp.data import sources
+from edp.data.loaders import digits
 
 WNIDS = ("n00000001", "n00000003", "n00000007")
 
@@ -28,6 +29,16 @@ def write_train(root, subfolder):
     for label, wnid in enumerate(WNIDS):
         for i in range(3):
             write_image(root / "train" / wnid / subfolder / f"{wnid}_{i}.JPEG", label)
+
+
+def test_digits_are_scikit_learns(monkeypatch):
+    read, class_names = digits.read_digits()
+    assert read.images.shape == (1797, 8, 8, 1) and read.images.max() == 255
+    assert class_names == tuple("0123456789")
+    monkeypatch.setattr(digits.importlib.util, "find_spec", lambda name: None)
+    loaded, _ = digits.read_digits()
+    np.testing.assert_array_equal(read.images, loaded.images)
+    np.testing.assert_array_equal(read.labels, loaded.labels)
 
 
 def test_tiny_imagenet_as_it_unpacks(tmp_path, capsys):

@@ -309,7 +309,9 @@ def test_each_network_is_loaded_and_compiled_once(unseen, tmp_path, monkeypatch)
         checkpoint, "check_variables", lambda p: checked.append(p) or check(p)
     )
     monkeypatch.setattr(
-        restore, "create_predict", lambda *a: compiled.append(a) or compile_one(*a)
+        restore,
+        "create_predict",
+        lambda *a, **options: compiled.append(options) or compile_one(*a, **options),
     )
     predictors = Predictors(experiment)
     assert list(predictors) == ["teachers", *config.students] and not checked
@@ -321,6 +323,7 @@ def test_each_network_is_loaded_and_compiled_once(unseen, tmp_path, monkeypatch)
     # The teachers' probabilities and logits; for `plain` (and `again`), `tempered` and
     # `be`, probabilities and scores.
     assert len(compiled) == 8
+    assert all(options == {"runs_briefly": True} for options in compiled)
     # A shared program predicts with the student's own variables, kept on the host.
     images = experiment.data.dataset.test.images
     plain, again = (predictors[name] for name in ("plain", "again"))

@@ -48,6 +48,7 @@ def test_a_student_depends_on_what_it_reads(name, read, unread):
         ("hydra", {"hydra_single_share", "alpha"}, {"dirichlet_loss"}),
         ("dirichlet", {"dirichlet_loss", "dirichlet_annealing"}, {"alpha"}),
         ("functional", {"functional_teachers"}, {"temperature", "factor_init"}),
+        ("bridge", {"bridge_steps", "bridge_betas"}, {"temperature", "flow_width"}),
     ],
 )
 def test_a_kind_of_student_depends_on_its_own_settings(kind, read, unread):
@@ -56,7 +57,7 @@ def test_a_kind_of_student_depends_on_its_own_settings(kind, read, unread):
     chosen = dependencies(config, "single_none")
     assert read <= chosen.keys()
     assert not unread & chosen.keys()
-    derived = {"num_members", "training_steps"}
+    derived = {"num_members", "training_steps", "seed", "source"}
     assert not derived & chosen.keys()
 
 

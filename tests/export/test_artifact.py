@@ -161,8 +161,39 @@ def test_the_loader_needs_nothing_of_this_project(experiment, exported):
     np.testing.assert_allclose(probs, predict(images)["probs"], atol=1e-5)
 
 
+def test_a_reader_that_is_too_old_is_told_what_it_needs(exported, tmp_path):
+    shutil.copytree(exported["single"], tmp_path / "copy")
+    path, metadata = tmp_path / "copy/model.jax", tmp_path / "copy/metadata.json"
+    program = path.read_bytes()
+    start = program.index(b"ML\xefR") + 20  # of the serialised program: beyond repair
+    path.write_bytes(program[:start] + b"\xff" * 8 + program[start + 8 :])
+    versions = storage.read_json(metadata)["versions"]
+    assert versions["jax"] == jax.__version__ and versions["calling_convention"] >= 10
+    versions["jax"] = "99.1"
+    found = storage.read_json(metadata) | {"versions": versions}
+    storage.write_json(metadata, found)
+    with pytest.raises(ValueError, match=r"deserialize.*it needs jax >= 99.1, which"):
+        loader.load(tmp_path / "copy")
+
+
+def test_the_splits_of_the_run_are_the_examples(experiment):
+    opened = open_run.open_run(experiment.run.workdir)
+    examples = from_run.load_examples(opened)
+    dataset = experiment.data.dataset
+    chosen = np.arange(100) * 256 // 100
+    np.testing.assert_array_equal(examples.held_out.images, dataset.test.images[chosen])
+    np.testing.assert_array_equal(examples.held_out.labels, dataset.test.labels[chosen])
+    for found, wanted in zip(examples.validation, dataset.validation, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(examples.train, dataset.train.images)
+    everything = from_run.load_examples(opened, held_out=None).held_out
+    np.testing.assert_array_equal(everything.labels, dataset.test.labels)
+
+
 def test_images_of_another_kind_are_refused(exported):
     predict, _ = loader.load(exported["single"])
+    with pytest.raises(ValueError, match=r"value >= 1 for dimension variable 'batch'"):
+        predict(np.zeros((0, 8, 8, 1), np.uint8))
     for images in (np.zeros((1, 8, 8, 1), np.float32), np.zeros((1, 8, 9, 1), "u1")):
         with pytest.raises((ValueError, TypeError)):
             predict(images)
@@ -175,7 +206,7 @@ def test_without_a_converter_onnx_is_told_what_it_needs(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     opened = open_run.open_run(experiment.run.workdir)
     with pytest.raises(InputError, match=r"pip install jax2onnx onnxruntime"):
-        from_run.export_predictor(opened, "single", tmp_path / "out", onnx=True)
+        from_run.export_predictor(opened, "single", tmp_path / "out", targets=["onnx"])
     assert not list(tmp_path.iterdir())
 
 
@@ -189,7 +220,7 @@ def test_what_draws_is_not_converted_to_onnx(experiment, tmp_path):
     pytest.importorskip("onnxruntime")
     opened = open_run.open_run(experiment.run.workdir)
     with pytest.raises(InputError, match="cannot be converted to ONNX"):
-        from_run.export_predictor(opened, DRAWS, tmp_path / "out", onnx=True)
+        from_run.export_predictor(opened, DRAWS, tmp_path / "out", targets=["onnx"])
     assert not (tmp_path / "out").exists()
 
 
@@ -199,7 +230,7 @@ def test_onnx_predicts_the_same(name, experiment, exported, tmp_path):
     pytest.importorskip("jax2onnx")
     onnxruntime = pytest.importorskip("onnxruntime")
     opened = open_run.open_run(experiment.run.workdir)
-    from_run.export_predictor(opened, name, tmp_path / "out", onnx=True)
+    from_run.export_predictor(opened, name, tmp_path / "out", targets=["onnx"])
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
     predict, metadata = loader.load(exported[name])
     for size in (1, 7, 256):
@@ -469,7 +500,7 @@ def test_the_program_that_the_docs_show_says_the_same(
     paths = [photos / "a.JPG", photos / "b/0.png", photos / "c.png"]
     out = tmp_path / "out.csv"
     classify_files.predict_files(artifact, paths, out, batch_size=3, skip=pytest.fail)
-    (text,) = documents.files(ROOT / "docs/deploying.md").values()
+    text = documents.files(ROOT / "docs/deploying.md")["classify.py"]
     (artifact / "classify.py").write_text(f"{WITHOUT_EDP}{text}")
     done = subprocess.run(
         [sys.executable, artifact / "classify.py", *paths],

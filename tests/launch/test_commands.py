@@ -15,6 +15,7 @@ from finished_runs import (
     STAGES,
     STUDENTS,
     assert_same_run,
+    programs_compiled,
     read_log,
     read_rows,
     steps_compiled,
@@ -303,6 +304,9 @@ def test_single_commands_make_what_run_makes(finished, server, tmp_path):
 
     done = succeed(server.run("distill", *tiny(workdir), log_compiles=True))
     assert steps_compiled(done) == 2
+    # Both students read the data in the same order; one is initialised as single_none.
+    assert programs_compiled(done).count("create_state") == 2
+    assert programs_compiled(done).count("inputs_of") == 1
     assert "single_none: complete" in done.stdout
     assert first.items() <= snapshot(workdir / "students").items()
     succeed(server.run("evaluate", *tiny(workdir)))
@@ -345,6 +349,7 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
 ):
     kinds = {
         "bridge": "bridge",
+        "flow": "flow",
         "dirichlet": "dirichlet",
         "functional": "functional",
         "hydra": "hydra",
@@ -357,7 +362,8 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     rows = read_rows(first)[2:]
     assert {row["model"]: row["student"] for row in rows} == kinds
     costs = {row["model"]: row["inference_cost"] for row in rows}
-    assert 1 < costs.pop("bridge") < 1.1  # counted, with the frozen member
+    # Counted, with the frozen member and the steps of two samples.
+    assert 1 < costs.pop("bridge") < 1.1 < 2 < costs.pop("flow") < 3
     assert costs == {"dirichlet": 1, "functional": 8, "hydra": 1, "latent": 1}
     compared = json.loads((first / "analysis.json").read_text())["students"]
     page = (first / "report.html").read_text()

@@ -17,7 +17,9 @@ from edp.runtime import flops
 
 M, B, K = 3, 6, 4
 # With M predictions.
-SEVERAL_MEMBERS = ["batch_ensemble", "functional", "hydra", "mimo", "packed"]
+SEVERAL_MEMBERS = [
+    *("batch_ensemble", "flow", "functional", "hydra", "mimo", "packed"),
+]
 MATCHING = ["batch_ensemble", "single"]  # with the loss on the logits
 
 
@@ -48,6 +50,8 @@ def make_student(kind, *, alpha=0.7, temperature=2.0, **settings):
         "bridge_one_step_share": 0.5,
         "bridge_betas": (0.1, 0.2),
         "bridge_width": 8,
+        "flow_width": 8,
+        "flow_samples": None,
         **settings,
     }
     return students.create_student(config, build_model, num_members=M, training_steps=8)
@@ -365,7 +369,6 @@ def test_unknown_student():
         ("single", False),
         ("dirichlet", False),
         ("functional", False),
-        ("bridge", False),
         ("batch_ensemble", True),
         ("latent_batch_ensemble", True),
         ("hydra", True),

@@ -39,6 +39,8 @@ SETTINGS = {
     "bridge_one_step_share": 0.5,
     "bridge_betas": (1e-2, 1e-2),
     "bridge_width": 8,
+    "flow_width": 8,
+    "flow_samples": None,
 }
 
 

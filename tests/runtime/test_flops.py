@@ -170,7 +170,7 @@ def create(path, students="single_none", **teachers):
 
 
 def test_the_costs_of_a_run(tmp_path):
-    names = "single_none,single_conf_ods,be_disagreement,latent,functional,bridge"
+    names = "single_none,single_conf_ods,be_disagreement,latent,functional,bridge,flow"
     run = create(tmp_path, names)
     one, both = costs.of_ensembles(run, RECORD)
     assert (one["num_params"], both["num_params"]) == (100, 200)
@@ -215,6 +215,11 @@ def test_the_costs_of_a_run(tmp_path):
     score = 2 * 8 * (8 + 16 + 10 + 4 * (16 + 8) + 10)
     assert of["bridge"]["inference_flops"] == image + score
     assert of["bridge"]["inference_cost"] == 1 + score / image
+    # The frozen member without its head; the same network 13 times for two samples,
+    # which share what depends on features and time.
+    shared, own = 8 + 16 + 4 * 16, 10 + 4 * 8 + 10
+    steps = 13 * 16 * (shared + 2 * own)
+    assert of["flow"]["inference_flops"] == image - 2 * 8 * 10 + steps
 
 
 @pytest.mark.parametrize(

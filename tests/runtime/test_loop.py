@@ -5,6 +5,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from edp.runtime import loop, steps
@@ -146,6 +147,19 @@ def test_resumes_from_any_step_as_if_never_interrupted(tmp_path, steps):
     w, _, num_traces = fit(tmp_path)
     assert (w, num_traces) == (TRAINED, 1)
     assert read_log(tmp_path) == LOG
+
+
+def test_frozen_variables_are_their_average_exactly():
+    frozen = {"source": jax.random.normal(jax.random.key(0), (1000,))}
+    state = steps.begin_average(TrainState(jnp.int32(0), {}, frozen, ()))
+
+    def count(state):
+        return state._replace(step=state.step + 1), {}
+
+    step = jax.jit(steps.average_variables(count, 0.9))
+    for _ in range(20):
+        state, _ = step(state)
+    assert (state.kept_variables["source"] == frozen["source"]).all()
 
 
 def test_the_moving_average_is_kept_and_resumed(tmp_path):
@@ -381,3 +395,31 @@ def test_a_fully_skipped_epoch_raises(tmp_path):
     with pytest.raises(loop.NonFinite, match="no loss and gradient is finite in epo"):
         fit(tmp_path, schedule=schedule, feed=feed, failing_step=2, skip=True)
     assert saved_steps(tmp_path) == [1, 2]
+
+
+def test_feeds_that_differ_in_arrays_share_a_program():
+    traced = []
+
+    @jax.tree_util.register_pytree_node_class
+    class Order:
+        def __init__(self, offset):
+            self.offset = offset
+
+        def __call__(self, epoch):
+            traced.append(epoch)
+            return epoch + self.offset + jnp.arange(2)
+
+        def tree_flatten(self):
+            return (self.offset,), None
+
+        @classmethod
+        def tree_unflatten(cls, _, children):
+            return cls(*children)
+
+    schedule = SCHEDULE._replace(steps_per_epoch=2, num_epochs=2)
+    for offset in (10, 20):
+        inputs = list(resident_feed(Order(np.int32(offset)))(schedule, 0))
+        assert [int(x.first) for x in inputs] == [0, 0, 2, 2]
+        wanted = [[offset, offset + 1]] * 2 + [[offset + 1, offset + 2]] * 2
+        assert [x.steps.tolist() for x in inputs] == wanted
+    assert len(traced) == 1

@@ -20,7 +20,7 @@ PAIRS = [
 ]
 OTHERS = (
     *("latent_batch_ensemble", "hydra", "mimo", "packed", "dirichlet"),
-    *("functional", "bridge"),
+    *("functional", "bridge", "flow"),
 )
 
 

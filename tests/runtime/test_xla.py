@@ -53,14 +53,22 @@ def test_options_unknown_to_xla_are_dropped(monkeypatch):
 
 @ON_CPU
 @pytest.mark.parametrize(
-    "flags, level", [("", 2), ("--xla_backend_optimization_level=0", None)]
+    "flags, levels", [("", (2, 0)), ("--xla_backend_optimization_level=0", (None,) * 2)]
 )
 def test_optimization_level_of_the_environment_has_precedence(
-    monkeypatch, flags, level
+    monkeypatch, flags, levels
 ):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    options = xla.compiler_options.__wrapped__()
-    assert options.get("xla_backend_optimization_level") == level
+    for brief, level in zip((False, True), levels, strict=True):
+        options = xla.compiler_options.__wrapped__(runs_briefly=brief)
+        assert options.get("xla_backend_optimization_level") == level
+
+
+def test_only_few_multiplications_run_briefly():
+    # 2**32 of them: every parameter with every pixel of every image.
+    assert xla.runs_briefly(2**14, (8, 8, 3), 2**12)
+    assert not xla.runs_briefly(2**14, (8, 8, 3), 2**12 + 1)
+    assert not xla.runs_briefly(2**14, (16, 8, 3), 2**12)
 
 
 def faults(argument, **environment):

@@ -25,7 +25,7 @@ SETTINGS = {
     **{"functional_sigma": 0.5, "functional_samples": 2, "functional_teachers": None},
     **{"functional_inference_samples": 4, "mimo_repetitions": 1, "packed_alpha": 1.5},
     **{"bridge_steps": 3, "bridge_one_step_share": 0.5, "bridge_betas": (0.1, 0.2)},
-    **{"bridge_width": 8},
+    **{"bridge_width": 8, "flow_width": 8, "flow_samples": 4},
 }
 X = jax.random.uniform(jax.random.key(0), (B, 6, 6, 1))
 LABEL = jnp.arange(B) % K

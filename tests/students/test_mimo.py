@@ -4,7 +4,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+import pytest
 from flax import linen as nn
 
 from edp import models, students
@@ -26,11 +28,11 @@ class Net(models.Classifier):
 build_model = functools.partial(Net, num_classes=K, mean=(0.5, 0.3), std=(0.25, 0.5))
 
 
-def create(kind, num_members, **settings):
+def create(kind, num_members, *, build=build_model, **settings):
     defaults = {"alpha": 0.7, "temperature": 2.0, "hydra_single_share": 0.0}
     return students.create_student(
         {"student": kind, "mimo_repetitions": 1, **defaults, **settings},
-        build_model,
+        build,
         num_members=num_members,
         training_steps=10,
     )
@@ -132,6 +134,23 @@ def test_with_equal_images_in_all_places_it_is_a_hydra(monkeypatch):
     monkeypatch.setattr(jax.random, "permutation", lambda key, n: jnp.arange(n))
     found, expected = loss(mimo, variables, batch(3)), loss(hydra, plain, batch(3))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", ["convolution", "patches"])
+def test_a_prediction_is_that_of_an_image_in_all_places(network):
+    build = build_model
+    if network == "patches":
+        vit = {"name": "vit", "depth": 1, "width": 8, "heads": 2, "patch_size": 3}
+        build = functools.partial(
+            *(models.create_model, ml_collections.ConfigDict(vit)),
+            **{"num_classes": K, "mean": (0.5, 0.3), "std": (0.25, 0.5)},
+        )
+    student = create("mimo", 3, build=build)
+    variables = initial(student)
+    tiled = _Mimo(build(num_heads=3, num_images=3), num_members=3)
+    expected = jax.nn.softmax(tiled.apply(variables, X, train=False))
+    np.testing.assert_allclose(student.predict(variables, X), expected, rtol=1e-4)
+    assert np.ptp(expected, axis=0).max() > 0.01
 
 
 def test_repetitions_average_over_draws():

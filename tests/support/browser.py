@@ -72,7 +72,11 @@ class Page:
 
     def open(self, file: pathlib.Path) -> None:
         """Loads a file completely."""
-        self._ask("Page.navigate", url=file.absolute().as_uri())
+        self.go_to(file.absolute().as_uri())
+
+    def go_to(self, address: str) -> None:
+        """Loads a page completely."""
+        self._ask("Page.navigate", url=address)
         while self._read().get("method") != "Page.loadEventFired":
             pass
 

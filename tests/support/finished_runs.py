@@ -43,5 +43,10 @@ def assert_same_run(workdir, finished):
     assert without_times(read_rows(workdir)) == without_times(read_rows(finished))
 
 
+def programs_compiled(done):
+    """Returns the names of the programs compiled, in order."""
+    return re.findall(r"Compiling (?:jit\()?([\w<>]+)", done.stderr)
+
+
 def steps_compiled(done):
-    return len(re.findall(r"Compiling (?:jit\()?step\b", done.stderr))
+    return programs_compiled(done).count("step")

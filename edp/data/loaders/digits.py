@@ -1,5 +1,8 @@
 """scikit-learn's 1,797 handwritten digits of 8x8 pixels."""
 
+import importlib.util
+import pathlib
+
 import numpy as np
 
 from edp.data import splits
@@ -29,9 +32,22 @@ def load_digits(*, test_size: int) -> Source:
 
 def read_digits() -> tuple[Split, tuple[str, ...]]:
     """Returns all of scikit-learn's digits and their class names."""
-    from sklearn import datasets  # slow to import
+    pixels, labels = _read_table()
+    images = pixels.reshape(-1, 8, 8, 1)
+    images = np.rint(images * (255 / 16)).astype(np.uint8)
+    names = tuple(str(name) for name in range(10))
+    return Split(images, labels.astype(np.int32)), names
 
-    digits = datasets.load_digits()
-    images = np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8)
-    names = tuple(str(name) for name in digits.target_names)
-    return Split(images, digits.target.astype(np.int32)), names
+
+def _read_table() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pixels [N, 64] and the labels [N]."""
+    # Read from its file where that is found, as importing scikit-learn takes longer.
+    package = importlib.util.find_spec("sklearn")
+    for directory in (package and package.submodule_search_locations) or ():
+        path = pathlib.Path(directory, "datasets", "data", "digits.csv.gz")
+        if path.exists():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn import datasets
+
+    return datasets.load_digits(return_X_y=True)

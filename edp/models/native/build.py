@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import jax.ffi
@@ -25,7 +27,6 @@ _FLAGS = (
     "-march=native",
     "-ffp-contract=fast",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
 )
 _COMPILERS = ("g++", "clang++", "c++")
@@ -204,12 +205,7 @@ def _build(compiler: list[str], path: pathlib.Path, mark: pathlib.Path) -> None:
             pathlib.Path(temporary, path.name),
             pathlib.Path(temporary, "mark"),
         )
-        include = ["-isystem", jax.ffi.include_dir()]
-        source = str(_SOURCE / "handlers.cc")
-        _run(
-            [*compiler, *_FLAGS, *include, source, "-o", str(built)],
-            f"compiling them with {shlex.join(compiler)}",
-        )
+        _compile(compiler, built)
         found = {"sha256": hashlib.sha256(built.read_bytes()).hexdigest()}
         try:
             _test(built)
@@ -223,6 +219,21 @@ def _build(compiler: list[str], path: pathlib.Path, mark: pathlib.Path) -> None:
         os.replace(noted, mark)
     if "failed" in found:
         raise Unavailable(found["failed"])
+
+
+def _compile(compiler: list[str], built: pathlib.Path) -> None:
+    """Compiles the sources, all at once, and links them to `built`."""
+    include = ["-isystem", jax.ffi.include_dir()]
+    run = functools.partial(_run, what=f"compiling them with {shlex.join(compiler)}")
+
+    def compile_one(source: pathlib.Path) -> str:
+        part = str(built.with_name(f"{source.stem}.o"))
+        run([*compiler, *_FLAGS, *include, "-c", str(source), "-o", part])
+        return part
+
+    with futures.ThreadPoolExecutor() as pool:
+        parts = list(pool.map(compile_one, sorted(_SOURCE.glob("*.cc"))))
+    run([*compiler, *_FLAGS, "-shared", *parts, "-o", str(built)])
 
 
 def _test(built: pathlib.Path) -> None:

@@ -31,16 +31,17 @@ def test_in_use_where_they_can_be_compiled():
 COMPILER = """#!/bin/sh
 if [ "$1" = --version ]; then echo "fake 1.0"; exit; fi
 [ -n "$FAILS" ] && { echo "kernels.cc:1: error: no header" >&2; exit 1; }
+for last; do true; done
+case "$last" in *.o) echo "a part" > "$last"; exit;; esac
 echo x >> "$(dirname "$0")/calls"
 sleep 0.2
-for last; do true; done
 echo "a library" > "$last"
 """
 
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """A compiler that counts its calls, an empty cache, and kernels that are right."""
+    """A compiler that counts its libraries, an empty cache, and right kernels."""
     path = tmp_path / "c++"
     path.write_text(COMPILER)
     path.chmod(0o755)

@@ -17,8 +17,8 @@ THREADS = "-fsanitize=thread"
 AVX2 = "-march=haswell"
 
 
-def compiles(tmp_path, source, *options):
-    """Compiles a source with a sanitizer; skips the test if the compiler has none."""
+def compiles(tmp_path, sources, *options):
+    """Compiles sources with a sanitizer; skips the test if the compiler has none."""
     try:
         build._processor()
         compiler, _ = build._compiler()
@@ -31,7 +31,7 @@ def compiles(tmp_path, source, *options):
     tried = subprocess.run([*command, str(empty)], capture_output=True, text=True)
     if tried.returncode:
         pytest.skip(f"the C++ compiler has no sanitizer: {tried.stderr.strip()}")
-    subprocess.run([*command, str(source)], check=True)
+    subprocess.run([*command, *map(str, sources)], check=True)
     return tmp_path / "compiled"
 
 
@@ -39,7 +39,7 @@ def compiles(tmp_path, source, *options):
 def test_arrays_of_exact_size_on_several_threads(options, tmp_path):
     include = f"-I{build._SOURCE}"
     program = compiles(
-        tmp_path, HERE / "kernels_test.cc", include, "-pthread", *options
+        tmp_path, [HERE / "kernels_test.cc"], include, "-pthread", *options
     )
     done = subprocess.run([program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done.stderr
@@ -49,8 +49,8 @@ def test_arrays_of_exact_size_on_several_threads(options, tmp_path):
 def test_custom_calls_within_jax(options, tmp_path):
     """The self-test of the library, with the buffers and the threads of XLA."""
     include = ("-isystem", jax.ffi.include_dir(), "-fPIC", "-shared")
-    source = build._SOURCE / "handlers.cc"
-    library = compiles(tmp_path, source, MEMORY, *include, *options)
+    sources = build._SOURCE.glob("*.cc")
+    library = compiles(tmp_path, sources, MEMORY, *include, *options)
     linked = subprocess.run(
         ["ldd", library], capture_output=True, text=True, check=True
     )

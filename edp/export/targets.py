@@ -1,0 +1,167 @@
+"""Targets of an export: which files each runtime needs, and what writes them."""
+
+import functools
+import importlib
+import inspect
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from edp import data
+from edp.errors import InputError
+from edp.export import loader, onnx_graph, precision, to_openvino, web
+
+JAX = "jax"
+
+
+class Examples(NamedTuple):
+    """Images that targets are checked and calibrated with.
+
+    Attributes:
+      held_out: test images and labels; every target is compared on them.
+      validation: images and labels that the temperature is refitted on.
+      train: training images uint8 [N, H, W, C], for the ranges of int8.
+    """
+
+    held_out: data.Split
+    validation: data.Split
+    train: np.ndarray
+
+
+class Source:
+    """What the files of all targets are written from.
+
+    Attributes:
+      metadata: the contents of `metadata.json`.
+      web_runtime: address of the files of onnxruntime-web.
+      temperature_factor: set by `onnx`: the temperature of a refitted model, relative
+        to that of the program; 1 for others.
+    """
+
+    def __init__(
+        self,
+        program: Callable[[jax.Array], Mapping[str, jax.Array]],
+        metadata: Mapping[str, Any],
+        wanted: str,
+        examples: Examples | None,
+        web_runtime: str,
+    ):
+        self._program = program
+        self.metadata, self.precision = metadata, wanted
+        self._examples = examples
+        self.web_runtime = web_runtime
+        self.temperature_factor = 1.0
+
+    @functools.cached_property
+    def onnx(self) -> bytes:
+        """The program as ONNX at the precision."""
+        size, *shape = self.metadata["input"]["shape"]
+        fixed = size if isinstance(size, int) else None
+        names = list(self.metadata["outputs"])
+        model = onnx_graph.convert(self._program, shape, names, fixed)
+        if self.precision == "float16":
+            return precision.to_float16(model)
+        if self.precision == "int8":
+            if self._examples is None:
+                raise InputError(
+                    "precision='int8' needs images to calibrate with, and "
+                    "examples=None; accepted: export.Examples"
+                )
+            model = precision.to_int8(model, self._examples.train)
+            model, self.temperature_factor = precision.refit_temperature(
+                model,
+                lambda images: onnx_graph.run(model, images, "probs", fixed),
+                *self._examples.validation,
+            )
+        return model
+
+
+class Target(NamedTuple):
+    """One runtime.
+
+    Attributes:
+      packages: what must be installed for its export, by the names of imports.
+      write: Source -> contents of its files by name.
+      loader: the module that is written beside them and loads them; None where no
+        Python program does.
+    """
+
+    packages: tuple[str, ...]
+    write: Callable[[Source], Mapping[str, bytes]]
+    loader: str | None
+
+
+def _onnx(source: Source) -> dict[str, bytes]:
+    return {"model.onnx": source.onnx}
+
+
+def _openvino(source: Source) -> dict[str, bytes]:
+    # Its own conversion keeps float16 weights, and computes in float32.
+    return to_openvino.convert(source.onnx, half_weights=source.precision == "float16")
+
+
+def _web(source: Source) -> dict[str, bytes]:
+    return web.files(source.onnx, source.metadata, source.web_runtime)
+
+
+_CONVERTER = ("jax2onnx", "onnxruntime")
+TARGETS = {
+    JAX: Target((), lambda source: {}, "load"),
+    "onnx": Target(_CONVERTER, _onnx, "load_onnx"),
+    "openvino": Target((*_CONVERTER, "openvino"), _openvino, "load_openvino"),
+    "web": Target(_CONVERTER, _web, None),
+}
+
+
+def check_settings(wanted: Sequence[str], reduced: str) -> None:
+    """Raises an InputError for unknown targets, and for packages that are missing."""
+    for name in wanted:
+        if name not in TARGETS:
+            raise InputError(
+                f"to={name!r} is no target; accepted: {', '.join(TARGETS)}"
+            )
+    if reduced not in precision.PRECISIONS:
+        raise InputError(
+            f"precision={reduced!r} is not known; accepted: "
+            f"{', '.join(precision.PRECISIONS)}"
+        )
+    others = [name for name in wanted if name != JAX]
+    if reduced != precision.FLOAT32 and not others:
+        raise InputError(
+            f"precision={reduced!r} needs another target than jax, which stays in "
+            f"float32; accepted: to={','.join(name for name in TARGETS if name != JAX)}"
+        )
+    needed = [package for name in others for package in TARGETS[name].packages]
+    needed += ["onnx"] if reduced != precision.FLOAT32 else []
+    for package in needed:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise InputError(
+                f"to={','.join(others)} needs further packages ({error}); accepted: "
+                f"pip install {' '.join(dict.fromkeys(needed))}, best into an "
+                "environment of its own, since jax2onnx brings an older "
+                "orbax-checkpoint"
+            ) from error
+
+
+def loader_source(name: str) -> bytes:
+    """Returns the program that loads a target, which needs only its runtime."""
+    path = pathlib.Path(loader.__file__).with_name(f"{name}.py")
+    if name == "load":
+        return pathlib.Path(loader.__file__).read_bytes()
+    functions = (loader.prediction_sets, loader.set_threshold)
+    parts = [path.read_text(encoding="utf-8"), *map(inspect.getsource, functions)]
+    return "\n\n".join(parts).encode()
+
+
+def load(name: str, directory: pathlib.Path) -> Callable[..., Mapping[str, Any]]:
+    """Returns the classifier of a target in a directory, by the program beside it."""
+    module = TARGETS[name].loader or "load_onnx"
+    namespace: dict[str, Any] = {"__file__": str(directory / f"{module}.py")}
+    exec(compile(loader_source(module), namespace["__file__"], "exec"), namespace)
+    place = directory / name if TARGETS[name].loader is None else directory
+    return namespace["load"](place)[0]

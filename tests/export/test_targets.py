@@ -1,0 +1,270 @@
+"""Tests of the runtimes that a program is exported for."""
+
+import collections
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from untrained_runs import draw
+
+from edp import data, export
+from edp.errors import InputError
+from edp.export import checks, loader, onnx_graph, targets
+from edp.metrics import uncertainty
+from edp.models import convnet
+
+CLASSES = ("a", "b", "c")
+RUNTIMES = [name for name in export.TARGETS if name != "jax"]
+
+
+def small_program(members=2, seed=0):
+    """Returns a program of a network with random weights."""
+    model = convnet.ConvNet(
+        num_classes=3, mean=(0.5,), std=(0.25,), width=8, num_members=members
+    )
+    x = jnp.zeros((1, 8, 8, 1))
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
+
+    def logits(variables, x):
+        return 0.3 * model.apply(variables, x, train=False)
+
+    return export.create_program(
+        lambda variables, x: jax.nn.softmax(logits(variables, x)),
+        lambda variables, x: uncertainty.all_scores(logits(variables, x)),
+        draw(shapes, seed),
+        1.5,
+    )
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Draws images, and labels from a network's own probabilities."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (300, 8, 8, 1), np.uint8)
+    probs = np.asarray(jax.jit(small_program())(images)["probs"], np.float64)
+    labels = (probs.cumsum(1) < rng.uniform(size=(300, 1))).sum(1).astype(np.int32)
+    labels = np.minimum(labels, 2)
+    return export.Examples(
+        data.Split(images[:100], labels[:100]),
+        data.Split(images[100:200], labels[100:200]),
+        images[200:],
+    )
+
+
+def write(directory, examples, *names, **options):
+    export.write_artifact(
+        small_program(),
+        (8, 8, 1),
+        directory,
+        classes=CLASSES,
+        targets=names,
+        examples=examples,
+        **options,
+    )
+    return json.loads((directory / "metadata.json").read_text())
+
+
+def test_measured_differences_are_those_of_the_outputs():
+    probs = np.array([[0.8, 0.2], [0.5, 0.5]])
+    other = np.array([[0.7, 0.3], [0.5, 0.5]])
+    mutual = np.array([0.1, 0.3])
+    measured = checks.measure(
+        {"probs": other, "mutual_information": mutual},
+        {"probs": probs, "mutual_information": mutual + 0.25},
+        np.array([0, 1]),
+    )
+    assert measured == {
+        "images": 2,
+        "largest_difference": pytest.approx(0.1),
+        "largest_difference_of_scores": pytest.approx(0.25),
+        "mutual_information": pytest.approx(0.2),
+        "accuracy": pytest.approx(0.5),  # of two equal classes, the first
+        "nll": pytest.approx(-(np.log(0.7) + np.log(0.5)) / 2),
+        # 0.3 below in one bin, 0.5 above in the other
+        "ece": pytest.approx((0.3 + 0.5) / 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("precision", "measured", "bound", "message"),
+    [
+        ("float32", (2e-3, 0.0, 1.0), None, r"to='x' differs from JAX by 2.0e-03; acc"),
+        ("float32", (0.0, 2e-3, 1.0), None, r"differs from JAX by 2.0e-03; accepted:"),
+        ("float32", (np.nan, 0.0, 1.0), None, r"differs from JAX by nan; accepted: up"),
+        (
+            "int8",
+            (0.5, 0.5, 1.02),
+            0.01,
+            r"max_nll_increase=0.01 is less than .*0.0200",
+        ),
+        ("int8", (0.5, 0.5, np.nan), 0.01, r"max_nll_increase=0.01 is less"),
+        ("int8", (0.5, 0.5, 1.02), None, None),
+        ("int8", (0.5, 0.5, 1.005), 0.01, None),
+        ("float32", (9e-4, 9e-4, 1.0), 0.0, None),
+    ],
+)
+def test_what_differs_too_much_is_refused(precision, measured, bound, message):
+    keys = ("largest_difference", "largest_difference_of_scores", "nll")
+    arguments = ("x", precision, dict(zip(keys, measured, strict=True)), {"nll": 1.0})
+    if message is None:
+        checks.refuse_difference(*arguments, bound)
+    else:
+        with pytest.raises(InputError, match=message):
+            checks.refuse_difference(*arguments, bound)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ["tflite"]}, r"to='tflite' is no target; accepted: jax, onnx, op"),
+        (
+            {"targets": ["onnx"], "precision": "int4"},
+            r"precision='int4' is not known; ",
+        ),
+        ({"targets": ["jax"], "precision": "int8"}, r"needs another target than jax"),
+        ({"web_runtime": "ort"}, r"web_runtime='ort' is no directory; accepted: an"),
+    ],
+)
+def test_bad_settings_are_refused_before_any_work(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        export.write_artifact(
+            pytest.fail, (8, 8, 1), tmp_path / "out", classes=CLASSES, **options
+        )
+
+
+def test_every_loader_is_a_program_of_its_own():
+    for name, target in export.TARGETS.items():
+        if target.loader is None:
+            continue
+        source = targets.loader_source(target.loader).decode()
+        compile(source, name, "exec")
+        assert len(source.splitlines()) < 90 and "edp" not in source
+        assert "def load(" in source and "def prediction_sets(" in source
+
+
+def test_a_program_of_one_batch_size_accepts_no_other(examples, tmp_path):
+    metadata = write(tmp_path / "out", examples, batch_size=30)
+    assert metadata["input"]["shape"] == [30, 8, 8, 1]
+    assert metadata["outputs"]["probs"]["shape"] == [30, 3]
+    # Of 100 images, the last batch is filled up.
+    assert metadata["checks"]["jax"]["images"] == 100
+    assert set(metadata["checks"]) == {"jax"}
+    classify, _ = loader.load(tmp_path / "out")
+    images = examples.train[:30]
+    wanted = jax.jit(small_program())(images)
+    np.testing.assert_allclose(classify(images)["probs"], wanted["probs"], atol=1e-5)
+    with pytest.raises(ValueError, match="30"):
+        classify(images[:29])
+
+
+# --- With the runtimes ------------------------------------------------------
+
+
+def require(name):
+    for package in export.TARGETS[name].packages:
+        pytest.importorskip(package)
+    pytest.importorskip("onnx")
+
+
+def operators(program):
+    onnx = pytest.importorskip("onnx")
+    names = ["probs", "max_probability", "mutual_information"]
+    model = onnx.load_model_from_string(onnx_graph.convert(program, (8, 8, 1), names))
+    return collections.Counter(node.op_type for node in model.graph.node)
+
+
+@pytest.mark.long
+def test_the_graph_has_one_network_without_normalisation():
+    require("onnx")
+    program = small_program(members=2)
+    before, after = operators(program.__wrapped__), operators(program)
+    assert (before["Conv"], after["Conv"]) == (6, 3)
+    # Per network, one addition of images' means, and three of normalisation's.
+    assert before["Sub"] - after["Sub"] >= 3 + 4
+    assert sum(after.values()) < 0.6 * sum(before.values())
+    # Images arrive as [B, H, W, C] and convolutions take [B, C, H, W]: one to
+    # transpose them, one back for the mean, and the scores' members.
+    assert after["Transpose"] <= 4
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
+    require(name)
+    metadata = write(tmp_path / "out", examples, name, precision=precision)
+    checked = metadata["checks"]
+    assert list(checked) == ["jax", name] and metadata["targets"] == ["jax", name]
+    if precision == "float32":
+        assert checked[name]["largest_difference"] < 1e-5
+    else:
+        assert 0 < checked[name]["largest_difference"] < 0.05
+        assert checked[name]["nll"] == pytest.approx(checked["jax"]["nll"], abs=0.01)
+        assert checked[name]["mutual_information"] == pytest.approx(
+            checked["jax"]["mutual_information"], rel=0.1
+        )
+    classify = targets.load(name, tmp_path / "out")
+    reference, _ = loader.load(tmp_path / "out")
+    tolerance = {"float32": 1e-4, "float16": 0.02, "int8": 0.2}[precision]
+    for size in (1, 7, 256):
+        images = np.resize(examples.train, (size, 8, 8, 1))
+        found, wanted = classify(images), reference(images)
+        assert found.keys() == wanted.keys()
+        for key, values in wanted.items():
+            assert found[key].shape == values.shape
+            np.testing.assert_allclose(found[key], values, atol=tolerance, err_msg=key)
+        np.testing.assert_allclose(found["probs"].sum(1), 1, atol=1e-5)
+        assert found["mutual_information"].min() > -1e-5
+    for images in (np.zeros((0, 8, 8, 1), np.uint8), examples.train / 255):
+        with pytest.raises(Exception, match=r"accepted: |data type|uint8"):
+            classify(images.astype(np.float32) if len(images) else images)
+    if precision == "int8":
+        with pytest.raises(InputError, match="max_nll_increase=-1 is less than"):
+            write(
+                tmp_path / "other",
+                examples,
+                name,
+                precision=precision,
+                max_nll_increase=-1.0,
+            )
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_a_loader_needs_only_its_runtime(name, examples, tmp_path):
+    require(name)
+    metadata = write(tmp_path / "out", examples, name)
+    metadata["prediction_sets"] = {
+        "score": "thr",
+        "thresholds": [{"coverage": 0.9, "threshold": 0.6}],
+    }
+    (tmp_path / "out/metadata.json").write_text(json.dumps(metadata))
+    np.save(tmp_path / "images.npy", examples.train[:7])
+    module = export.TARGETS[name].loader
+    program = (
+        "import sys\n"
+        "for name in ('edp', 'jax', 'flax', 'onnx', 'jax2onnx', 'absl'):\n"
+        "    sys.modules[name] = None\n"
+        f"import {module} as load, numpy\n"
+        "classify, metadata = load.load()\n"
+        "found = classify(numpy.load('../images.npy'))\n"
+        "sets = load.prediction_sets(found['probs'], metadata, 0.9)\n"
+        "numpy.savez('../found.npz', sets=sets, **found)\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path += {sys.path!r}\n{program}"],
+        cwd=tmp_path / "out",
+        check=True,
+    )
+    found = np.load(tmp_path / "found.npz")
+    reference, _ = loader.load(tmp_path / "out")
+    wanted = reference(examples.train[:7])
+    np.testing.assert_allclose(found["probs"], wanted["probs"], atol=1e-4)
+    likely = np.asarray(wanted["probs"]) >= 0.4
+    likely[np.arange(7), np.asarray(wanted["probs"]).argmax(1)] = True
+    np.testing.assert_array_equal(found["sets"], likely)
