@@ -86,13 +86,10 @@ def student(
 def group(
     config: ml_collections.ConfigDict, model: dict | None = None, **overrides
 ) -> ml_collections.ConfigDict:
-    """Returns a group of teachers: `config.teachers` with `overrides`, and its model.
+    """Returns a group of teachers: `config.teachers` with `overrides`, and its `model`.
 
-    Args:
-      config: the configuration.
-      model: the settings of the group's network, None for the defaults of its kind; the
-        students' network, `config.model`, is another. None: the same.
-      **overrides: settings of `teachers`; keys left at None take its value.
+    The model's settings are those given; None: all of `config.model`, the students'.
+    Other keys left at None take the value of `teachers`.
     """
     settings = ml_collections.ConfigDict()
     for key in config.teachers:

@@ -137,11 +137,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     teachers.prior_scale = 1.0
     # checkpoint: epochs between two members.
     teachers.epochs_between = 1
-    # swag: first epoch, from 1, at the constant learning rate, after which weights are
-    # collected; before it, `cosine`. None: that of the last quarter.
+    # swag: first epoch at the constant rate, whose weights are collected; before it,
+    # `cosine`. None: that of the last quarter.
     teachers.swag_start = placeholder(int)
-    # swag: K, the last epochs whose deviations make the low-rank part; K copies of the
-    # weights are kept while training.
+    # swag: K, the last epochs whose deviations are kept, for the low-rank part.
     teachers.swag_rank = 20
     # swag: factor of the samples' deviations from the mean; 0: SWA.
     teachers.swag_scale = 1.0
@@ -164,8 +163,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # Members per forward pass; None: all; fewer need less memory.
     teachers.members_at_once = placeholder(int)
     _set_optimizer(teachers)
-    # Name -> group of members with a network and settings of its own; see `group`.
-    # num_members is then the sum of theirs.
+    # Name -> group of members, of which num_members is the sum; see `group`.
     teachers.groups = ml_collections.ConfigDict()
 
     # Settings of all students; `students` overrides them by name.

@@ -194,7 +194,9 @@ def train_step(
     def member_step(params, model_state, opt_state, batch, key):
         image, of_labels = batch["image"], lambda of: of(batch["label"])
         if mixup_alpha:
-            image, of_labels = _mixed(rng.stream(key, "mixup"), batch, mixup_alpha)
+            image, of_labels = perturbations.mix_batch(
+                rng.stream(key, "mixup"), batch, mixup_alpha=mixup_alpha
+            )
 
         def loss_fn(params):
             outputs, new_model_state = model.apply(
@@ -229,22 +231,6 @@ def train_step(
         state.params, state.model_state, state.opt_state, batch, keys
     )
     return TrainState(state.step + 1, params, model_state, opt_state), metrics
-
-
-def _mixed(key, batch, mixup_alpha):
-    """Mixes the images of one member's batch.
-
-    Returns:
-      The images [B, ...], and a function that computes the mixture λ f(y) +
-      (1 − λ) f(y_π) of a function f of the labels [B].
-    """
-    image, label = batch["image"], batch["label"]
-    share, other = perturbations.mixup_pairs(key, len(label), mixup_alpha=mixup_alpha)
-
-    def of_labels(of):
-        return share * of(label) + (1 - share) * of(label[other])
-
-    return share * image + (1 - share) * image[other], of_labels
 
 
 def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Teachers:

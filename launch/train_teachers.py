@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from edp.experiment import restore, train, train_groups
+from edp.experiment import restore
+from edp.experiment import train_teachers as training
 from edp.experiment.create import Experiment
 from edp.runtime.stage import Stage
 
@@ -21,7 +22,7 @@ def train_teachers(
     with stage.making() as needed:
         if needed:
             groups = experiment.run.groups
-            fit = train_groups.fit_groups if groups else train.fit_teachers
+            fit = training.fit_groups if groups else training.fit_teachers
             fit(experiment, stage, signals.stop_requests, after_first=after_first)
         else:
             restore.check_complete(stage.path)

@@ -78,21 +78,12 @@ def _of_groups(run: Run, record: Record) -> list[dict[str, Any]]:
     """Computes `of_ensembles` for teachers of several groups."""
     groups = run.groups.items()
     rows = [of_ensembles(group, record["groups"][name])[-1] for name, group in groups]
-    model = run.build_model()
-    variables = jax.eval_shape(
-        lambda x: model.init(run.key, x, train=False), run.example
-    )
-    plain = _flops(
-        lambda variables, x: model.apply(variables, x, train=False),
-        variables,
-        run.example,
-    )
     totals = {
         name: None if None in (own := [row[name] for row in rows]) else sum(own)
         for name in rows[0]
     }
-    if plain and totals["inference_flops"] is not None:
-        totals["inference_cost"] = totals["inference_flops"] / plain
+    if totals["inference_flops"] is not None:
+        totals["inference_cost"] = _in_passes(run, totals["inference_flops"])
 
     def share(value, size):
         if value is None:
@@ -130,7 +121,7 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
         ),
         run.key,
         run.example,
-        teachers,
+        restore.with_first(run, teachers),
     )
     inference_flops = _flops(student.predict, variables, run.example)
     inference_cost = student.inference_cost

@@ -25,7 +25,6 @@ class Distillation(NamedTuple):
       init: (init_key, example input) -> the initial state; jitted. With
         `Student.begin`, the teachers' variables are a third argument.
       init_key: its key.
-      example: an example input.
       step: see `loop.fit`, also of the next two.
       feed: its inputs.
       length: the length of training.
@@ -34,15 +33,9 @@ class Distillation(NamedTuple):
     student: students.Student
     init: Any
     init_key: jax.Array
-    example: jax.Array
     step: steps.Step
     feed: Feed
     length: TrainingLength
-
-    def init_arguments(self, teacher_variables: Any) -> tuple[Any, ...]:
-        """Returns the arguments of `init`."""
-        begin_from = () if self.student.begin is None else (teacher_variables,)
-        return self.init_key, self.example, *begin_from
 
 
 def create_distillation(experiment: Experiment, name: str) -> Distillation:
@@ -72,8 +65,17 @@ def create_distillation(experiment: Experiment, name: str) -> Distillation:
     batch_size = config["batch_size"]
     feed = step_inputs.create_feed(experiment, key, batch_size, None)
     length = experiment.run.training_length(config, batch_size)
-    example = experiment.run.example
-    return Distillation(student, init, init_key, example, step, feed, length)
+    return Distillation(student, init, init_key, step, feed, length)
+
+
+def init_arguments(
+    experiment: Experiment, own: Distillation, teacher_variables: Any
+) -> tuple[Any, ...]:
+    """Returns the arguments of `Distillation.init`."""
+    begin_from: tuple[Any, ...] = ()
+    if own.student.begin is not None:
+        begin_from = (restore.with_first(experiment.run, teacher_variables),)
+    return own.init_key, experiment.run.example, *begin_from
 
 
 def create_step(

@@ -229,8 +229,14 @@ def create_student(run: Run, name: str) -> students.Student:
     )
 
 
+def with_first(run: Run, variables: Any) -> Any:
+    """Returns the stacked variables that begin with member 0's: of the first group."""
+    return variables[next(iter(groups))] if (groups := run.groups) else variables
+
+
 def create_source(run: Run) -> students.Source:
     """Creates member 0 of the teachers as a part of students."""
+    run = next(iter(run.groups.values()), run)
     rngs = run.kind.first_rngs(run.num_members, _key_of_masks(run))
     return students.create_source(run.build_teacher(), rngs)
 

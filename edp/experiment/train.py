@@ -1,4 +1,4 @@
-"""Trains the stages of a run: its teachers, and each of its students."""
+"""Trains the students of a run; `train_teachers` trains its teachers."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from edp import distill, ensemble
-from edp.experiment import batch_statistics, distillation, restore, step_inputs
+from edp import distill
+from edp.experiment import distillation, restore
 from edp.experiment.create import Experiment, record_run
-from edp.runtime import best_epoch, loop, optimizers, rng, steps, trackers, xla
+from edp.runtime import best_epoch, loop, steps, trackers
 from edp.runtime.feed import Feed, TrainingLength
 from edp.runtime.stage import Stage
 
@@ -23,95 +23,6 @@ class Compiled(NamedTuple):
 
 # Opens while a stage trains; yields a function that returns whether to stop.
 StopRequests = Callable[[], contextlib.AbstractContextManager[Callable[[], bool]]]
-
-
-def fit_teachers(
-    experiment: Experiment,
-    stage: Stage,
-    stop_requests: StopRequests,
-    *,
-    after_first: Callable[[], None] = lambda: None,
-    label: str = "teachers",
-    whole: Experiment | None = None,
-) -> None:
-    """Trains all teachers at once in one jitted step; completes the stage.
-
-    Args:
-      experiment: the run.
-      stage: the teachers' stage, while its lock is held.
-      stop_requests: see `StopRequests`.
-      after_first: see `loop.fit`.
-      label: the stage's name in the progress and for trackers.
-      whole: the run to record, where `experiment` is one of its groups.
-
-    Raises:
-      Interrupted, loop.NonFinite: as `loop.fit`.
-    """
-    config = experiment.run.config.teachers
-    key = rng.stream(experiment.run.key, "teachers")
-    mesh, kind = experiment.mesh, experiment.run.kind
-    num_trained = kind.num_trained(experiment.run.num_members, config)
-    per_epoch = experiment.run.steps_per_epoch(config.batch_size)
-    model = experiment.run.build_teacher()
-    tx = optimizers.create_optimizer(kind.training(config), per_epoch)
-    init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
-    state = ensemble.create_state(
-        model,
-        tx,
-        init_keys,
-        experiment.run.example,
-        compiler_options=xla.compiler_options(),
-    )
-    state = ensemble.place(state, mesh)
-    augment = step_inputs.create_augment(experiment.run.config.data)
-    record_run(whole or experiment)
-
-    def step(state, train, inputs):
-        batch, step_key = step_inputs.draw_batch(
-            key, state.step, train, inputs, augment=augment, mesh=mesh
-        )
-        return ensemble.train_step(
-            state,
-            batch,
-            step_key,
-            model=model,
-            tx=tx,
-            strategy=config.member_strategy,
-            members_at_once=config.members_at_once,
-            mesh=mesh,
-            label_smoothing=config.get("label_smoothing") or 0.0,
-            mixup_alpha=config.get("mixup_alpha") or 0.0,
-        )
-
-    images_per_step = config.batch_size * num_trained
-    variables, record = _fit(
-        experiment,
-        stage,
-        label,
-        step,
-        state,
-        experiment.data.train,
-        step_inputs.create_feed(
-            experiment,
-            key,
-            config.batch_size,
-            num_trained,
-            bootstrap=config.bootstrap,
-        ),
-        experiment.run.training_length(config, images_per_step),
-        restore.create_teachers_selection(experiment, model),
-        stop_requests,
-        config,
-        after_first=after_first,
-    )
-
-    def refresh(variables):
-        own_key = rng.stream(key, "batch statistics")
-        return batch_statistics.recompute(experiment, model, variables, own_key)
-
-    num_members = experiment.run.num_members
-    variables = kind.finish(variables, config, num_members, key, refresh)
-    restore.complete(stage, variables, record, experiment.run.num_kept)
 
 
 def fit_student(
@@ -141,7 +52,7 @@ def fit_student(
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
     own = distillation.create_distillation(experiment, name)
     ready = Compiled(own.init, None) if compiled is None else compiled()
-    state = ready.init(*own.init_arguments(teacher_variables))
+    state = ready.init(*distillation.init_arguments(experiment, own, teacher_variables))
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
@@ -149,7 +60,7 @@ def fit_student(
     def probs_fn(variables, x):
         return own.student.predict(own.student.finalise(variables), x)
 
-    variables, record = _fit(
+    variables, record = run_loop(
         experiment,
         stage,
         name,
@@ -179,7 +90,7 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     run = experiment.run
     own = distillation.create_distillation(experiment, name)
     teachers = restore.teachers_like(run, run.build_teacher())
-    arguments = own.init_arguments(teachers)
+    arguments = distillation.init_arguments(experiment, own, teachers)
     init = own.init.lower(*arguments).compile()
     state = jax.eval_shape(own.init, *arguments)
     step = own.step
@@ -204,7 +115,7 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     return Compiled(init, run_steps)
 
 
-def _fit(
+def run_loop(
     experiment: Experiment,
     stage: Stage,
     label: str,

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from edp.errors import InputError
 from edp.perturbations.bound import Perturbation
 from edp.perturbations.disagreement import disagreement
-from edp.perturbations.mixup import mix_labels, mixup, mixup_pairs
+from edp.perturbations.mixup import mix_batch, mix_labels, mixup, mixup_pairs
 from edp.perturbations.noise import gaussian, none
 from edp.perturbations.objectives import QUANTITIES
 from edp.perturbations.ods import conf_ods, ods
@@ -36,6 +36,7 @@ __all__ = [
     "disagreement",
     "gaussian",
     "methods",
+    "mix_batch",
     "mix_labels",
     "mixup",
     "mixup_pairs",

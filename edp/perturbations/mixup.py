@@ -1,11 +1,16 @@
 """Mixup of inputs and of labels; uses no model."""
 
+from collections.abc import Callable, Mapping
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from edp.errors import InputError
 from edp.perturbations import checks, geometry
+
+# Labels -> a value, such as a loss.
+LabelFn = Callable[[jax.Array], jax.Array]
 
 
 def mixup(
@@ -88,6 +93,29 @@ def mixup_pairs(
     share_key, order_key = jax.random.split(key)
     share = jax.random.beta(share_key, mixup_alpha, mixup_alpha, dtype=jnp.float32)
     return share, jax.random.permutation(order_key, batch_size)
+
+
+def mix_batch(
+    key: jax.Array, batch: Mapping[str, jax.Array], *, mixup_alpha: float
+) -> tuple[jax.Array, Callable[[LabelFn], jax.Array]]:
+    """Mixes a batch for training on labels with `mixup_pairs`.
+
+    Args:
+      key: PRNG key.
+      batch: `image` [B, ...] and `label` [B] or [B, K].
+      mixup_alpha: a > 0.
+
+    Returns:
+      The mixed images, and (f) -> λ f(y) + (1 − λ) f(y_π) for a function f of the
+      labels, such as the loss.
+    """
+    image, label = batch["image"], batch["label"]
+    share, other = mixup_pairs(key, len(label), mixup_alpha=mixup_alpha)
+
+    def of_labels(of: LabelFn) -> jax.Array:
+        return share * of(label) + (1 - share) * of(label[other])
+
+    return share * image + (1 - share) * image[other], of_labels
 
 
 def _mix(key: jax.Array, values: jax.Array, mixup_alpha: float) -> jax.Array:

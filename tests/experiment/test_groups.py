@@ -20,10 +20,9 @@ from edp.experiment import (
     import_teachers,
     restore,
     settings,
-    train,
-    train_groups,
     validate,
 )
+from edp.experiment import train_teachers as training
 from edp.experiment.create import create_experiment
 from edp.models import count_params
 from edp.runtime import loop, storage
@@ -65,7 +64,7 @@ def test_groups_train_in_turn_and_teach_together(tmp_path):
 
     stage = Stage(run.teachers_dir, run.teacher_dependencies)
     with pytest.raises(loop.Interrupted, match=r"teachers/wide: saved at step 2 of 4"):
-        train_groups.fit_groups(experiment, stage, stop_later)
+        training.fit_groups(experiment, stage, stop_later)
     narrow = restore.teachers_record(run.groups["narrow"])
     train_teachers.train_teachers(experiment)
     record = restore.teachers_record(run)
@@ -87,7 +86,7 @@ def test_groups_train_in_turn_and_teach_together(tmp_path):
     assert own.settings == storage.read_json(
         tmp_path / "run/teachers/groups/wide/settings.json"
     )
-    train.fit_teachers(alone, own, never_stop)
+    training.fit_teachers(alone, own, never_stop)
     _, expected = restore.load_teachers(alone.run, None)
     jax.tree.map(np.testing.assert_array_equal, variables["wide"], expected)
 

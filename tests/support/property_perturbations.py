@@ -87,6 +87,7 @@ def check_perturbed(case, x, perturbed, share=1.0):
     perturbations.mixup,
     perturbations.mix_labels,
     perturbations.mixup_pairs,
+    perturbations.mix_batch,
 )
 def check_without_models(case):
     x = case.images(case.shape[1])
@@ -112,6 +113,10 @@ def check_without_models(case):
     share, other = jitted(_mixup_pairs, "size", "alpha")(case.key, len(x), float(alpha))
     finite(share, (), jnp.float32, 0, 1, slack=0)
     assert sorted(np.asarray(other).tolist()) == list(range(len(x)))
+    mixed, of_labels = jitted(_mix_batch, "alpha")(case.key, x, probs, float(alpha))
+    values = finite(mixed, x.shape, None, 0, 1, slack=slack)
+    close(values, share * x + (1 - share) * x[other], 0, 4 * slack)
+    close(of_labels, share * probs + (1 - share) * probs[other], 0, 4 * slack)
 
 
 def _gaussian(key, x, step_size):
@@ -124,6 +129,12 @@ def _mixup(key, x, alpha):
 
 def _mix_labels(key, probs, alpha):
     return perturbations.mix_labels(key, probs, mixup_alpha=alpha)
+
+
+def _mix_batch(key, x, probs, alpha):
+    batch = {"image": x, "label": probs}
+    image, of_labels = perturbations.mix_batch(key, batch, mixup_alpha=alpha)
+    return image, of_labels(lambda label: label)
 
 
 def _mixup_pairs(key, size, alpha):

@@ -1,14 +1,106 @@
-"""Trains teachers of several groups, each a stage with its own network and settings."""
+"""Trains the teachers of a run: all at once, or those of each group in turn."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
-from edp.experiment import restore, train
+import jax
+
+from edp import ensemble
+from edp.experiment import batch_statistics, restore, step_inputs, train
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
-from edp.runtime import checkpoint, storage
+from edp.runtime import checkpoint, optimizers, rng, storage, xla
 from edp.runtime.stage import Stage
+
+
+def fit_teachers(
+    experiment: Experiment,
+    stage: Stage,
+    stop_requests: train.StopRequests,
+    *,
+    after_first: Callable[[], None] = lambda: None,
+    label: str = "teachers",
+    whole: Experiment | None = None,
+) -> None:
+    """Trains all teachers at once in one jitted step; completes the stage.
+
+    Args:
+      experiment: the run.
+      stage: the teachers' stage, while its lock is held.
+      stop_requests: see `train.StopRequests`.
+      after_first: see `loop.fit`.
+      label: the stage's name in the progress and for trackers.
+      whole: the run to record, where `experiment` is one of its groups.
+
+    Raises:
+      Interrupted, loop.NonFinite: as `loop.fit`.
+    """
+    config = experiment.run.config.teachers
+    key = rng.stream(experiment.run.key, "teachers")
+    mesh, kind = experiment.mesh, experiment.run.kind
+    num_trained = kind.num_trained(experiment.run.num_members, config)
+    per_epoch = experiment.run.steps_per_epoch(config.batch_size)
+    model = experiment.run.build_teacher()
+    tx = optimizers.create_optimizer(kind.training(config), per_epoch)
+    init_keys = jax.random.split(rng.stream(key, "init"), num_trained)
+    state = ensemble.create_state(
+        model,
+        tx,
+        init_keys,
+        experiment.run.example,
+        compiler_options=xla.compiler_options(),
+    )
+    state = ensemble.place(state, mesh)
+    augment = step_inputs.create_augment(experiment.run.config.data)
+    record_run(whole or experiment)
+
+    def step(state, examples, inputs):
+        batch, step_key = step_inputs.draw_batch(
+            key, state.step, examples, inputs, augment=augment, mesh=mesh
+        )
+        return ensemble.train_step(
+            state,
+            batch,
+            step_key,
+            model=model,
+            tx=tx,
+            strategy=config.member_strategy,
+            members_at_once=config.members_at_once,
+            mesh=mesh,
+            label_smoothing=config.get("label_smoothing") or 0.0,
+            mixup_alpha=config.get("mixup_alpha") or 0.0,
+        )
+
+    images_per_step = config.batch_size * num_trained
+    variables, record = train.run_loop(
+        experiment,
+        stage,
+        label,
+        step,
+        state,
+        experiment.data.train,
+        step_inputs.create_feed(
+            experiment,
+            key,
+            config.batch_size,
+            num_trained,
+            bootstrap=config.bootstrap,
+        ),
+        experiment.run.training_length(config, images_per_step),
+        restore.create_teachers_selection(experiment, model),
+        stop_requests,
+        config,
+        after_first=after_first,
+    )
+
+    def refresh(variables):
+        own_key = rng.stream(key, "batch statistics")
+        return batch_statistics.recompute(experiment, model, variables, own_key)
+
+    num_members = experiment.run.num_members
+    variables = kind.finish(variables, config, num_members, key, refresh)
+    restore.complete(stage, variables, record, experiment.run.num_kept)
 
 
 def fit_groups(
@@ -41,7 +133,7 @@ def fit_groups(
             if not needed:
                 print(f"teachers/{name}: complete")
                 continue
-            train.fit_teachers(
+            fit_teachers(
                 experiment._replace(run=group),
                 own,
                 stop_requests,
