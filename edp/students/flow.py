@@ -110,7 +110,7 @@ def flow(
 
 def draw_times(key: jax.Array, number: int) -> jax.Array:
     """Draws times t in [0, 1] of density proportional to 3^t, by inversion [number]."""
-    uniform = jax.random.uniform(key, number)
+    uniform = jax.random.uniform(key, (number,))
     return jnp.log1p((_BASE - 1) * uniform) / math.log(_BASE)
 
 
