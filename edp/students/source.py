@@ -61,9 +61,9 @@ def create_source(model, rngs: Mapping[str, jax.Array] | None = None) -> Source:
         pooled = jax.tree.leaves(captured)
         if len(pooled) != 1:
             raise InputError(
-                f"build_model returns a {type(model).__name__} without a layer named "
-                f"{_FEATURES!r}, whose features are read; accepted: a subclass of "
-                "edp.models.Classifier"
+                f"build_model returns a {type(model).__name__} with {len(pooled)} "
+                f"layers named {_FEATURES!r}, of which one gives the features; "
+                "accepted: a subclass of edp.models.Classifier"
             )
         return pooled[0], logits
 
