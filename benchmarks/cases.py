@@ -76,9 +76,10 @@ class Step(NamedTuple):
     """Kind of step.
 
     Attributes:
-      kind: 'teacher_step', 'perturb' (alone) or 'distill'.
-      student: a name in `edp.students.STUDENTS`; 'distill' only.
-      perturbation: a name in `edp.perturbations.PERTURBATIONS`; None for teachers.
+      kind: 'teacher_step', 'perturb' (alone), 'distill' or 'predict'.
+      student: a name in `edp.students.STUDENTS`; 'distill' and 'predict' only.
+      perturbation: a name in `edp.perturbations.PERTURBATIONS`; 'distill' and
+        'perturb' only.
     """
 
     kind: str

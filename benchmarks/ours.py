@@ -14,6 +14,7 @@ import numpy as np
 from benchmarks import limits
 from benchmarks.cases import Case, Step
 from benchmarks.timing import Contender
+from configs import default
 from edp import distill, ensemble, models, perturbations, students
 from edp.models import batch_norm, native
 from edp.runtime import optimizers, rng, xla
@@ -115,6 +116,7 @@ def create_student(problem: Problem, name: str) -> students.Student:
     """Creates the student `name` as a run does."""
     case = problem.case
     config = {
+        **default.get_config().distill.to_dict(),
         "student": name,
         "factor_init": "normal",
         "alpha": case.alpha,
@@ -175,6 +177,16 @@ def create_step(problem: Problem, step: Step, strategy: str):
             return state, metrics["loss"]
 
         return train, state, {"image": problem.image, "label": problem.label}
+
+    if step.kind == "predict":
+        student = create_student(problem, step.student)
+
+        def predict(count, resources):
+            variables, image = resources
+            return count + 1, student.predict(variables, image)
+
+        variables = student.finalise(problem.students[step.student])
+        return predict, jnp.zeros((), jnp.int32), (variables, problem.image[0])
 
     perturb = perturbations.create_perturbation(
         {

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from edp import data, metrics, perturbations
-from edp.evaluation import disagreement
+from edp.evaluation import disagreement, results
+from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment import restore, settings
 from edp.experiment.create import Experiment
@@ -89,7 +90,9 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
         "made_from": made_from,
         "diversity": rows,
         "students": of_students,
-        "members": member_rows(views),
+        "members": member_rows(
+            views, results.load_predictions(experiment, predictors, TEACHERS)
+        ),
         "notes": [
             f"Inputs perturbed as for {name} are left out: "
             f"{students[name]['perturbation']} looks at the student's members, "
@@ -100,22 +103,31 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     storage.write_json(path, result)
 
 
-def member_rows(views: Mapping[str, disagreement.View]) -> Rows:
+def member_rows(
+    views: Mapping[str, disagreement.View], predictions: Predictions
+) -> Rows:
     """Returns for each view which teachers err together, and the choice of members.
 
     Args:
       views: 'train', 'test' and by student the inputs perturbed as for it.
+      predictions: the teachers'.
 
     Returns:
-      Rows of `inputs`, `mutual_errors` [M][M] and `by_mutual_errors`, the members in
-      the order of `metrics.choose_by_mutual_errors`.
+      Rows of `inputs`, `mutual_errors` [M][M], `by_mutual_errors`, the members in the
+      order of `metrics.choose_by_mutual_errors`, and `test_nll_by_mutual_errors` [M],
+      the test NLL of the first m. (`measures.json` has those of other choices.)
     """
     rows = []
     for name, view in views.items():
         errors = metrics.mutual_errors(view.probs, view.labels)
         chosen = metrics.choose_by_mutual_errors(errors)
         own = {"mutual_errors": errors.tolist(), "by_mutual_errors": chosen}
-        rows.append({"inputs": name, **own})
+        nlls = {
+            "test_nll_by_mutual_errors": metrics.nlls_in_order(
+                predictions.test_probs, predictions.test_labels, chosen
+            )
+        }
+        rows.append({"inputs": name, **own, **nlls})
     return rows
 
 

@@ -253,12 +253,10 @@ def choose_members(predictions: Predictions) -> dict[str, Any]:
         "by_mutual_errors": metrics.choose_by_mutual_errors(errors),
         "by_nll": metrics.choose_by_nll(predictions.validation_probs, labels),
     }
-    test = predictions.test_probs.astype(np.float64)
     test_nlls = {
-        f"test_nll_{name}": [
-            metrics.nll(test[order[:size]].mean(axis=0), predictions.test_labels)
-            for size in range(1, len(order) + 1)
-        ]
+        f"test_nll_{name}": metrics.nlls_in_order(
+            predictions.test_probs, predictions.test_labels, order
+        )
         for name, order in chosen.items()
     }
     return {"mutual_errors": errors.tolist(), **chosen, **test_nlls}

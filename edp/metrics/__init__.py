@@ -71,6 +71,7 @@ from edp.metrics.selection import (
     choose_by_mutual_errors,
     choose_by_nll,
     mutual_errors,
+    nlls_in_order,
 )
 from edp.metrics.selective import (
     augrc,
@@ -135,6 +136,7 @@ __all__ = [
     "mutual_errors",
     "mutual_information",
     "nll",
+    "nlls_in_order",
     "paired_p_value",
     "pairwise_kl",
     "prediction_sets",

@@ -4,6 +4,8 @@ After *Verification-Aided Deep Ensemble Selection* (Amir et al., 2022), with emp
 errors in the place of verified ones.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -93,3 +95,26 @@ def choose_by_nll(probs: ArrayLike, labels: ArrayLike) -> list[int]:
         chosen.append(rest[int(nlls.argmin())])
         total += of_label[chosen[-1]]
     return chosen
+
+
+def nlls_in_order(
+    probs: ArrayLike, labels: ArrayLike, order: Sequence[int]
+) -> list[float]:
+    """Computes the NLL of the mean of the first m members of an order, m = 1, ..., M.
+
+    Args:
+      probs: member probabilities [M, N, K].
+      labels: integer classes [N].
+      order: members, such as from `choose_by_nll`.
+
+    Returns:
+      As many numbers as `order` has members.
+
+    Raises:
+      InputError: as for `mutual_errors`.
+    """
+    probs = as_members(probs)
+    labels = as_labels(labels, *probs.shape[1:])
+    of_label = probs[list(order)][:, np.arange(len(labels)), labels]
+    means = of_label.cumsum(axis=0) / np.arange(1, len(of_label) + 1)[:, None]
+    return [float(nll) for nll in -np.log(means + EPSILON).mean(axis=1)]

@@ -116,10 +116,17 @@ def test_teachers_that_err_together_on_perturbed_inputs():
     right, wrong = [0.9, 0.1], [0.1, 0.9]
     probs = np.array([[wrong, right], [wrong, right], [right, wrong]])
     view = disagreement.View(None, np.array([0, 0]), probs)
-    (row,) = analysis.member_rows({"single_ods": view})
+    predictions = Predictions(None, None, 1 - probs, np.array([0, 0]))
+    (row,) = analysis.member_rows({"single_ods": view}, predictions)
     assert row["inputs"] == "single_ods"
     assert row["mutual_errors"] == [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 0.5]]
     assert row["by_mutual_errors"] == [0, 2, 1]
+    # The test images' label has 0.9 and 0.1 by the first member, 0.1 and 0.9 by the
+    # last, and by the second as by the first.
+    one, two = -np.log([0.9, 0.1]).mean(), -np.log([0.5, 0.5]).mean()
+    every = -np.log([1.9 / 3, 1.1 / 3]).mean()
+    found = row["test_nll_by_mutual_errors"]
+    np.testing.assert_allclose(found, [one, two, every], atol=1e-9)
 
 
 def test_set_scores_are_added_to_their_rows():

@@ -215,6 +215,15 @@ def test_greedy_choice_by_nll():
         assert chosen[size - 1] == min(nlls, key=nlls.get)
 
 
+def test_nlls_in_order_by_hand():
+    probs = [[[0.5, 0.5]], [[0.25, 0.75]], [[1.0, 0.0]]]
+    found = metrics.nlls_in_order(probs, [1], [1, 0, 2])
+    # The means are 3/4, 5/8, 5/12.
+    np.testing.assert_allclose(found, -np.log([3 / 4, 5 / 8, 5 / 12]), atol=1e-11)
+    (one,) = metrics.nlls_in_order(probs, [1], [0])
+    assert one == pytest.approx(np.log(2))
+
+
 def test_equal_members_are_chosen_in_order():
     probs = np.repeat(PROBS[None], 3, axis=0)
     assert metrics.choose_by_nll(probs, LABELS) == [0, 1, 2]

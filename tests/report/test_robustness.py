@@ -105,7 +105,7 @@ def test_corruptions_are_averaged_in_a_table(tmp_path):
 
 
 def test_further_measures_are_in_a_table(tmp_path):
-    nlls = {"test_nll_by_mutual_errors": [0.5, 0.25], "test_nll_by_nll": [0.5, 0.25]}
+    nlls = {"test_nll_by_mutual_errors": [0.75, 0.25], "test_nll_by_nll": [0.5, 0.25]}
     choice = {"by_mutual_errors": [1, 0], "by_nll": [0, 1], "mutual_errors": [[0]]}
     entries = [
         {"model": "DE-1", "augrc": 0.03, "worst_class_accuracy": 0.5, "by_class": {}},
@@ -114,8 +114,12 @@ def test_further_measures_are_in_a_table(tmp_path):
         {"model": "kd", "augrc": 0.025, "worst_class_accuracy": 0.625},
         {"model": "<ods>", "augrc": 0.0125, "worst_class_accuracy": None},
     ]
-    path = write(tmp_path / "measures.json", entries)
-    section = measures.measures_section(path, ROWS).html
+    write(tmp_path / "measures.json", entries)
+    perturbed = {"inputs": "kd", "by_mutual_errors": [1, 0]}
+    perturbed |= {"test_nll_by_mutual_errors": [0.625, 0.25]}
+    old = {"inputs": "train", "by_mutual_errors": [0, 1]}  # without the NLLs
+    write(tmp_path / "analysis.json", [], members=[perturbed, old])
+    section = measures.measures_section(tmp_path, ROWS).html
     page = Page(section)
     # Columns without values are left out.
     head = [text.replace("\N{NO-BREAK SPACE}", " ") for text in page.rows[0]]
@@ -129,9 +133,12 @@ def test_further_measures_are_in_a_table(tmp_path):
     ]
     assert re.findall("<b>(.*?)</b>", section) == ["1.25"]
     assert PROTOCOL in page.text
+    titles = [text.replace("\N{NO-BREAK SPACE}", " ") for text in page.rows[5]]
+    assert titles == ["chosen by", "on inputs", "order", "NLL of 1", "NLL of 2"]
     assert page.rows[6:] == [
-        ["1", "1", "0.5000", "0", "0.5000"],
-        ["2", "0", "0.2500", "1", "0.2500"],
+        ["NLL", "validation", "0 1", "0.5000", "0.2500"],
+        ["mutual errors", "validation", "1 0", "0.7500", "0.2500"],
+        ["mutual errors", "kd", "1 0", "0.6250", "0.2500"],
     ]
 
 
@@ -174,7 +181,7 @@ def test_sections_without_evaluations(tmp_path):
     for section in (
         ood.ood_section(tmp_path / "ood.json", ROWS),
         corruptions.corruptions_section(tmp_path / "corruptions.json", ROWS),
-        measures.measures_section(tmp_path / "measures.json", ROWS),
+        measures.measures_section(tmp_path, ROWS),
     ):
         assert section == ("", {}, "")
 
@@ -192,14 +199,14 @@ def test_sections_without_evaluations(tmp_path):
     ],
 )
 def test_damaged_files_are_left_out(tmp_path, text, message):
-    path = tmp_path / "evaluated.json"
+    path = tmp_path / "measures.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     for section in (
         ood.ood_section(path, ROWS),
         corruptions.corruptions_section(path, ROWS),
-        measures.measures_section(path, ROWS),
+        measures.measures_section(tmp_path, ROWS),
     ):
-        assert section.html == "" and f": evaluated.json {message}" in section.left_out
+        assert section.html == "" and f": measures.json {message}" in section.left_out
 
 
 def test_damaged_rows_are_left_out(tmp_path):
@@ -229,8 +236,8 @@ def test_damaged_measures_are_left_out(tmp_path):
     entries += [{"model": "a", "augrc": v, "members": v} for v in wrong]
     choices = [{}, {"by_nll": 3}, {"by_nll": [0], "by_mutual_errors": [0]}]
     entries += [{"model": "b", "members": choice} for choice in choices]
-    path = write(tmp_path / "measures.json", entries, protocol=3)
-    rows = Page(measures.measures_section(path, ROWS).html).rows
+    write(tmp_path / "measures.json", entries, protocol=3)
+    rows = Page(measures.measures_section(tmp_path, ROWS).html).rows
     assert rows[1:] == [["kd", "2.00"], *[["a", "–"]] * 5, *[["b", "–"]] * 3]
 
 

@@ -122,7 +122,10 @@ def check_groups(case):
     assert good + bad <= churn + 1e-9 and churn <= 1
 
 
-@covers(metrics.mutual_errors, metrics.choose_by_mutual_errors, metrics.choose_by_nll)
+@covers(
+    *(metrics.mutual_errors, metrics.choose_by_mutual_errors),
+    *(metrics.choose_by_nll, metrics.nlls_in_order),
+)
 def check_selection(case):
     m, b, _ = case.shape
     probs, labels = case.probs(m, b), case.labels(b)
@@ -139,6 +142,9 @@ def check_selection(case):
     close(rates[metrics.choose_by_mutual_errors(errors)[0]], min(rates))
     nlls = [metrics.nll(member, labels) for member in probs]
     close(nlls[metrics.choose_by_nll(probs, labels)[0]], min(nlls))
+    in_order = metrics.nlls_in_order(probs, labels, range(m))
+    close(in_order[0], nlls[0], 1e-9, 1e-9)
+    close(in_order[-1], metrics.nll(np.float64(probs).mean(axis=0), labels), 1e-9, 1e-9)
 
 
 @covers(metrics.joint_nll, metrics.dyadic_batches)

@@ -112,7 +112,7 @@ def _sections(inputs: Inputs) -> list[Titled]:
         ("risk", "Coverage", "Error against coverage", risk_section(predictions, rows)),
         (
             *("measures", "Measures", "Further measures"),
-            measures_section(workdir / "measures.json", rows),
+            measures_section(workdir, rows),
         ),
         (
             *("ood", "Out of distribution", "Out of distribution"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from edp.report.files import read_evaluated
+from edp.report.files import read_evaluated, read_of_same_run
 from edp.report.page.markup import Section, figure, heading, paragraph
 from edp.report.page.table import BOLD, Column, html_table
 from edp.report.rows import Row, student_names
@@ -38,23 +38,15 @@ LEGEND = (
     "share of predictions that differ from the ensemble's."
 )
 
-_CHOICE = (
-    Column("members", "members", ""),
-    Column("by_mutual_errors", "by mutual errors", ""),
-    Column("test_nll_by_mutual_errors", "test NLL", "", 1, 4),
-    Column("by_nll", "by NLL", ""),
-    Column("test_nll_by_nll", "test NLL", "", 1, 4),
-)
 
-
-def measures_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
-    """Returns a table of `measures.json` and, if it has any, the choice of members.
+def measures_section(workdir: pathlib.Path, rows: Sequence[Row]) -> Section:
+    """Returns a table of `measures.json`, and the choice of members.
 
     Args:
-      path: the file.
+      workdir: of the run; `analysis.json` has choices on perturbed inputs.
       rows: rows of `results.json`, which say who is a student.
     """
-    entries, protocol, why = read_evaluated(path)
+    entries, protocol, why = read_evaluated(workdir / "measures.json")
     if why:
         return Section(left_out=f"further measures: {why}")
     students = student_names(rows)
@@ -68,9 +60,8 @@ def measures_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
         return Section()
     html = figure(f"{LEGEND} {BOLD}", html_table(shown, columns))
     html += paragraph(protocol, "note")
-    for entry in entries:
-        html += _choice(entry.get("members"))
-    return Section(html)
+    analysis, _ = read_of_same_run(workdir / "analysis.json")
+    return Section(html + _choices(entries, analysis.get("members")))
 
 
 def with_values(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
@@ -78,22 +69,47 @@ def with_values(columns: Sequence[Column], rows: Sequence[Row]) -> list[Column]:
     return [c for c in columns if any(c.text(row) != DASH for row in rows)]
 
 
-def _choice(members: object) -> Markup:
-    """Returns the table of the greedy choices of members; nothing for one member."""
-    keys = [column.key for column in _CHOICE[1:]]
-    if not isinstance(members, Mapping):
+def _choices(entries: Sequence[Row], analysed: object) -> Markup:
+    """Returns a table of the greedy choices of members; nothing without any.
+
+    Args:
+      entries: rows of `measures.json`.
+      analysed: rows of `analysis.json`, if it has such.
+    """
+    found = []
+    for members in (entry.get("members") for entry in entries):
+        found += [
+            _order(members, name, title, "validation")
+            for name, title in (("nll", "NLL"), ("mutual_errors", "mutual errors"))
+        ]
+    for row in analysed if isinstance(analysed, list) else []:
+        inputs = row.get("inputs") if isinstance(row, Mapping) else None
+        found.append(_order(row, "mutual_errors", "mutual errors", inputs))
+    orders = [order for order in found if order]
+    if not orders:
         return Markup()
-    found = [members.get(key) for key in keys]
-    if not all(isinstance(values, list) for values in found) or len(found[0]) < 2:
-        return Markup()
-    rows = [
-        {"members": size, **dict(zip(keys, values, strict=True))}
-        for size, values in enumerate(zip(*found, strict=False), 1)
+    sizes = range(1, 1 + max(len(order) for order in orders) - 3)
+    columns = [
+        Column("by", "chosen by", ""),
+        Column("inputs", "on inputs", ""),
+        Column("order", "order", ""),
+        *(Column(str(m), f"NLL of {m}", "", 1, 4) for m in sizes),
     ]
     return heading("Choice of members") + figure(
-        "Two greedy orders of the members, found on the validation images: by how "
-        "often they are wrong together with those before them, and by the NLL of the "
-        "mean with those before them. A row names the member added, counted from 0, "
-        "and has the test NLL of all members up to it.",
-        html_table(rows, _CHOICE),
+        "Greedy orders of the members, counted from 0: by the NLL of the mean with "
+        "those before, and by how often a member is wrong together with those before. "
+        "NLL of m is that of the first m members on the test images. The inputs are "
+        "those of a split, or training inputs perturbed as for a student.",
+        html_table(orders, columns),
     )
+
+
+def _order(of: object, name: str, title: str, inputs: object) -> Row:
+    """Returns a row of the table; {} if there are not two members."""
+    of = of if isinstance(of, Mapping) else {}
+    order, nlls = of.get(f"by_{name}"), of.get(f"test_nll_by_{name}")
+    if not isinstance(order, list) or not isinstance(nlls, list) or len(order) < 2:
+        return {}
+    text = " ".join(map(str, order))
+    named = {"by": title, "inputs": inputs, "order": text}
+    return {**named, **{str(m): v for m, v in enumerate(nlls, 1)}}
