@@ -255,7 +255,7 @@ def _distillation(experiment: Experiment, name: str) -> _Distillation:
     init_key = rng.stream(key, "init")
     student, tx, distill_step = create_distillation(experiment.run, mesh, name)
     alike = {key: value for key, value in config.items() if key != "perturbation"}
-    init = experiment.programs.setdefault(
+    init = experiment.shared.setdefault(
         (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
         jax.jit(
             functools.partial(distill.create_state, student, tx),
