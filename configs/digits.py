@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: the main job in 70 to 90 s on two CPU cores.
+"""Scikit-learn's handwritten digits: the main job in under a minute on two CPU cores.
 
     python -m launch.run --config=configs/digits.py --workdir=runs/digits
 

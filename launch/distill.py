@@ -43,9 +43,16 @@ def check_only(config: ml_collections.ConfigDict) -> None:
         settings.student_settings(config, name)
 
 
-def compile_ahead(experiment: Experiment) -> Ahead:
-    """Prepares to compile the steps of the students that `distill_all` distils."""
-    return Ahead(experiment, _names(experiment))
+def compile_ahead(
+    experiment: Experiment, then: Callable[[], None] = lambda: None
+) -> Ahead:
+    """Prepares to compile the steps of the students that `distill_all` distils.
+
+    Args:
+      experiment: the run.
+      then: see `Ahead`.
+    """
+    return Ahead(experiment, _names(experiment), then)
 
 
 def distill_all(

@@ -6,12 +6,14 @@ Complete stages are not run again; an interrupted stage resumes from its last
 checkpoint. Between long stages the report is re-rendered from the complete ones.
 """
 
+import functools
+
 from absl import flags
 
 from edp.experiment.create import Experiment
 
 from .cli import app
-from .cli.evaluation import evaluate
+from .cli.evaluation import evaluate, prepare_evaluation
 from .cli.live_report import Drafts
 from .distill import check_only, compile_ahead, distill_all
 from .report import write_report
@@ -23,7 +25,8 @@ flags.declare_key_flag("only")
 def run(experiment: Experiment) -> None:
     """Runs all stages in order."""
     drafts = Drafts(experiment)
-    ahead = compile_ahead(experiment)
+    then = functools.partial(prepare_evaluation, experiment)
+    ahead = compile_ahead(experiment, then)
     train_teachers(experiment, after_first=ahead.begin_next)
     drafts.draw()
     distill_all(experiment, after=drafts.draw, ahead=ahead)

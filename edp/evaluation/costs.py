@@ -6,7 +6,7 @@ shapes only.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ import optax
 
 from edp import distill, ensemble
 from edp.experiment import distillation, restore
+from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.models import cpu_convolution
 from edp.runtime import flops
@@ -21,6 +22,18 @@ from edp.runtime import flops
 Record = Mapping[str, Any]
 
 _TX = optax.identity()  # the operations of an optimizer are not counted
+
+
+class Operations(NamedTuple):
+    """Floating-point operations of a student; None where they cannot be counted.
+
+    Attributes:
+      step: of a training step.
+      prediction: of the prediction of one image.
+    """
+
+    step: int | None
+    prediction: int | None
 
 
 def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
@@ -97,19 +110,49 @@ def _of_groups(run: Run, record: Record) -> list[dict[str, Any]]:
     ]
 
 
-def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
+def of_student(
+    run: Run, name: str, record: Record, operations: Operations | None = None
+) -> dict[str, Any]:
     """Computes the costs of one completed student, without its teachers' training.
 
     Args:
       run: the run.
       name: the student's name.
       record: the record of its stage.
+      operations: from `count_student`; counted here if None.
 
     Returns:
       The fields of `of_ensembles`. `inference_cost` is a ratio of operations where the
       student does not know it. `train_flops` includes the forward passes of the
       teachers and the gradients of the perturbation.
     """
+    operations = operations or count_student(run, name)
+    inference_cost = restore.create_student(run, name).inference_cost
+    if inference_cost is None:
+        inference_cost = _in_passes(_in_one_program(run), operations.prediction)
+    return {
+        "num_params": record["num_params"],
+        "inference_cost": inference_cost,
+        "train_seconds": record["train_seconds"],
+        "train_flops": _times(_num_steps(run, run.students[name]), operations.step),
+        "inference_flops": operations.prediction,
+    }
+
+
+def count_ahead(experiment: Experiment) -> None:
+    """Counts the operations of all students, for `counted`."""
+    for name in experiment.run.students:
+        operations = count_student(experiment.run, name)
+        experiment.shared["operations", name] = operations
+
+
+def counted(experiment: Experiment, name: str) -> Operations | None:
+    """Returns the operations that `count_ahead` has counted, if it has."""
+    return experiment.shared.get(("operations", name))
+
+
+def count_student(run: Run, name: str) -> Operations:
+    """Counts the operations of a student from its settings."""
     run = _in_one_program(run)
     section = run.students[name]
     student, tx, step = distillation.create_step(run, None, name)
@@ -123,21 +166,11 @@ def of_student(run: Run, name: str, record: Record) -> dict[str, Any]:
         run.example,
         restore.with_first(run, teachers),
     )
-    inference_flops = _flops(student.predict, variables, run.example)
-    inference_cost = student.inference_cost
-    if inference_cost is None:
-        inference_cost = _in_passes(run, inference_flops)
     batch = _batch(run, section["batch_size"])
-    return {
-        "num_params": record["num_params"],
-        "inference_cost": inference_cost,
-        "train_seconds": record["train_seconds"],
-        "train_flops": _times(
-            _num_steps(run, section),
-            _flops(step, state, batch, run.key, teachers),
-        ),
-        "inference_flops": inference_flops,
-    }
+    return Operations(
+        _flops(step, state, batch, run.key, teachers),
+        _flops(student.predict, variables, run.example),
+    )
 
 
 def _in_passes(run: Run, count: int | None) -> float:

@@ -45,7 +45,7 @@ def collect_rows(
             student=section["student"],
             perturbation=section["perturbation"],
             seed=run.config.seed,
-            **costs.of_student(run, name, record),
+            **costs.of_student(run, name, record, costs.counted(experiment, name)),
             skipped_steps=record.get("skipped_steps"),
             soft_labels=experiment.data.soft_labels,
         )

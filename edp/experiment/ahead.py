@@ -21,13 +21,20 @@ class Ahead:
     `compiled` hands over each result, or raises what compiling raised.
     """
 
-    def __init__(self, experiment: Experiment, names: Iterable[str]):
+    def __init__(
+        self,
+        experiment: Experiment,
+        names: Iterable[str],
+        then: Callable[[], None] = lambda: None,
+    ):
         """Compiles nothing yet.
 
         Args:
           experiment: the run.
           names: the students to train, in order.
+          then: other work ahead, begun while the last of them trains.
         """
+        self._then: Callable[[], None] | None = then
         self._experiment, self._names = experiment, list(names)
         self._futures: dict[str, Future[train.Compiled]] = {}
         self._is_possible = (
@@ -46,6 +53,9 @@ class Ahead:
                     functools.partial(train.compile_student, self._experiment, name)
                 )
                 return
+        if self._is_possible and self._then is not None:
+            background.begin(self._then)
+            self._then = None
 
     def compiled(self, name: str) -> Callable[[], train.Compiled] | None:
         """Returns what waits for a student's step; None if it was not begun."""

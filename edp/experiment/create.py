@@ -49,13 +49,14 @@ class Experiment(NamedTuple):
       run: its specification.
       data: its data.
       mesh: its devices, or None for one device.
-      programs: the jitted initialisations of students, by what they depend on.
+      shared: what stages of this process share, by what it depends on: the jitted
+        initialisations of students, operations counted.
     """
 
     run: Run
     data: RunData
     mesh: jax.sharding.Mesh | None
-    programs: dict[Any, Any]
+    shared: dict[Any, Any]
 
 
 def create_experiment(

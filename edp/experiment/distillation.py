@@ -46,7 +46,7 @@ def create_distillation(experiment: Experiment, name: str) -> Distillation:
     init_key = rng.stream(key, "init")
     student, tx, distill_step = create_step(experiment.run, mesh, name)
     alike = {key: value for key, value in config.items() if key != "perturbation"}
-    init = experiment.programs.setdefault(
+    init = experiment.shared.setdefault(
         (experiment.run.build_model, json.dumps(alike, sort_keys=True)),
         jax.jit(
             functools.partial(distill.create_state, student, tx),

@@ -1,9 +1,15 @@
 """Evaluation stage of a run."""
 
-from edp.evaluation import analysis, corruptions, measures, ood, results
+from edp.evaluation import analysis, corruptions, costs, measures, ood, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment.create import Experiment, record_run
 from edp.runtime import lock, storage
+
+
+def prepare_evaluation(experiment: Experiment) -> None:
+    """Does in advance what `evaluate` and the report need no trained networks for."""
+    costs.count_ahead(experiment)
+    import edp.report.page.compose  # noqa: F401  (slow to import)
 
 
 def evaluate(experiment: Experiment) -> None:

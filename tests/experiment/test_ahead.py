@@ -1,5 +1,6 @@
 """Tests which students' steps are compiled, and when."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -41,6 +42,22 @@ def test_compiles_one_student_at_a_time_without_complete_ones(begun):
     assert steps.compiled("b")() == "compiled b"
     steps.begin_next()  # nothing is left
     assert begun == ["a", "b"]
+
+
+def test_other_work_begins_once_while_the_last_student_trains(begun):
+    ran = threading.Event()
+
+    def work():
+        begun.append("work")
+        ran.set()
+
+    steps = ahead.Ahead(an_experiment(), ["a"], work)
+    steps.begin_next()
+    steps.compiled("a")()
+    assert begun == ["a"]
+    for _ in range(2):
+        steps.begin_next()
+    assert ran.wait(10) and begun == ["a", "work"]
 
 
 def test_student_that_trains_already_is_not_compiled_again(begun):

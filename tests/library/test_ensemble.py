@@ -234,3 +234,49 @@ def test_unknown_strategy(model, state, batch):
         ensemble.logits(model, state.variables, batch["image"][0], strategy="loop")
     with pytest.raises(InputError, match="at least one x -> logits"):
         ensemble.teachers_from_functions([])
+
+
+def test_members_of_one_network_are_traced_once():
+    traced = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            traced.append(x.shape)
+            return nn.Dense(3)(x)
+
+    x = np.ones((2, 4), np.float32)
+    keys = jax.random.split(jax.random.key(0), 3)
+    variables = ensemble.init(Counted(), keys, x)
+    traced.clear()
+
+    def program(variables, x):
+        teachers = ensemble.teachers_from_variables(
+            Counted(), variables, strategy="unroll"
+        )
+        return teachers.all_logits(x), teachers.member_logits(jnp.int32(1), x)
+
+    every, one = jax.jit(program)(variables, x)
+    jax.make_jaxpr(lambda *args: program(*args)[0] + 1)(variables, x)
+    assert traced == [x.shape]
+    np.testing.assert_allclose(every[1], one, rtol=1e-6)
+    kernel, bias = (variables["params"]["Dense_0"][k] for k in ("kernel", "bias"))
+    np.testing.assert_allclose(one, x @ kernel[1] + bias[1], rtol=1e-6)
+
+
+def test_networks_that_are_not_hashable_are_members_too():
+    class Scaled(nn.Module):
+        factors: np.ndarray
+
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.Dense(2)(x * self.factors)
+
+    model = Scaled(np.arange(4, dtype=np.float32))
+    with pytest.raises(TypeError):
+        hash(model)
+    x = np.ones((2, 4), np.float32)
+    variables = ensemble.init(model, jax.random.split(jax.random.key(0), 2), x)
+    found = ensemble.logits(model, variables, x)
+    expected = model.apply(ensemble.select(variables, 1), x, train=False)
+    np.testing.assert_allclose(found[1], expected, rtol=1e-6)

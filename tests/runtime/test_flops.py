@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +189,14 @@ def test_the_costs_of_a_run(tmp_path):
     assert one["train_flops"] == 12 * step
 
     of = {name: costs.of_student(run, name, RECORD) for name in run.config.students}
+    experiment = SimpleNamespace(run=run, shared={})
+    name = next(iter(run.config.students))
+    assert costs.counted(experiment, name) is None
+    costs.count_ahead(experiment)
+    known = costs.counted(experiment, name)
+    assert costs.of_student(run, name, RECORD, known) == of[name]
+    other = known._replace(prediction=7)
+    assert costs.of_student(run, name, RECORD, other)["inference_flops"] == 7
     single = of["single_none"]
     assert single == {
         "num_params": 100,

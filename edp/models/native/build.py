@@ -37,28 +37,26 @@ class Unavailable(Exception):
     """Why there are no kernels on this machine, in a line."""
 
 
-def library() -> tuple[pathlib.Path, dict[str, Any]]:
+def library() -> tuple[pathlib.Path, str]:
     """Finds the library of kernels in the cache, or builds it and tests it.
 
     Several processes may call this at once: one builds, the others wait for it. What
     is in the cache counts only with the checksum beside it.
 
     Returns:
-      The path of the library, and what it was built with: `compiler` and
-      `instructions`, 'avx512' or 'avx2'.
+      The path of the library, and the compiler that built it.
 
     Raises:
       Unavailable: without a compiler, on another processor, or where the kernels
         cannot be compiled, compute something wrong or cannot be written.
     """
-    instructions, features = _processor()
+    features = _processor()
     compiler, version = _compiler()
-    facts = {"compiler": version, "instructions": instructions}
     name = f"kernels-{_key(compiler, version, features)}"
     directory = _cache() / "edp" / "native"
     path, mark = directory / f"{name}.so", directory / f"{name}.json"
     if _is_sound(path, mark):
-        return path, facts
+        return path, version
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with _locked(directory / f"{name}.lock"):
@@ -66,7 +64,7 @@ def library() -> tuple[pathlib.Path, dict[str, Any]]:
                 _build(compiler, path, mark)
     except OSError as error:
         raise Unavailable(f"{directory} cannot be written: {error}") from error
-    return path, facts
+    return path, version
 
 
 def _cache() -> pathlib.Path:
@@ -78,8 +76,12 @@ def _cache() -> pathlib.Path:
         raise Unavailable(f"{error} Set XDG_CACHE_HOME") from error
 
 
-def _processor() -> tuple[str, str]:
-    """The instruction set to compile for; and all that tells processors apart."""
+def _processor() -> str:
+    """Returns all that tells processors apart.
+
+    Raises:
+      Unavailable: if the kernels are not for this processor.
+    """
     machine = platform.machine()
     if not sys.platform.startswith("linux") or machine != "x86_64":
         raise Unavailable(f"they are for x86-64 and Linux, not {machine}")
@@ -96,7 +98,7 @@ def _processor() -> tuple[str, str]:
     flags = found.get("flags", "").split()
     if not {"avx2", "fma"} <= set(flags):
         raise Unavailable("this processor has no AVX2 and FMA")
-    return "avx512" if "avx512f" in flags else "avx2", json.dumps(found)
+    return json.dumps(found)
 
 
 def _compiler() -> tuple[list[str], str]:

@@ -28,6 +28,9 @@ ffi::Error InputGradient(ffi::ThreadPool threads, Array g, Array kernels, Result
 
 #pragma GCC visibility push(default)
 
+// The floats of a vector, by which the instruction set is known.
+extern "C" int edp_lanes() { return edp::kLanes; }
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(edp_convolve, Convolve, OfTwo());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(edp_input_gradient, InputGradient, OfTwo());
 

@@ -24,6 +24,8 @@ KERNELS = (
 )
 
 _loading = threading.Lock()
+# By the floats of a vector, as the compiler's flags decided.
+_INSTRUCTIONS = {8: "avx2", 16: "avx512"}
 # Known to `jax.jit`, which traces anew where it differs.
 _allowed = jax.make_user_context(True)
 
@@ -38,19 +40,24 @@ def disabled() -> Iterator[None]:
         yield
 
 
-def register(path: pathlib.Path) -> None:
+def register(path: pathlib.Path) -> str:
     """Makes the kernels of a compiled library known to XLA.
+
+    Returns:
+      The instructions that it was compiled to, 'avx512' or 'avx2'.
 
     Raises:
       Unavailable: if it cannot be loaded.
     """
     try:
         library = ctypes.CDLL(str(path))
+        instructions = _INSTRUCTIONS[library.edp_lanes()]
         targets = {name: jax.ffi.pycapsule(getattr(library, name)) for name in KERNELS}
     except (OSError, AttributeError) as error:
         raise Unavailable(f"{path} cannot be loaded: {error}") from error
     for name, target in targets.items():
         jax.ffi.register_ffi_target(name, target, platform="cpu")
+    return instructions
 
 
 @functools.cache
@@ -59,15 +66,15 @@ def _load() -> dict[str, Any]:
     if os.environ.get("EDP_NATIVE", "1") == "0":
         return {"reason": "EDP_NATIVE=0"}
     try:
-        path, facts = build.library()
-        register(path)
+        path, compiler = build.library()
+        instructions = register(path)
     except Unavailable as error:
         multihost.warn(
             f"the fast CPU kernels are not used, as {error}; XLA's own are, which "
             "compute the same in more time (EDP_NATIVE=0 hides this)"
         )
         return {"reason": str(error)}
-    return {**facts, "reason": None}
+    return {"compiler": compiler, "instructions": instructions, "reason": None}
 
 
 def _loaded() -> dict[str, Any]:
