@@ -1,5 +1,6 @@
 """Experiment: a run with its data and its devices, created from its configuration."""
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -85,14 +86,17 @@ def create_experiment(
     stored = teachers.workdir / "split.npz"
     with multihost.first_then_others(), tempfile.TemporaryDirectory() as scratch:
         drawn = pathlib.Path(scratch) / "split.npz"
-        dataset = data.create_dataset(
-            config.data,
-            seed=teachers.dependencies["seed"],
-            split_path=stored if stored.exists() else drawn,
-        )
+        options = {
+            "seed": teachers.dependencies["seed"],
+            "split_path": stored if stored.exists() else drawn,
+        }
+        dataset = data.create_dataset(config.data, **options)
         digests = data_record.training_digests(dataset)
+        other = functools.partial(
+            data_record.other_digests, dataset, config.data, **options
+        )
         for place in dict.fromkeys((teachers.workdir, workdir)):
-            data_record.check(place, digests, config.data)
+            data_record.check(place, digests, config.data, other)
         ood_sets = _open_ood_sets(config)
         corrupted_sets = corruption_files.open_all_corrupted(
             config.evaluation.corruptions,

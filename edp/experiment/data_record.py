@@ -4,7 +4,7 @@ The digests identify the data wherever they are, so `data.path` may change.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from edp import data
@@ -15,6 +15,7 @@ from edp.runtime import storage
 _NAME = "data.json"
 # Images of a streamed split that its digest covers, spread evenly.
 _MOST_FILES = 10_000
+_TRAINED_ON = ("train", "validation", "calibration")
 
 
 def training_digests(dataset: data.Dataset) -> dict[str, str]:
@@ -36,25 +37,54 @@ def _spread(split: data.Split) -> data.Split:
     return split.select(slice(None, None, -(-len(split.labels) // _MOST_FILES)))
 
 
+def other_digests(
+    dataset: data.Dataset, settings: Mapping[str, Any], **options: Any
+) -> dict[str, str]:
+    """Returns `training_digests` as with the opposite of `data.stream`.
+
+    Decodes all images of a streamed dataset; finds the files of one in memory again.
+
+    Args:
+      dataset: from `data.create_dataset`.
+      settings: the `data` section that it was created from.
+      **options: the other arguments that it was created with.
+
+    Raises:
+      InputError: as `data.create_dataset`.
+    """
+    if not isinstance(dataset.train.images, Records):
+        streamed = {**settings, "stream": True}
+        return training_digests(data.create_dataset(streamed, **options))
+    splits = {name: getattr(dataset, name) for name in _TRAINED_ON}
+    decoded = {name: split and split.in_memory() for name, split in splits.items()}
+    return training_digests(dataset._replace(**decoded))
+
+
 def check(
-    workdir: pathlib.Path, digests: Mapping[str, str], settings: Mapping[str, Any]
+    workdir: pathlib.Path,
+    digests: Mapping[str, str],
+    settings: Mapping[str, Any],
+    other: Callable[[], Mapping[str, str]],
 ) -> None:
     """Checks that the data are those that a workdir was begun with.
 
-    A workdir without a record passes, and one whose record is of the other form.
+    A workdir without a record passes.
 
     Args:
       workdir: of the run, or of the run that trains its teachers.
       digests: from `training_digests`.
       settings: the `data` section, for the message.
+      other: returns `other_digests`; called where the record is of that form.
 
     Raises:
       InputError: names the parts that differ.
     """
     path = workdir / _NAME
     stored = storage.read_mapping(path) if path.exists() else {}
-    if stored.get("form") != digests["form"]:
+    if "form" not in stored:
         return
+    if stored["form"] != digests["form"]:
+        digests = other()
     differ = [name for name in digests if stored.get(name) != digests[name]]
     if differ:
         place = settings.get("path") or settings.get("name") or settings["source"]
