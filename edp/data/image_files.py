@@ -59,25 +59,25 @@ def images_below(folder: pathlib.Path) -> Found:
       OSError: if a folder cannot be listed.
     """
     paths, left_out = [], collections.Counter[str]()
-    for path, is_file in _files_below(os.fspath(folder), set()):
-        suffix = path.suffix.lower()
-        if suffix in SUFFIXES and is_file:
-            paths.append(path)
+    for entry in _entries_below(os.fspath(folder), set()):
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in SUFFIXES and entry.is_file():
+            paths.append(pathlib.Path(entry.path))
         else:
-            left_out[suffix or path.name] += 1
-    return Found(sorted(paths), left_out)
+            left_out[suffix or entry.name] += 1
+    return Found(paths, left_out)
 
 
-def _files_below(folder: str, visited: set[str]) -> Iterator[tuple[pathlib.Path, bool]]:
-    """Yields paths that are no directories, and whether each is a regular file."""
+def _entries_below(folder: str, visited: set[str]) -> Iterator[os.DirEntry[str]]:
+    """Yields what is no directory, in the order of the sorted paths."""
     visited.add(os.path.realpath(folder))
     with os.scandir(folder) as listing:
         shown = [entry for entry in listing if not entry.name.startswith(".")]
     for entry in sorted(shown, key=lambda entry: entry.name):
         if not entry.is_dir():
-            yield pathlib.Path(entry.path), entry.is_file()
+            yield entry
         elif os.path.realpath(entry.path) not in visited:
-            yield from _files_below(entry.path, visited)
+            yield from _entries_below(entry.path, visited)
 
 
 def warn_left_out(where: str | os.PathLike, left_out: Mapping[str, int]) -> None:

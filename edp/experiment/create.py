@@ -1,5 +1,6 @@
 """Experiment: a run with its data and its devices, created from its configuration."""
 
+import functools
 import pathlib
 import tempfile
 from collections.abc import Mapping
@@ -88,17 +89,20 @@ def create_experiment(
     stored = teachers.workdir / "split.npz"
     with multihost.first_then_others(), tempfile.TemporaryDirectory() as scratch:
         drawn = pathlib.Path(scratch) / "split.npz"
-        dataset = data.create_dataset(
-            config.data,
-            seed=teachers.dependencies["seed"],
-            split_path=stored if stored.exists() else drawn,
-        )
+        options = {
+            "seed": teachers.dependencies["seed"],
+            "split_path": stored if stored.exists() else drawn,
+        }
+        dataset = data.create_dataset(config.data, **options)
         training_labels = None
         if path := config.data.get("soft_labels"):
             training_labels = data.read_training_labels(path, dataset)
         digests = data_record.training_digests(dataset, training_labels)
+        other = functools.partial(
+            data_record.other_digests, dataset, config.data, **options
+        )
         for place in dict.fromkeys((teachers.workdir, workdir)):
-            data_record.check(place, digests, config.data, own=place == workdir)
+            data_record.check(place, digests, config.data, other, own=place == workdir)
         ood_sets = _open_ood_sets(config)
         corrupted_sets = corruption_files.open_all_corrupted(
             config.evaluation.corruptions,

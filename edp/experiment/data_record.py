@@ -5,7 +5,7 @@ The digests identify the data wherever they are, so `data.path` may change.
 
 import hashlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edp.runtime import storage
 _NAME = "data.json"
 # Images of a streamed split that its digest covers, spread evenly.
 _MOST_FILES = 10_000
+_TRAINED_ON = ("train", "validation", "calibration")
 
 
 def training_digests(
@@ -46,21 +47,46 @@ def _spread(split: data.Split) -> data.Split:
     return split.select(slice(None, None, -(-len(split.labels) // _MOST_FILES)))
 
 
+def other_digests(
+    dataset: data.Dataset, settings: Mapping[str, Any], **options: Any
+) -> dict[str, str]:
+    """Returns `training_digests` as with the opposite of `data.stream`.
+
+    Decodes all images of a streamed dataset; finds the files of one in memory again.
+
+    Args:
+      dataset: from `data.create_dataset`.
+      settings: the `data` section that it was created from.
+      **options: the other arguments that it was created with.
+
+    Raises:
+      InputError: as `data.create_dataset`.
+    """
+    if not isinstance(dataset.train.images, Records):
+        streamed = {**settings, "stream": True}
+        return training_digests(data.create_dataset(streamed, **options))
+    splits = {name: getattr(dataset, name) for name in _TRAINED_ON}
+    decoded = {name: split and split.in_memory() for name, split in splits.items()}
+    return training_digests(dataset._replace(**decoded))
+
+
 def check(
     workdir: pathlib.Path,
     digests: Mapping[str, str],
     settings: Mapping[str, Any],
+    other: Callable[[], Mapping[str, str]],
     *,
     own: bool = True,
 ) -> None:
     """Checks that the data are those that a workdir was begun with.
 
-    A workdir without a record passes, and one whose record is of the other form.
+    A workdir without a record passes.
 
     Args:
       workdir: of the run, or of the run that trains its teachers.
       digests: from `training_digests`.
       settings: the `data` section, for the message.
+      other: returns `other_digests`; called where the record is of that form.
       own: whether it is the workdir of the run. Teachers of another run may have been
         trained with other soft labels.
 
@@ -71,11 +97,13 @@ def check(
     stored = storage.read_mapping(path) if path.exists() else {}
     if not stored:
         return
-    differ = []
-    if stored.get("form") == digests["form"]:
-        pixels = digests.keys() - {"soft_labels"}
-        differ = [n for n in digests if n in pixels and stored.get(n) != digests[n]]
-    if own and stored.get("soft_labels") != digests.get("soft_labels"):
+    of_data, differ = dict(digests), []
+    labels = of_data.pop("soft_labels", None)
+    if "form" in stored:
+        if stored["form"] != digests["form"]:
+            of_data = dict(other())
+        differ = [name for name in of_data if stored.get(name) != of_data[name]]
+    if own and stored.get("soft_labels") != labels:
         differ.append("soft_labels")
     if differ:
         place = settings.get("path") or settings.get("name") or settings["source"]

@@ -18,9 +18,11 @@ import numpy as np
 from edp.errors import InputError
 from edp.models import aten, channels_last
 
-# Of logits and input gradients, how far JAX may be from PyTorch, relative to the
-# largest value.
-_TOLERANCE = 1e-3
+# How far JAX may be from PyTorch, in the Euclidean norm: rounding takes some units of
+# a deep network across the kink of a ReLU, and with them a few gradients. Those of
+# PyTorch itself in single and double precision differ by 1e-3 for EfficientNet-Lite0,
+# and the largest of them by 6e-3.
+_TOLERANCES = {"logits": 1e-3, "gradients": 1e-2}
 # No size that a network would have by itself.
 _EXAMPLES = 3
 
@@ -140,12 +142,12 @@ class TorchModel:
         logits = self._module(inputs.movedim(-1, 1) if x.ndim == 4 else inputs)
         (logits**2).sum().backward()
         expected = (logits.detach().numpy(), given.grad.numpy())
-        for what, a, b in zip(("logits", "gradients"), found, expected, strict=True):
-            error = np.abs(np.asarray(a) - b).max() / max(np.abs(b).max(), 1e-6)
-            if not error <= _TOLERANCE:
+        for what, a, b in zip(_TOLERANCES, found, expected, strict=True):
+            error = np.linalg.norm(np.asarray(a) - b) / max(np.linalg.norm(b), 1e-6)
+            if not error <= _TOLERANCES[what]:
                 raise InputError(
                     f"{_name(self._module)}: its {what} in JAX differ from PyTorch's "
-                    f"by {error:.2g} of the largest; accepted: {_TOLERANCE:g}"
+                    f"by {error:.2g} of their norm; accepted: {_TOLERANCES[what]:g}"
                 )
 
     def _loaded(self, state_dict):

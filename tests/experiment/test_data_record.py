@@ -75,12 +75,18 @@ def test_a_streamed_folder_may_be_given_in_another_way(tmp_path, monkeypatch):
     begin(make_config(root, source="folder", stream=True), workdir)
     for path in (f"{root}/", "digits", "./digits/."):
         create_experiment(make_config(path, source="folder", stream=True), workdir)
-    # Pixels cannot be compared with files.
-    create_experiment(make_config(root, source="folder"), workdir)
+    # With the other `data.stream` too; likewise in a run begun in memory.
+    in_memory, loaded = make_config(root, source="folder"), tmp_path / "loaded"
+    create_experiment(in_memory, workdir)
+    begin(in_memory, loaded)
+    streamed = make_config(root, source="folder", stream=True)
+    create_experiment(streamed, loaded)
     image = root / "train/3/040.png"
     shutil.copy(root / "train/3/041.png", image)
-    with pytest.raises(InputError, match=r"differ from .*data\.json"):
-        create_experiment(make_config(root, source="folder", stream=True), workdir)
+    for config in (streamed, in_memory):
+        for begun in (workdir, loaded):
+            with pytest.raises(InputError, match=r"differ from .*data\.json"):
+                create_experiment(config, begun)
 
 
 def test_soft_labels_of_the_training_images(tmp_path):
