@@ -79,7 +79,7 @@ def write_artifact(
       details: further metadata, as JSON values. `preparation` describes how image
         files become inputs; by default the whole image is resized.
       targets: names in `targets.TARGETS`; 'jax' is written always.
-      precision: of the targets other than 'jax': 'float32', 'float16' or 'int8'.
+      precision: one of `precision.PRECISIONS`, of the targets other than 'jax'.
       examples: images to check and calibrate with; int8 needs them.
       max_nll_increase: largest accepted increase of the NLL on the held-out images;
         None: any.
@@ -93,12 +93,17 @@ def write_artifact(
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
         not K names, a package is missing, the program cannot be converted, a float32
-        target differs from JAX by more than `targets.TOLERANCE`, or the NLL increases
+        target differs from JAX by more than `checks.TOLERANCE`, or the NLL increases
         by more than accepted.
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
     runtimes.check_settings(targets, precision)
+    if max_nll_increase is not None and examples is None:
+        raise InputError(
+            f"max_nll_increase={max_nll_increase:g} needs labelled images and another "
+            "target than jax; accepted: None without them"
+        )
     if not web_runtime.endswith("/"):
         raise InputError(
             f"web_runtime={web_runtime!r} is no directory; accepted: an address that "

@@ -9,7 +9,7 @@ import numpy as np
 
 from edp import metrics
 from edp.errors import InputError
-from edp.export import targets
+from edp.export import onnx_graph, targets
 
 # Largest accepted difference between a float32 target and JAX, in any output.
 TOLERANCE = 1e-3
@@ -49,18 +49,12 @@ def check(
         labels = None
     else:
         images, labels = examples.held_out.images[:], examples.held_out.labels
-    if fixed:
-        # Whole batches; the last images are repeated in the last one.
-        missing = -len(images) % fixed
-        images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
 
     def outputs(name):
         classify = targets.load(name, place)
-        step = fixed or len(images)
-        found = [classify(images[i : i + step]) for i in range(0, len(images), step)]
-        count = len(images) if labels is None else len(labels)
+        parts = [classify(one) for one in onnx_graph.batches(images, fixed)]
         return {
-            key: np.concatenate([np.asarray(one[key]) for one in found])[:count]
+            key: np.concatenate([np.asarray(one[key]) for one in parts])[: len(images)]
             for key in metadata["outputs"]
         }
 

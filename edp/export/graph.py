@@ -1,4 +1,4 @@
-"""A traced program as a list of operations, without repetitions and constants' work."""
+"""Traced programs as lists of operations: inlined, deduplicated, constants folded."""
 
 import dataclasses
 import hashlib

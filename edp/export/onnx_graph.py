@@ -83,21 +83,38 @@ def without_warnings() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
+def batches(
+    images: np.ndarray, fixed: int | None, size: int = 100
+) -> Iterator[np.ndarray]:
+    """Yields images in batches.
+
+    Args:
+      images: [N, ...].
+      fixed: the only batch size, for which the last image is repeated at the end;
+        None: any.
+      size: the batch size where it is not fixed; the last batch may be smaller.
+    """
+    if fixed is not None:
+        missing = -len(images) % fixed
+        images = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])
+        size = fixed
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
 def run(
-    model: bytes, images: np.ndarray, name: str, batch_size: int | None = None
+    model: bytes, images: np.ndarray, name: str, fixed: int | None = None
 ) -> np.ndarray:
-    """Returns one output [N, ...] of a model for images [N, H, W, C].
+    """Returns one output [N, ...] of a model for images uint8 [N, H, W, C].
 
     Args:
       model: ONNX.
-      images: uint8; of them, whole batches where the model has one batch size.
+      images: the images.
       name: of the output.
-      batch_size: images per call; None: 100.
+      fixed: the model's only batch size; None: any.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    size = batch_size or 100
-    last = len(images) if batch_size is None else len(images) - len(images) % size
-    batches = [images[start : start + size] for start in range(0, last, size)]
-    return np.concatenate([session.run([name], {INPUT: b})[0] for b in batches])
+    found = [session.run([name], {INPUT: batch})[0] for batch in batches(images, fixed)]
+    return np.concatenate(found)[: len(images)]

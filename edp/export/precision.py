@@ -18,7 +18,6 @@ from edp.export import onnx_graph
 FLOAT32 = "float32"
 PRECISIONS = (FLOAT32, "float16", "int8")
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_BATCH = 50
 
 
 def to_float16(model: bytes) -> bytes:
@@ -66,7 +65,7 @@ def _remove_casts(graph) -> None:
         del last.attribute[:]
 
 
-def to_int8(model: bytes, images: np.ndarray) -> bytes:
+def to_int8(model: bytes, images: np.ndarray, fixed: int | None = None) -> bytes:
     """Returns an ONNX model with convolutions of 8 bits (static quantisation).
 
     Weights have a scale per output channel; activations are unsigned, with the range
@@ -75,6 +74,7 @@ def to_int8(model: bytes, images: np.ndarray) -> bytes:
     Args:
       model: ONNX in float32.
       images: calibration images, uint8 [N, H, W, C], of the training split.
+      fixed: the model's only batch size; None: any.
 
     Raises:
       InputError: if the model has no convolutions.
@@ -93,7 +93,7 @@ def to_int8(model: bytes, images: np.ndarray) -> bytes:
         quantization.quantize_static(
             loaded,
             target,
-            _calibration_reader(images),
+            _calibration_reader(images, fixed),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=["Conv"],
             per_channel=True,
@@ -152,13 +152,12 @@ def _with_names(model):
     return model
 
 
-def _calibration_reader(images: np.ndarray):
+def _calibration_reader(images: np.ndarray, fixed: int | None):
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self):
-            starts = range(0, len(images), _BATCH)
-            self._batches = (images[start : start + _BATCH] for start in starts)
+            self._batches = onnx_graph.batches(images, fixed)
 
         def get_next(self):
             batch = next(self._batches, None)

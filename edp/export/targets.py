@@ -56,27 +56,36 @@ class Source:
         self.temperature_factor = 1.0
 
     @functools.cached_property
+    def float32(self) -> bytes:
+        """The program as ONNX in float32."""
+        _, *shape = self.metadata["input"]["shape"]
+        names = list(self.metadata["outputs"])
+        return onnx_graph.convert(self._program, shape, names, self._fixed)
+
+    @functools.cached_property
     def onnx(self) -> bytes:
         """The program as ONNX at the precision."""
-        size, *shape = self.metadata["input"]["shape"]
-        fixed = size if isinstance(size, int) else None
-        names = list(self.metadata["outputs"])
-        model = onnx_graph.convert(self._program, shape, names, fixed)
+        if self.precision == precision.FLOAT32:
+            return self.float32
         if self.precision == "float16":
-            return precision.to_float16(model)
-        if self.precision == "int8":
-            if self._examples is None:
-                raise InputError(
-                    "precision='int8' needs images to calibrate with, and "
-                    "examples=None; accepted: export.Examples"
-                )
-            model = precision.to_int8(model, self._examples.train)
-            model, self.temperature_factor = precision.refit_temperature(
-                model,
-                lambda images: onnx_graph.run(model, images, "probs", fixed),
-                *self._examples.validation,
+            return precision.to_float16(self.float32)
+        if self._examples is None:
+            raise InputError(
+                "precision='int8' needs images to calibrate with, and examples=None; "
+                "accepted: export.Examples"
             )
+        model = precision.to_int8(self.float32, self._examples.train, self._fixed)
+        model, self.temperature_factor = precision.refit_temperature(
+            model,
+            lambda images: onnx_graph.run(model, images, "probs", self._fixed),
+            *self._examples.validation,
+        )
         return model
+
+    @property
+    def _fixed(self) -> int | None:
+        size = self.metadata["input"]["shape"][0]
+        return size if isinstance(size, int) else None
 
 
 class Target(NamedTuple):
@@ -99,8 +108,9 @@ def _onnx(source: Source) -> dict[str, bytes]:
 
 
 def _openvino(source: Source) -> dict[str, bytes]:
-    # Its own conversion keeps float16 weights, and computes in float32.
-    return to_openvino.convert(source.onnx, half_weights=source.precision == "float16")
+    if source.precision == "float16":  # of the weights, computed with in float32
+        return to_openvino.convert(source.float32, half_weights=True)
+    return to_openvino.convert(source.onnx, half_weights=False)
 
 
 def _web(source: Source) -> dict[str, bytes]:
@@ -117,7 +127,15 @@ TARGETS = {
 
 
 def check_settings(wanted: Sequence[str], reduced: str) -> None:
-    """Raises an InputError for unknown targets, and for packages that are missing."""
+    """Checks the settings of an export before any work.
+
+    Args:
+      wanted: names of targets.
+      reduced: the precision.
+
+    Raises:
+      InputError: for unknown ones, and for packages that are missing.
+    """
     for name in wanted:
         if name not in TARGETS:
             raise InputError(

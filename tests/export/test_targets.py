@@ -2,6 +2,7 @@
 
 import collections
 import json
+import shutil
 import subprocess
 import sys
 
@@ -126,6 +127,7 @@ def test_what_differs_too_much_is_refused(precision, measured, bound, message):
             r"precision='int4' is not known; ",
         ),
         ({"targets": ["jax"], "precision": "int8"}, r"needs another target than jax"),
+        ({"max_nll_increase": 0.1}, r"max_nll_increase=0.1 needs labelled images"),
         ({"web_runtime": "ort"}, r"web_runtime='ort' is no directory; accepted: an"),
     ],
 )
@@ -159,6 +161,14 @@ def test_a_program_of_one_batch_size_accepts_no_other(examples, tmp_path):
     np.testing.assert_allclose(classify(images)["probs"], wanted["probs"], atol=1e-5)
     with pytest.raises(ValueError, match="30"):
         classify(images[:29])
+
+
+def test_batches_of_a_fixed_size_repeat_the_last_image():
+    images = np.arange(7)
+    found = [list(batch) for batch in onnx_graph.batches(images, 3)]
+    assert found == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
+    found = [list(batch) for batch in onnx_graph.batches(images, None, 3)]
+    assert found == [[0, 1, 2], [3, 4, 5], [6]]
 
 
 # --- With the runtimes ------------------------------------------------------
@@ -223,6 +233,9 @@ def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
         with pytest.raises(Exception, match=r"accepted: |data type|uint8"):
             classify(images.astype(np.float32) if len(images) else images)
     if precision == "int8":
+        fixed = write(tmp_path / "3", examples, name, precision=precision, batch_size=3)
+        assert fixed["checks"][name]["nll"] == pytest.approx(checked[name]["nll"], 1e-4)
+        shutil.rmtree(tmp_path / "3")
         with pytest.raises(InputError, match="max_nll_increase=-1 is less than"):
             write(
                 tmp_path / "other",
