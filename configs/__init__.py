@@ -99,5 +99,5 @@ def group(
     settings.model = own = ml_collections.ConfigDict()
     for key in config.model:
         own[key] = placeholder(config.model.get_type(key))
-    own.update(config.model if model is None else model)
+    own.update(config.model.to_dict() if model is None else model)
     return settings
