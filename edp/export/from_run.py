@@ -1,5 +1,6 @@
 """Exports a student, or the ensemble, of an evaluated run."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -95,13 +96,16 @@ def load_examples(run: Run, held_out: int | None = HELD_OUT) -> export.Examples:
       InputError: if the data are missing, or are others than the run was trained on.
     """
     source = run.teachers_dir.parent
-    dataset = data.create_dataset(
-        run.config.data,
-        seed=run.teacher_dependencies["seed"],
-        split_path=source / "split.npz",
-    )
+    settings: Any = run.config.data
+    options = {
+        "seed": run.teacher_dependencies["seed"],
+        "split_path": source / "split.npz",
+    }
+    dataset = data.create_dataset(settings, **options)
     digests = data_record.training_digests(dataset)
-    data_record.check(source, digests, run.config.data)
+    other = functools.partial(data_record.other_digests, dataset, settings, **options)
+    # Whatever labels the networks were trained on, the images are to be theirs.
+    data_record.check(source, digests, settings, other, own=False)
     train = _spread(dataset.train, _CALIBRATION)
     return export.Examples(
         held_out=_spread(dataset.test, held_out or len(dataset.test.labels)),

@@ -60,7 +60,7 @@ class Source:
         """The program as ONNX in float32."""
         _, *shape = self.metadata["input"]["shape"]
         names = list(self.metadata["outputs"])
-        return onnx_graph.convert(self._program, shape, names, self._fixed)
+        return onnx_graph.convert(self._program, shape, names, self.fixed)
 
     @functools.cached_property
     def onnx(self) -> bytes:
@@ -74,16 +74,17 @@ class Source:
                 "precision='int8' needs images to calibrate with, and examples=None; "
                 "accepted: export.Examples"
             )
-        model = precision.to_int8(self.float32, self._examples.train, self._fixed)
+        model = precision.to_int8(self.float32, self._examples.train, self.fixed)
         model, self.temperature_factor = precision.refit_temperature(
             model,
-            lambda images: onnx_graph.run(model, images, "probs", self._fixed),
+            lambda images: onnx_graph.run(model, images, "probs", self.fixed),
             *self._examples.validation,
         )
         return model
 
     @property
-    def _fixed(self) -> int | None:
+    def fixed(self) -> int | None:
+        """The only batch size; None: any."""
         size = self.metadata["input"]["shape"][0]
         return size if isinstance(size, int) else None
 
@@ -108,9 +109,10 @@ def _onnx(source: Source) -> dict[str, bytes]:
 
 
 def _openvino(source: Source) -> dict[str, bytes]:
-    if source.precision == "float16":  # of the weights, computed with in float32
-        return to_openvino.convert(source.float32, half_weights=True)
-    return to_openvino.convert(source.onnx, half_weights=False)
+    half = source.precision == "float16"  # of the weights, computed with in float32
+    model = source.float32 if half else source.onnx
+    shape = tuple(source.metadata["input"]["shape"][1:])
+    return to_openvino.convert(model, shape, source.fixed, half_weights=half)
 
 
 def _web(source: Source) -> dict[str, bytes]:
