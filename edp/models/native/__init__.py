@@ -3,7 +3,8 @@
 XLA's convolutions make 25 to 84% of the rate at which oneDNN computes them on a CPU,
 and its batch normalisation reads its input once more for each of its sums. These
 kernels stand in for them on one CPU device, in float32, for 1x1 and 3x3 kernels and
-channels in multiples of 8; everything else is XLA's. `EDP_NATIVE=0` turns them off.
+channels in multiples of 8 (inputs also of up to 32 channels); everything else is XLA's.
+`EDP_NATIVE=0` turns them off.
 """
 
 from edp.models.native.library import disabled, in_use, status

@@ -17,7 +17,8 @@ from edp.models.native import library
 
 # Above, a kernel leaves the second cache, and XLA's products are as fast.
 _MAX_KERNEL = 2**18
-_MAX_CHANNELS = 8  # of images, which need not be a multiple of as many
+# Of images, or several of them side by side (MIMO); these need not be multiples of 8.
+_MAX_CHANNELS = 32
 
 
 def takes_convolution(x: Any, kernel_shape: Sequence[int], strides: int) -> bool:
