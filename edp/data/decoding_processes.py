@@ -13,9 +13,9 @@ a terminal reaches this process alone.
 """
 
 import contextlib
+import json
 import os
 import pathlib
-import pickle
 import queue
 import subprocess
 import sys
@@ -50,7 +50,7 @@ class DecodingProcesses:
         self._idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
         program = pathlib.Path(decoding_worker.__file__)
         # `sys.path` finds all modules but those of an editable installation.
-        path = pickle.dumps([*sys.path, str(program.parents[2])])
+        path = _line([*map(str, sys.path), str(program.parents[2])])
         try:
             for _ in range(number):
                 process = subprocess.Popen(
@@ -79,20 +79,13 @@ class DecodingProcesses:
             process.stdout.close()
             process.wait()
 
-    def prepare(
-        self,
-        files: Sequence[File],
-        pixels: np.ndarray,
-        resize: str,
-        seeds: Sequence[Any] | None,
-    ) -> bool:
+    def prepare(self, files: Sequence[File], pixels: np.ndarray, resize: str) -> bool:
         """Prepares image files in a process; may be called from several threads.
 
         Args:
           files: paths or open files [n].
           pixels: uint8 [n, H, W, C], C-contiguous, where the result is written.
-          resize: see `image_preparation.prepare`.
-          seeds: of the random crops [n], or None.
+          resize: see `image_preparation.prepare`; without random crops.
 
         Returns:
           False if one of the images cannot be prepared.
@@ -100,11 +93,16 @@ class DecodingProcesses:
         Raises:
           RuntimeError: if the process has ended.
         """
-        content = [
-            os.fspath(file) if isinstance(file, str | os.PathLike) else file.read()
-            for file in files
-        ]
-        task = pickle.dumps((content, pixels.shape[1:], resize, seeds))
+        listed: list[str | int] = []
+        content = b""
+        for file in files:
+            if isinstance(file, str | os.PathLike):
+                listed.append(os.fspath(file))
+            else:
+                one = file.read()
+                listed.append(len(one))
+                content += one
+        task = _line([pixels.shape[1:], resize, listed]) + content
         answer = bytearray(1)
         process = self._idle.get()
         try:
@@ -149,6 +147,10 @@ def _number_for(num_images: int) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(cores, num_images // _IMAGES_PER_PROCESS)
+
+
+def _line(content: Any) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def _write(process: subprocess.Popen, content: bytes) -> None:

@@ -3,16 +3,17 @@
 Imports NumPy, Pillow and the module of `prepare` alone: the package `edp.data` would
 import JAX, in the time that decoding 10,000 small images takes.
 
-Reads pickled values from standard input: first the `sys.path` of the parent process,
-then tasks, each the image files (paths or contents) and the other arguments of
-`prepare`. Writes `READY`, then for each task `DONE` and the pixels, or `FAILED` if
-one of its images cannot be prepared. Ends with its input, so also with its parent.
+Reads lines of JSON from standard input: first the `sys.path` of the parent process,
+then tasks, each the other arguments of `prepare` and the image files, of which each
+is a path or the size of its content, which follows. Writes `READY`, then for each
+task `DONE` and the pixels, or `FAILED` if one of its images cannot be prepared. Ends
+with its input, so also with its parent.
 """
 
 import importlib.util
 import io
+import json
 import pathlib
-import pickle
 import sys
 
 READY, DONE, FAILED = b"r", b"d", b"f"
@@ -22,20 +23,22 @@ def main() -> None:
     """Answers tasks until the input ends."""
     tasks, answers = sys.stdin.buffer, sys.stdout.buffer.raw
     sys.stdout = sys.stderr  # anything printed would mix with the pixels
-    try:
-        sys.path[:] = pickle.load(tasks)
-        import numpy as np
+    sys.path[:] = json.loads(tasks.readline())
+    import numpy as np
 
-        prepare = _load("image_preparation").prepare
+    prepare = _load("image_preparation").prepare
+    try:
         answers.write(READY)
-        while True:
-            files, image_shape, resize, seeds = pickle.load(tasks)
+        for line in tasks:
+            image_shape, resize, files = json.loads(line)
+            opened = [
+                io.BytesIO(tasks.read(file)) if isinstance(file, int) else file
+                for file in files
+            ]
             pixels = np.empty((len(files), *image_shape), np.uint8)
             try:
-                for i, file in enumerate(files):
-                    file = io.BytesIO(file) if isinstance(file, bytes) else file
-                    seed = None if seeds is None else seeds[i]
-                    pixels[i] = prepare(file, "", image_shape, resize, seed)
+                for i, file in enumerate(opened):
+                    pixels[i] = prepare(file, "", tuple(image_shape), resize)
             except Exception:  # the parent prepares them again, and raises the error
                 answers.write(FAILED)
                 continue
@@ -43,7 +46,7 @@ def main() -> None:
             rest = memoryview(pixels).cast("B")
             while rest:
                 rest = rest[answers.write(rest) :]
-    except (EOFError, BrokenPipeError):  # the parent has ended, or needs no more
+    except BrokenPipeError:  # the parent has ended, or needs no more
         pass
 
 

@@ -107,8 +107,8 @@ class Records:
           seeds: for each image the seed of its random crop, for
             `numpy.random.default_rng`; None: central crops. Unused unless `resize`
             is 'random_crop'.
-          processes: that decode the images; None: those of this call, if it reads
-            enough images (see `decoding_processes`).
+          processes: that decode the images, unless there are `seeds`; None: those of
+            this call, if it reads enough images (see `decoding_processes`).
 
         Returns:
           uint8 [n, H, W, C].
@@ -120,9 +120,11 @@ class Records:
         wanted = self.indices[indices]
         images = np.empty((len(wanted), *self.image_shape), np.uint8)
         with contextlib.ExitStack() as stack:
-            if processes is None and self.num_threads is None:
-                number = decoding_processes.decoding(len(wanted))
-                processes = stack.enter_context(number)
+            if seeds is not None:
+                processes = None
+            elif processes is None and self.num_threads is None:
+                own = decoding_processes.decoding(len(wanted))
+                processes = stack.enter_context(own)
             threads, size = self.threads, _CHUNK
             if processes is not None:
                 threads = processes.number
@@ -156,7 +158,7 @@ class Records:
         chunk = wanted.tolist()
         fetched = self.encoded.fetch(chunk)
         if processes is not None:
-            if processes.prepare(fetched, out, self.resize, seeds):
+            if processes.prepare(fetched, out, self.resize):
                 return
             fetched = self.encoded.fetch(chunk)  # once more here, to raise the error
         for i, encoded in enumerate(fetched):
