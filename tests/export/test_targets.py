@@ -231,7 +231,9 @@ def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
             classify(images.astype(np.float32) if len(images) else images)
     if precision == "int8":
         fixed = write(tmp_path / "3", examples, name, precision=precision, batch_size=3)
-        assert fixed["checks"][name]["nll"] == pytest.approx(checked[name]["nll"], 1e-4)
+        assert fixed["checks"][name]["nll"] == pytest.approx(
+            checked[name]["nll"], abs=2e-3
+        )
         shutil.rmtree(tmp_path / "3")
         with pytest.raises(InputError, match="max_nll_increase=-1 is less than"):
             write(
