@@ -117,7 +117,7 @@ def test_exported_predictions_are_those_of_the_evaluation(name, experiment, expo
         for key, values in scores.items():
             assert found[key].shape == (size,)
             np.testing.assert_allclose(
-                found[key], values[:size], rtol=1e-5, atol=1e-5, err_msg=key
+                found[key], values[:size], rtol=1e-5, atol=3e-5, err_msg=key
             )
 
 
