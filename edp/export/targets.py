@@ -182,7 +182,8 @@ def loader_source(name: str) -> bytes:
 def load(name: str, directory: pathlib.Path) -> Callable[..., Mapping[str, Any]]:
     """Returns the classifier of a target in a directory, by the program beside it."""
     module = TARGETS[name].loader or "load_onnx"
-    namespace: dict[str, Any] = {"__file__": str(directory / f"{module}.py")}
-    exec(compile(loader_source(module), namespace["__file__"], "exec"), namespace)
+    program = importlib.import_module(
+        loader.__name__ if module == "load" else f"{__package__}.{module}"
+    )
     place = directory / name if TARGETS[name].loader is None else directory
-    return namespace["load"](place)[0]
+    return program.load(place)[0]
