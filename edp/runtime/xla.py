@@ -34,7 +34,7 @@ _UNOPTIMIZED = {
 
 # Of networks whose training has fewer multiplications in a forward pass of all its
 # images, optimising the program takes longer than it saves.
-_FEW_PRODUCTS = 2**34
+_FEW_PRODUCTS = 2**32
 
 # <malloc.h> of glibc.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
