@@ -23,13 +23,6 @@ from edp.students import STUDENTS
 from launch.cli import arguments
 
 _REFERENCE = "single"
-_CASE = flags.DEFINE_string("case", "resnet8_16", "Name of a case.")
-_STUDENTS = flags.DEFINE_list("students", list(STUDENTS), "Kinds of student.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Rounds; each student has a turn in each.")
-_SECONDS = flags.DEFINE_float("round_seconds", 1.0, "Seconds per turn.", 0.0)
-_REPEATS = flags.DEFINE_integer(
-    "repeats", 5, "Most rounds to repeat on a busy machine.", 0
-)
 
 
 def count_flops(problem: ours.Problem, step: Step) -> int:
@@ -68,12 +61,14 @@ def table(
 def main(argv: list[str]) -> None:
     with arguments.bad_input_in_a_line():
         arguments.refuse_arguments(argv[1:])
-        (case,) = cases.choose(cases.CASES, [_CASE.value], "case")
-        cases.choose(STUDENTS, _STUDENTS.value, "students")
-    names = list(dict.fromkeys([_REFERENCE, *_STUDENTS.value]))
+        (case,) = cases.choose(cases.CASES, [flags.FLAGS.case], "case")
+        cases.choose(STUDENTS, flags.FLAGS.students, "students")
+    names = list(dict.fromkeys([_REFERENCE, *flags.FLAGS.students]))
     strategy = ensemble.default_strategy()
     problem = ours.create_problem(case, names)
-    budget = timing.Budget(_ROUNDS.value, _SECONDS.value, repeats=_REPEATS.value)
+    budget = timing.Budget(
+        flags.FLAGS.rounds, flags.FLAGS.round_seconds, repeats=flags.FLAGS.repeats
+    )
     for kind, perturbation in (("distill", "none"), ("predict", None)):
         steps = [Step(kind, name, perturbation) for name in names]
         counts = [count_flops(problem, step) for step in steps]
@@ -85,5 +80,15 @@ def main(argv: list[str]) -> None:
         print(table(names, counts, [one.seconds for one in rounds]))
 
 
+def define_flags() -> None:
+    """Defines the flags; other benchmarks in one process have flags of these names."""
+    flags.DEFINE_string("case", "resnet8_16", "Name of a case.")
+    flags.DEFINE_list("students", list(STUDENTS), "Kinds of student.")
+    flags.DEFINE_integer("rounds", 5, "Rounds; each student has a turn in each.")
+    flags.DEFINE_float("round_seconds", 1.0, "Seconds per turn.", 0.0)
+    flags.DEFINE_integer("repeats", 5, "Most rounds to repeat on a busy machine.", 0)
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -108,7 +108,8 @@ def test_exported_predictions_are_those_of_the_evaluation(name, experiment, expo
         probs.astype(np.float64).mean(axis=0), TEMPERATURE
     )
     assert np.ptp(wanted, axis=0).max() > 0.02  # networks that tell images apart
-    atol = 1e-4 if name == "flow" else 1e-5  # the sampler's 13 steps amplify rounding
+    # The sampler's 13 steps amplify rounding.
+    rtol, atol = (1e-3, 1e-4) if name == "flow" else (1e-5, 1e-5)
     predict, metadata = loader.load(exported[name])
     assert next(iter(metadata["outputs"])) == "probs"
     for size in (1, 7, 256):
@@ -118,7 +119,7 @@ def test_exported_predictions_are_those_of_the_evaluation(name, experiment, expo
         for key, values in scores.items():
             assert found[key].shape == (size,)
             np.testing.assert_allclose(
-                found[key], values[:size], rtol=1e-5, atol=atol, err_msg=key
+                found[key], values[:size], rtol=rtol, atol=atol, err_msg=key
             )
 
 

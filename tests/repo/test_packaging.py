@@ -159,7 +159,14 @@ def test_the_wheel_has_one_package(installed):
         wanted = files(ROOT / source)
         assert wanted <= files(installed / target)
         if source == "edp":  # sources of kernels and templates too
-            assert {p.suffix for p in wanted} == {".py", ".cc", ".h", ".html", ".typed"}
+            assert {p.suffix for p in wanted} == {
+                ".py",
+                ".cc",
+                ".h",
+                ".html",
+                ".js",
+                ".typed",
+            }
     assert {p.stem for p in (installed / "edp/configs").glob("[!_]*.py")} == {*SHIPPED}
     (metadata,) = installed.glob("*.dist-info")
     assert metadata.name.startswith("edp_jax-")  # `edp` is another project

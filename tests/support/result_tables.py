@@ -81,4 +81,4 @@ def prose(page: pathlib.Path) -> str:
 
 def results_in(text: str) -> list[str]:
     """Returns the numbers of a text that are results: in %, or of three decimals."""
-    return re.findall(r"[-−]?\d+(?:\.\d+)? %|\d\.\d{3,}", text)
+    return re.findall(r"[-−]?\d+(?:\.\d+)? %|(?<!\d)\d\.\d{3,}", text)
