@@ -144,7 +144,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     teachers.swag_rank = 20
     # swag: factor of the samples' deviations from the mean; 0: SWA.
     teachers.swag_scale = 1.0
-    # swag: the constant learning rate.
+    # swag: the constant learning rate, at most learning_rate.
     teachers.swag_learning_rate = 0.05
     # True: each member trains on its own N draws with replacement from the N training
     # images (bagging, Breiman 1996).

@@ -92,10 +92,11 @@ class DecodingProcesses:
 
         Raises:
           RuntimeError: if the process has ended.
+          ValueError: if there are not n files.
         """
         listed: list[str | int] = []
         content = b""
-        for file in files:
+        for file, _ in zip(files, pixels, strict=True):
             if isinstance(file, str | os.PathLike):
                 listed.append(os.fspath(file))
             else:

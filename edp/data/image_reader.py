@@ -161,7 +161,7 @@ class Records:
             if processes.prepare(fetched, out, self.resize):
                 return
             fetched = self.encoded.fetch(chunk)  # once more here, to raise the error
-        for i, encoded in enumerate(fetched):
+        for i, encoded in zip(range(len(chunk)), fetched, strict=True):
             out[i] = image_preparation.prepare(
                 encoded,
                 self.encoded.describe(chunk[i]),

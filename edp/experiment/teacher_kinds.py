@@ -159,6 +159,12 @@ def _faults_of_swag(values: Mapping[str, Any]) -> Iterator[str]:
             f"{num_epochs} collects weights from epoch {start} on; accepted: 2 to "
             f"{num_epochs - 1}, for at least two epochs"
         )
+    peak, rate = own["learning_rate"], own["swag_learning_rate"]
+    if rate > peak:  # as the default is of SGD
+        yield (
+            f"teachers.swag_learning_rate={rate} must be at most "
+            f"teachers.learning_rate={peak}, from which the rate falls to it"
+        )
     if own["swag_rank"] < 2:
         yield f"teachers.swag_rank={own['swag_rank']} must be at least 2"
     if teachers.get("ema_decay") is not None:

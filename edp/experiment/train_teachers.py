@@ -151,12 +151,14 @@ def fit_groups(
         records[name]["num_params"] * group.num_kept
         for name, group in run.groups.items()
     )
+    skipped = sum(r.get("skipped_steps", 0) for r in records.values())
     storage.write_text(stage.log, "".join(map(_line, _mean_log(run))))
     checkpoint.save_variables(stage.variables, variables)
     stage.complete(
         {
             "train_seconds": sum(r["train_seconds"] for r in records.values()),
             "num_params": round(num_params / run.num_kept),
+            **({"skipped_steps": skipped} if skipped else {}),
             "groups": records,
         }
     )

@@ -101,6 +101,16 @@ def test_a_bad_image_is_told_as_without_processes(paths, two_cores):
     assert not left_after(0)  # no process is left
 
 
+@pytest.mark.parametrize("num_threads", [1, None])
+def test_a_source_that_leaves_images_out_is_refused(num_threads, paths, two_cores):
+    class Short(Files):
+        def fetch(self, indices):
+            return super().fetch(indices)[:-1]
+
+    with pytest.raises(ValueError, match="argument"):
+        records(paths, Short, num_threads=num_threads)[:]
+
+
 def left_after(seconds, pids=None):
     """Returns the processes (None: children) that run after at most `seconds`."""
     until = time.monotonic() + seconds

@@ -84,6 +84,17 @@ def test_groups_train_in_turn_and_teach_together(tmp_path):
     np.testing.assert_array_equal(again, logits)
 
 
+def test_steps_that_groups_skip_are_counted(tmp_path):
+    config = two_groups(learning_rate=1e30)
+    config.nonfinite = "skip"
+    config.teachers.num_epochs = 1
+    experiment = create_experiment(config, tmp_path)
+    train_teachers.train_teachers(experiment)
+    record = restore.teachers_record(experiment.run)
+    groups = record["groups"].values()
+    assert record["skipped_steps"] == sum(r.get("skipped_steps", 0) for r in groups) > 0
+
+
 @pytest.mark.long
 def test_a_group_is_a_run_of_its_own_and_resumes(tmp_path):
     config = two_groups(optimizer="adamw", learning_rate=1e-3, mixup_alpha=0.5)

@@ -195,6 +195,10 @@ def test_the_epochs_of_checkpoints():
         ({"kind": "swag", "num_epochs": 8, "swag_rank": 1}, "swag_rank=1 must be at"),
         ({"kind": "swag", "num_epochs": 8, "ema_decay": 0.9}, "ema_decay=0.9 must be"),
         ({"kind": "swag", "num_epochs": 8, "networks": 3}, "networks=3 must divide"),
+        (
+            {"kind": "swag", "num_epochs": 8, "learning_rate": 1e-3},
+            r"swag_learning_rate=0\.05 must be at most teachers.learning_rate=0\.001",
+        ),
         ({"mixup_alpha": -0.1}, "teachers.mixup_alpha=-0.1 must be"),
     ],
 )

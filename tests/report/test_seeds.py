@@ -522,6 +522,12 @@ def test_models_beside_another_ensemble(copies, tmp_path):
     row = next(row for row in rows if row[0] == "single_ods")
     assert row[4:] == ["≥ 2.85 ± 1.15", "≥ 2.80 ± 1.20", "107.1", "92.9"]
 
+    # A seed whose cNLL is missing, as it was not finite, is left out.
+    rewrite(copies[1] / "results.json", change(None))
+    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
+    row = find(found["references"]["large"]["models"], model="single_ods")
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7})
+
 
 @pytest.mark.parametrize(
     ("text", "message"),

@@ -99,7 +99,7 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
     for model in over_seeds({r.seed: r.rows for r in runs}, ("model",), ("cnll",)):
         if "cnll" not in model:
             continue
-        cnlls = {seed: model["cnll"]["by_seed"][str(seed)] for seed in model["seeds"]}
+        cnlls = {int(seed): cnll for seed, cnll in model["cnll"]["by_seed"].items()}
         models.append(model | _standing(cnlls, ensembles, size))
     fields = ("accuracy", *_BASES)
     rows = {s: of[:largest] for s, of in ensembles.items()}
