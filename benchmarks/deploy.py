@@ -100,6 +100,8 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
         wanted = [
             one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
         ]
+        if not wanted:
+            continue
         place = scratch / f"{name}-{reduced}"
         from_run.export_predictor(
             run, name, place, targets=wanted, precision=reduced, examples=examples
@@ -168,6 +170,8 @@ def _random_rows(num_members: int | None, scratch: pathlib.Path) -> list[str]:
         wanted = [
             one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
         ]
+        if not wanted:
+            continue
         place = scratch / f"{num_members}-{reduced}"
         export.write_artifact(
             program,

@@ -39,7 +39,9 @@ _MEANINGS = {
 }
 
 # Keys of the metadata that an export measures.
-_MEASURED = {"checks", "temperature_factor"}
+_MEASURED = {"checks", "temperature_factor", "target_sha256"}
+# Keys of the metadata that concern the targets other than 'jax'.
+_OF_OTHERS = {"targets", "precision", "web_runtime"}
 
 # (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
 ProbsFn = Callable[[Any, jax.Array], jax.Array]
@@ -88,7 +90,7 @@ def write_artifact(
 
     Returns:
       Whether it was written; False where the same artifact, with the same weights,
-      is there already.
+      is there already, or one with further targets than 'jax' alone.
 
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
@@ -98,6 +100,11 @@ def write_artifact(
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
+    if "web" in targets and batch_size not in (None, 1):
+        raise InputError(
+            f"batch_size={batch_size} does not go with the target 'web', whose page "
+            "classifies one image at a time; accepted: 1, or None for any"
+        )
     runtimes.check_settings(targets, precision)
     if max_nll_increase is not None and examples is None:
         raise InputError(
@@ -118,10 +125,17 @@ def write_artifact(
     wanted = [name for name in runtimes.TARGETS if name in (*targets, runtimes.JAX)]
     metadata = _metadata(image_shape, outputs, classes, batch_size)
     metadata |= {"targets": wanted, "precision": precision} | dict(details or {})
+    if "web" in wanted:
+        metadata["web_runtime"] = web_runtime
     model = serialize(program, image_shape, batch_size)
-    metadata["sha256"] = {"model.jax": hashlib.sha256(model).hexdigest()}
+    metadata["sha256"] = {"model.jax": _digest(model)}
     if directory.exists() and any(directory.iterdir()):
-        _refuse_others(directory, metadata)
+        found = _refuse_others(directory, json.loads(_as_json(metadata)))
+        for name in wanted[1:]:
+            of = found["checks"]
+            checks.refuse_difference(
+                name, precision, of[name], of[runtimes.JAX], max_nll_increase
+            )
         return False
     source = runtimes.Source(program, metadata, precision, examples, web_runtime)
     files = {"model.jax": model}
@@ -130,6 +144,9 @@ def write_artifact(
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
+    metadata["target_sha256"] = {
+        name: _digest(content) for name, content in files.items() if name != "model.jax"
+    }
     if source.temperature_factor != 1:
         metadata["temperature_factor"] = source.temperature_factor
 
@@ -144,25 +161,38 @@ def write_artifact(
     return True
 
 
-def _refuse_others(directory: pathlib.Path, metadata: dict[str, Any]) -> None:
-    """Raises an InputError unless a directory holds the artifact with this metadata."""
+def _refuse_others(directory: pathlib.Path, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Returns the metadata of the same artifact in a directory.
+
+    Raises:
+      InputError: if the directory holds anything else.
+    """
+    ignored = _MEASURED
+    if metadata["targets"] == [runtimes.JAX]:  # which is part of every artifact
+        ignored = _MEASURED | _OF_OTHERS
     path, model = directory / "metadata.json", directory / "model.jax"
     why = "no artifact"
     if path.exists() and model.exists():
         found = storage.read_mapping(path)
         keys = found.keys() | metadata
-        different = sorted(
-            k for k in keys - _MEASURED if found.get(k) != metadata.get(k)
-        )
-        digest = hashlib.sha256(model.read_bytes()).hexdigest()
+        different = sorted(k for k in keys - ignored if found.get(k) != metadata.get(k))
+        digests = dict(metadata["sha256"])
+        if metadata["targets"] != [runtimes.JAX]:
+            digests |= found.get("target_sha256", {})
+        damaged = [
+            name
+            for name, digest in digests.items()
+            if not (directory / name).exists()
+            or _digest((directory / name).read_bytes()) != digest
+        ]
         if different == ["sha256"]:
             why = "the same predictor with another program or weights"
         elif different:
             why = f"an artifact with another {', '.join(different)}"
-        elif digest != metadata["sha256"]["model.jax"]:
-            why = "this artifact with a damaged model.jax"
+        elif damaged:
+            why = f"this artifact with a damaged {', '.join(damaged)}"
         else:
-            return
+            return found
     raise InputError(
         f"out={str(directory)!r} already holds something else ({why}); accepted: an "
         "empty or missing directory. Remove this one, or give another"
@@ -287,6 +317,10 @@ def _metadata(
             ),
         },
     }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _as_json(metadata: Mapping[str, Any]) -> bytes:

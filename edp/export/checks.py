@@ -84,20 +84,23 @@ def measure(
       labels: integers [N]; None: unknown.
 
     Returns:
-      `images` (N), `largest_difference` of `probs` and of the scores; with labels also
-      `accuracy`, `nll` and `ece` of the calibrated probabilities.
+      `images` (N), `largest_difference` of `probs` and of the scores (of those above
+      1, relative to them); with labels also `accuracy`, `nll` and `ece` of the
+      calibrated probabilities.
     """
-    differences = {
-        name: float(np.abs(np.asarray(found[name]) - np.asarray(reference[name])).max())
-        for name in reference
-    }
+
+    def difference(name):
+        wanted = np.asarray(reference[name], np.float64)
+        return float(
+            np.max(np.abs(found[name] - wanted) / np.maximum(1, np.abs(wanted)))
+        )
+
+    scores_differ = [difference(name) for name in reference if name != "probs"]
     probs = np.asarray(found["probs"], np.float64)
     result: dict[str, Any] = {
         "images": len(probs),
-        "largest_difference": differences["probs"],
-        "largest_difference_of_scores": max(
-            [d for name, d in differences.items() if name != "probs"], default=0.0
-        ),
+        "largest_difference": difference("probs"),
+        "largest_difference_of_scores": float(np.max(scores_differ, initial=0.0)),
     }
     if "mutual_information" in found:
         mean = np.asarray(found["mutual_information"], np.float64).mean()
@@ -125,13 +128,18 @@ def refuse_difference(
       max_nll_increase: the accepted increase of the NLL; None: any.
     """
     numbers = json.dumps(dict(measured))
-    largest = max(
+    largest = np.maximum(  # NaN where one is
         measured["largest_difference"], measured["largest_difference_of_scores"]
     )
     if reduced == "float32" and not largest <= TOLERANCE:
         raise InputError(
             f"to={name!r} differs from JAX by {largest:.1e}; accepted: up to "
             f"{TOLERANCE:g}. Measured: {numbers}"
+        )
+    if not np.isfinite(largest):
+        raise InputError(
+            f"to={name!r} at precision={reduced!r} has outputs that are not finite; "
+            f"accepted: precision='float32'. Measured: {numbers}"
         )
     if max_nll_increase is not None and "nll" in measured:
         increase = measured["nll"] - reference["nll"]

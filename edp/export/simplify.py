@@ -175,6 +175,8 @@ def _as_affine(
         x, number, swapped = second, _per_channel(first), True
     if number is None or x.is_constant or x.aval.shape != output.aval.shape:
         return None
+    if not np.isfinite(number).all() or (operation.name == "div" and not number.all()):
+        return None  # infinity times a shift of zero would be NaN
     base, factor, shift = _Affine(x, np.ones(()), np.zeros(()))
     if x in affine and uses[x] == 1:
         base, factor, shift = affine[x]

@@ -120,6 +120,8 @@ def test_a_value_that_is_used_twice_keeps_its_scale():
         lambda x: np.float32([3, 5]) - x,
         lambda x: x / np.float32([3, 5]) + 1,
         lambda x: np.float32([3, 5]) / x,
+        lambda x: jnp.divide(x, np.float32([3, 0])),
+        lambda x: x + np.float32([3, -np.inf]),
         lambda x: (2 * x + np.float32([3, 5])) * (x + np.float32([3, 5])),
         lambda x: x + np.float32([[3], [5]]),
         lambda x: (x @ np.float32([[1, 2], [3, 4]]).T * x - 1) * np.float32([3, 5]),

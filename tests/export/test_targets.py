@@ -90,12 +90,29 @@ def test_measured_differences_are_those_of_the_outputs():
     }
 
 
+def test_scores_differ_relative_to_large_ones_and_by_nan():
+    probs = np.array([[0.8, 0.2], [0.5, 0.5]])
+    energy, entropy = np.array([-1000.0, 2.0]), np.array([0.5, 0.1])
+
+    def measure(change_of_energy, change_of_entropy):
+        found = {"entropy": entropy + change_of_entropy}
+        found |= {"energy": energy + change_of_energy, "probs": probs}
+        reference = {"probs": probs, "entropy": entropy, "energy": energy}
+        return checks.measure(found, reference, None)["largest_difference_of_scores"]
+
+    assert measure([1, 0], 0) == pytest.approx(1e-3)
+    assert measure([0, 1], 0) == pytest.approx(0.5)
+    assert np.isnan(measure([np.nan, 0], 0.3))
+
+
 @pytest.mark.parametrize(
     ("precision", "measured", "bound", "message"),
     [
         ("float32", (2e-3, 0.0, 1.0), None, r"to='x' differs from JAX by 2.0e-03; acc"),
         ("float32", (0.0, 2e-3, 1.0), None, r"differs from JAX by 2.0e-03; accepted:"),
         ("float32", (np.nan, 0.0, 1.0), None, r"differs from JAX by nan; accepted: up"),
+        ("float32", (0.0, np.nan, 1.0), None, r"differs from JAX by nan; accepted: up"),
+        ("float16", (0.0, np.nan, 1.0), None, r"outputs that are not finite; accepted"),
         (
             "int8",
             (0.5, 0.5, 1.02),
@@ -129,6 +146,10 @@ def test_what_differs_too_much_is_refused(precision, measured, bound, message):
         ({"targets": ["jax"], "precision": "int8"}, r"needs another target than jax"),
         ({"max_nll_increase": 0.1}, r"max_nll_increase=0.1 needs labelled images"),
         ({"web_runtime": "ort"}, r"web_runtime='ort' is no directory; accepted: an"),
+        (
+            {"targets": ["web"], "batch_size": 4},
+            r"batch_size=4 does not go with the target 'web'",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_any_work(options, message, tmp_path):
@@ -230,7 +251,10 @@ def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
         with pytest.raises(Exception, match=r"accepted: |data type|uint8"):
             classify(images.astype(np.float32) if len(images) else images)
     if precision == "int8":
-        fixed = write(tmp_path / "3", examples, name, precision=precision, batch_size=3)
+        size = 1 if name == "web" else 3
+        fixed = write(
+            tmp_path / "3", examples, name, precision=precision, batch_size=size
+        )
         assert fixed["checks"][name]["nll"] == pytest.approx(
             checked[name]["nll"], abs=2e-3
         )
@@ -244,6 +268,40 @@ def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
                 max_nll_increase=-1.0,
             )
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_artifact_is_complete_only_with_the_same_settings(
+    examples, tmp_path, monkeypatch
+):
+    # Without a converter: the file of the target stands for a model.
+    target = targets.Target((), lambda source: {"model.x": b"x"}, None)
+    monkeypatch.setitem(targets.TARGETS, "web", target)
+    classify = jax.jit(small_program())
+    monkeypatch.setattr(targets, "load", lambda name, place: classify)
+    out = tmp_path / "out"
+
+    def again(*names, **options):
+        options = {"details": {"size": (8, 8)}, "examples": examples, **options}
+        return export.write_artifact(
+            small_program(),
+            (8, 8, 1),
+            out,
+            classes=CLASSES,
+            targets=names,
+            **options,
+        )
+
+    assert again("web") and not again("web", max_nll_increase=0.1)
+    # The program for JAX alone, which `launch.predict` asks for, is there.
+    assert not again("jax", examples=None)
+    with pytest.raises(InputError, match="an artifact with another web_runtime"):
+        again("web", web_runtime="ort/")
+    with pytest.raises(InputError, match="max_nll_increase=-1 is less than"):
+        again("web", max_nll_increase=-1.0)
+    (out / "model.x").write_bytes(b"y")
+    assert not again("jax", examples=None)
+    with pytest.raises(InputError, match=r"with a damaged model\.x\)"):
+        again("web")
 
 
 @pytest.mark.long
