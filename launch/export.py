@@ -75,6 +75,14 @@ def main(argv: list[str]) -> None:
     size = sum(path.stat().st_size for path in directory.rglob("*.*")) / 1e6
     size_or_state = f"{size:.1f} MB" if written else "complete"
     print(f"{name}: {directory} ({size_or_state})")
+    checks = storage.read_mapping(directory / "metadata.json").get("checks") or {}
+    for target, found in checks.items():
+        if "nll" in found:
+            print(
+                f"  {target}: accuracy {100 * found['accuracy']:.1f} %, NLL "
+                f"{found['nll']:.4f}, ECE {100 * found['ece']:.1f} % on "
+                f"{found['images']} test images"
+            )
 
 
 if __name__ == "__main__":
