@@ -1,10 +1,13 @@
 """Tests that the numbers that pages quote are those of the tables of results."""
 
+import re
+
 import pytest
 from documents import ROOT
 from result_tables import Source, agrees, prose, results_in, tables
 
 SMALL = Source(ROOT / "docs/results/cifar10-16x16.md")
+CONTROLS = Source(ROOT / "docs/results/controls-16x16/summary.md")
 RESULTS, CHOOSING = ROOT / "RESULTS.md", ROOT / "docs/choosing.md"
 SCORES, RANKING = "side by side/Scores", "side by side/Ranking"
 MAIN = "two CPU cores/Results"
@@ -103,6 +106,15 @@ def test_the_readme():
         assert agrees(row["gap %"], gap(model)), model
 
 
+def test_the_readme_says_the_fair_number():
+    words = re.search(r"close (\d+) and (\d+) %", prose(ROOT / "README.md"))
+    for quoted, model in zip(
+        words.groups(), ("single_mixup_tau4", "latent_be_mixup_tau4"), strict=True
+    ):
+        source, heading, column = FAIR
+        assert agrees(quoted, source.cell(heading, model, column)), model
+
+
 def test_the_main_table_of_results():
     for row in table_of(RESULTS, "single_conf_ods_paper"):
         model = row["model"]
@@ -111,6 +123,30 @@ def test_the_main_table_of_results():
         assert agrees(row["gap closed %"], gap(model)), model
         passes = 4 if model == "DE-4" or model.startswith("be_") else 1
         assert row["passes"] == str(passes)
+
+
+def test_the_controls():
+    """Compares the table with that of the summary."""
+    columns = {
+        "acc %": (*OF_CONTROLS, "acc %"),
+        "cNLL": (*OF_CONTROLS, "cNLL"),
+        "gap closed % (published)": PUBLISHED,
+        "beside mixup-trained, %": FAIR,
+        "the same, best pool": FAIR_BEST,
+        "DEE beside mixup-trained": (CONTROLS, "Beside mixup", "DEE"),
+    }
+    rows = table_of(RESULTS, "mimo_mixup_tau4")
+    assert len(rows) == 12
+    for row in rows:
+        model, _, trained = row["model"].partition(" trained with ")
+        for column, (source, heading, name) in columns.items():
+            if trained:
+                heading, model = "Beside mixup", f"mixup {model.split()[-1]}"
+            if row[column] == "–" or (trained and column.endswith(("%", "pool"))):
+                continue
+            source = source.cell(heading, model, name)
+            assert agrees(row[column], source), (model, column)
+            assert row[column].startswith("≥") == source.startswith("≥")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +181,10 @@ def test_perturbations():
 
 DIFFER, ECE = ("the teachers differ", "disagreement %"), (MAIN, "ECE %")
 CNLL, NLL, GAP = (SCORES, "cNLL"), (SCORES, "NLL"), (RANKING, "gap closed %")
+OF_CONTROLS = (CONTROLS, "Results")
+PUBLISHED = (*OF_CONTROLS, "gap closed (published) %")
+FAIR = (CONTROLS, "Beside mixup", "gap closed (published) %")
+FAIR_BEST = (CONTROLS, "Beside mixup", "gap closed (best pool) %")
 # Words of a page with a number in braces; its row, and its table and column.
 QUOTES = {
     RESULTS: [
@@ -175,6 +215,16 @@ QUOTES = {
         ("noise (AUROC {89} %)", "dirichlet_proxy_mixup", (RANKING, "OOD noise %")),
         ("digits ({16} %)", "dirichlet_proxy_mixup", (RANKING, "OOD digits %")),
         ("{47.2} % accuracy", "functional_none", (SCORES, "acc %")),
+        ("τ = 4 closes {111} %", "latent_be_mixup_tau4", FAIR),
+        ("(best pool {107} %)", "latent_be_mixup_tau4", FAIR_BEST),
+        ("gap says {140} %", "latent_be_mixup_tau4", PUBLISHED),
+        ("plain student {98} %", "single_mixup_tau4", FAIR),
+        ("({94} %)", "single_mixup_tau4", FAIR_BEST),
+        ("instead of {126} %", "single_mixup_tau4", PUBLISHED),
+        ("cNLL is {1.2371}**", "DE-4", (*OF_CONTROLS, "cNLL (best pool)")),
+        ("instead of {1.2886}", "DE-4", (*OF_CONTROLS, "cNLL")),
+        ("closes {108} % of the published", "packed_mixup_tau4", PUBLISHED),
+        ("({43} % accuracy)", "mimo_mixup_tau4", (*OF_CONTROLS, "acc %")),
     ],
     CHOOSING: [
         ("closed {132} % of the gap", "single_mixup_tau4", GAP),
@@ -182,6 +232,8 @@ QUOTES = {
         ("{1.289})", "DE-4", CNLL),
         ("closed {143} %", "latent_be_mixup_tau4", GAP),
         ("({1.222})", "latent_be_mixup_tau4", CNLL),
+        ("the two closed {98} %", "single_mixup_tau4", FAIR),
+        ("and {111} %.", "latent_be_mixup_tau4", FAIR),
         ("closed {100} % without", "single_none_tau4", GAP),
         ("a little ({106} %)", "single_gaussian_disagreement_tau4", GAP),
         ("an NLL of {1.31}", "single_disagreement", NLL),
@@ -208,6 +260,8 @@ OTHERS = {
         "(0.009 ± 0.002 in cNLL",  # of the paired comparison
         "62 to 90 % training accuracy",
         "(ECE 16 to 24 %)",
+        "0.0042 ± 0.0066 in cNLL",  # of the paired comparison
+        "one network 25 % of the way",  # from the means of the two DE-1
     ],
     CHOOSING: ["no more than 65 % of the training", "that closes 100 % of it can"],
 }
@@ -227,8 +281,8 @@ def quotes():
 def test_a_quoted_number(page, words, row, where):
     assert without_braces(words) in prose(page)
     quoted = words.partition("{")[2].partition("}")[0]
-    heading, column = where
-    assert agrees(quoted, SMALL.cell(heading, row, column))
+    source, heading, column = where if len(where) == 3 else (SMALL, *where)
+    assert agrees(quoted, source.cell(heading, row, column))
 
 
 @pytest.mark.parametrize("page", QUOTES, ids=lambda page: page.stem)
