@@ -44,8 +44,8 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 def compiler_options(*, runs_briefly: bool = False) -> dict[str, Any]:
     """Returns the `compiler_options` of `jax.jit`; empty on other backends than CPU.
 
-    Empty also if the installed XLA does not know these options. An optimization level
-    in `XLA_FLAGS` has precedence.
+    Options that the installed XLA does not know are left out (0.12 has no choice of
+    fusion emitters). An optimization level in `XLA_FLAGS` has precedence.
 
     Args:
       runs_briefly: whether a program optimised less is finished sooner, as it takes a
@@ -56,11 +56,17 @@ def compiler_options(*, runs_briefly: bool = False) -> dict[str, Any]:
     is_set = next(iter(_LEVEL)) in os.environ.get("XLA_FLAGS", "")
     own = _UNOPTIMIZED if runs_briefly else _LEVEL
     options = _OPTIONS if is_set else {**_OPTIONS, **own}
+    return {name: v for name, v in options.items() if _is_known(name, v)}
+
+
+@functools.cache
+def _is_known(name: str, value: Any) -> bool:
+    """Returns whether the installed XLA takes an option, by compiling with it."""
     try:
-        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+        return False
+    return True
 
 
 def runs_briefly(num_params: int, image_shape: Sequence[int], num_images: int) -> bool:
