@@ -39,8 +39,8 @@ def convert(
         source.write_bytes(model)
         target = pathlib.Path(scratch) / "model.xml"
         try:
-            # `Core.read_model` computes wrong numbers for some quantised models (2026.4.1;
-            # findings/openvino_read_model_quantized.sh).
+            # `Core.read_model` of 2026.4.1 computes wrong numbers for some quantised
+            # models; see findings/openvino_read_model_quantized.sh.
             openvino.save_model(
                 openvino.convert_model(source), target, compress_to_fp16=half_weights
             )
