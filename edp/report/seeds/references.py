@@ -85,16 +85,18 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
 
     Returns:
       `size`: m of the gap from DE-1 to DE-m, the size of the ensemble of `runs`, or of
-      the reference if that is smaller; `largest`: the size of the reference;
+      the reference if that is smaller; `largest`: that of the reference,
+      in the seed where it is smallest; larger ensembles of other seeds are left out;
       `ensembles`: DE-1, DE-2, ... of the reference over seeds; `models`: those of
       `runs`, with `cnll`, the quantities `dee` and `dee_best`, and `gap_closed` and
       `gap_closed_best` by mean cNLLs ("best" is beside the ensembles pooled in their
       best way). Absent: quantities that the rows lack, and gaps that are none.
     """
-    ensembles = {s: ensemble_rows(run.rows) for s, run in reference.items()}
+    found = {s: ensemble_rows(run.rows) for s, run in reference.items()}
     own = max(len(ensemble_rows(run.rows)) for run in runs)
-    largest = min(map(len, ensembles.values()))
+    largest = min(map(len, found.values()))
     size = min(own, largest)
+    ensembles = {s: rows[:largest] for s, rows in found.items()}
     models = []
     for model in over_seeds({r.seed: r.rows for r in runs}, ("model",), ("cnll",)):
         if "cnll" not in model:
@@ -102,11 +104,10 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
         cnlls = {int(seed): cnll for seed, cnll in model["cnll"]["by_seed"].items()}
         models.append(model | _standing(cnlls, ensembles, size))
     fields = ("accuracy", *_BASES)
-    rows = {s: of[:largest] for s, of in ensembles.items()}
     return {
         "size": size,
         "largest": largest,
-        "ensembles": over_seeds(rows, ("model",), fields),
+        "ensembles": over_seeds(ensembles, ("model",), fields),
         "models": models,
     }
 
