@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from edp import metrics
 from edp.errors import InputError
 from edp.export import onnx_graph, targets
 
+# Name of the program in float32, where that of 'jax' is in bfloat16.
+REFERENCE = "float32"
 # Largest accepted difference between a float32 target and JAX, in any output.
 TOLERANCE = 1e-3
 # Random images, where none are given.
@@ -24,6 +26,7 @@ def check(
     metadata: Mapping[str, Any],
     examples: targets.Examples | None,
     max_nll_increase: float | None,
+    program: Callable[..., Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Runs the targets in a directory on the same images; returns what `measure` does.
 
@@ -34,9 +37,10 @@ def check(
       metadata: the contents of `metadata.json`.
       examples: the images to run them on; None: random ones, without labels.
       max_nll_increase: see `refuse_difference`.
+      program: in float32, to compare with; None: the target 'jax'.
 
     Returns:
-      By target, the numbers.
+      By target, the numbers; those of `program` under 'float32'.
 
     Raises:
       InputError: as `refuse_difference`.
@@ -50,26 +54,21 @@ def check(
     else:
         images, labels = examples.held_out.images[:], examples.held_out.labels
 
-    def outputs(name):
-        classify = targets.load(name, place)
+    def outputs(classify):
         parts = [classify(one) for one in onnx_graph.batches(images, fixed)]
         return {
             key: np.concatenate([np.asarray(one[key]) for one in parts])[: len(images)]
             for key in metadata["outputs"]
         }
 
-    reference = outputs(targets.JAX)
-    measured = {targets.JAX: measure(reference, reference, labels)}
+    base = REFERENCE if program else targets.JAX
+    reference = outputs(program or targets.load(base, place))
+    measured = {base: measure(reference, reference, labels)}
     for name in names:
-        if name != targets.JAX:
-            measured[name] = measure(outputs(name), reference, labels)
-            refuse_difference(
-                name,
-                precision,
-                measured[name],
-                measured[targets.JAX],
-                max_nll_increase,
-            )
+        if name != base:
+            classify = targets.load(name, place)
+            measured[name] = measure(outputs(classify), reference, labels)
+    refuse_differences(names, precision, measured, max_nll_increase)
     return measured
 
 
@@ -109,6 +108,28 @@ def measure(
         scores = (metrics.accuracy, metrics.nll, metrics.ece)
         result |= {score.__name__: float(score(probs, labels)) for score in scores}
     return result
+
+
+def refuse_differences(
+    names: Sequence[str],
+    reduced: str,
+    measured: Mapping[str, Any],
+    max_nll_increase: float | None,
+) -> None:
+    """Raises an InputError where one of some targets differs from JAX by too much.
+
+    Args:
+      names: of the targets.
+      reduced: the precision of those other than 'jax'.
+      measured: from `check`.
+      max_nll_increase: see `refuse_difference`.
+    """
+    base = REFERENCE if REFERENCE in measured else targets.JAX
+    for name in names:
+        if name in measured and name != base:
+            refuse_difference(
+                name, reduced, measured[name], measured[base], max_nll_increase
+            )
 
 
 def refuse_difference(
