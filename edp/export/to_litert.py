@@ -20,7 +20,7 @@ from edp.export import onnx_graph
 FILE = "model.tflite"
 BATCH_SIZES = (1, 32)
 """Batch sizes of a file for any: with a symbolic one the converter broadcasts every
-constant at run time, which took 1.8 times (a BatchEnsemble of four: six times) as
+constant at run time, which took 1.8 times (a BatchEnsemble of four: five times) as
 long. The weights are stored once."""
 
 
