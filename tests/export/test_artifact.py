@@ -188,6 +188,8 @@ def test_the_splits_of_the_run_are_the_examples(experiment):
     for found, wanted in zip(examples.validation, dataset.validation, strict=True):
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(examples.train, dataset.train.images)
+    for found, wanted in zip(examples.calibration, dataset.calibration, strict=True):
+        np.testing.assert_array_equal(found, wanted)
     everything = from_run.load_examples(opened, held_out=None).held_out
     np.testing.assert_array_equal(everything.labels, dataset.test.labels)
 

@@ -311,8 +311,10 @@ def test_a_loader_needs_only_its_runtime(name, examples, tmp_path):
     metadata = write(tmp_path / "out", examples, name)
     metadata["prediction_sets"] = {
         "score": "thr",
-        "thresholds": [{"coverage": 0.9, "threshold": 0.6}],
+        "thresholds": [{"coverage": 0.9, "threshold": 0.1}],
     }
+    fitted = {"score": "thr", "thresholds": [{"coverage": 0.9, "threshold": 0.6}]}
+    metadata["target_prediction_sets"] = {name: fitted}
     (tmp_path / "out/metadata.json").write_text(json.dumps(metadata))
     np.save(tmp_path / "images.npy", examples.train[:7])
     module = export.TARGETS[name].loader
