@@ -39,7 +39,7 @@ _MEANINGS = {
 }
 
 # Keys of the metadata that an export measures.
-_MEASURED = {"checks", "temperature_factors", "target_sha256"}
+_MEASURED = {"checks", "target_prediction_sets", "target_sha256", "temperature_factors"}
 # Keys of the metadata that concern the targets other than 'jax'.
 _OF_OTHERS = {"targets", "precision", "web_runtime"}
 
@@ -96,8 +96,8 @@ def write_artifact(
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
         not K names, a package is missing, the program cannot be converted, a float32
-        target differs from JAX by more than `checks.TOLERANCE`, or the NLL increases
-        by more than accepted.
+        target differs from JAX by more than `checks.TOLERANCE`, the NLL increases by
+        more than accepted, or prediction sets lack the images to fit them again.
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
@@ -130,13 +130,9 @@ def write_artifact(
     metadata |= {"targets": wanted, "precision": precision} | dict(details or {})
     if "web" in wanted:
         metadata["web_runtime"] = web_runtime
+    checks.check_calibration(metadata, examples)
     source = runtimes.Source(program, metadata, precision, examples, web_runtime)
-    lowered, factor = runtimes.at_precision(program, precision, examples, batch_size)
-    float32 = None
-    if lowered is not program:
-        source.temperature_factors[runtimes.JAX] = factor
-        float32 = jax.jit(program)
-    model = serialize(lowered, image_shape, batch_size)
+    model = serialize(source.for_jax, image_shape, batch_size)
     metadata["sha256"] = {"model.jax": _digest(model)}
     if directory.exists() and any(directory.iterdir()):
         found = _refuse_others(directory, json.loads(_as_json(metadata)))
@@ -149,17 +145,18 @@ def write_artifact(
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
-    metadata["target_sha256"] = {
-        name: _digest(content) for name, content in files.items() if name != "model.jax"
-    }
     if source.temperature_factors:
         metadata["temperature_factors"] = source.temperature_factors
+    float32 = None if source.for_jax is program else jax.jit(program)
+    options = (wanted, precision, metadata, examples, max_nll_increase, float32)
 
     def check(place: pathlib.Path) -> None:
         if len(wanted) > 1 or examples is not None:
-            metadata["checks"] = checks.check(
-                place, wanted, precision, metadata, examples, max_nll_increase, float32
-            )
+            metadata.update(checks.check(place, *options))
+        others = [name for name in files if name != "model.jax"]
+        metadata["target_sha256"] = {
+            n: _digest((place / n).read_bytes()) for n in others
+        }
         storage.write_json(place / "metadata.json", metadata)
 
     _write_directory(directory, files | {"metadata.json": _as_json(metadata)}, check)

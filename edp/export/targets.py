@@ -32,11 +32,14 @@ class Examples(NamedTuple):
       held_out: test images and labels; every target is compared on them.
       validation: images and labels that the temperature is refitted on.
       train: training images uint8 [N, H, W, C], for the ranges of int8.
+      calibration: images and labels kept apart for conformal prediction sets, whose
+        thresholds are fitted on them for every target; None: there are none.
     """
 
     held_out: data.Split
     validation: data.Split
     train: np.ndarray
+    calibration: data.Split | None = None
 
 
 class Source:
@@ -86,6 +89,24 @@ class Source:
         users = {"onnx", "openvino", "web"}.intersection(self.metadata["targets"])
         self.temperature_factors |= dict.fromkeys(sorted(users), factor)
         return model
+
+    @functools.cached_property
+    def for_jax(self) -> Callable[[jax.Array], Mapping[str, jax.Array]]:
+        """The program of the target 'jax': that given, but for bfloat16."""
+        if self.precision != precision.BFLOAT16:
+            return self.program
+        from edp.models import native
+
+        images, labels = self.examples.validation
+        lowered = bfloat16.to_bfloat16(self.program)
+        with native.disabled():
+            run = jax.jit(lowered)
+            batches = onnx_graph.batches(images[:], self.fixed)
+            parts = [run(batch)["probs"] for batch in batches]
+        probs = np.concatenate(parts)[: len(labels)]
+        factor = metrics.fit_temperature(probs, labels).temperature
+        self.temperature_factors[JAX] = factor
+        return precision.with_temperature(lowered, factor)
 
     @property
     def examples(self) -> Examples:
@@ -220,37 +241,6 @@ def check_settings(wanted: Sequence[str], reduced: str) -> None:
                 f"to={','.join(others)} needs further packages ({error}); accepted: "
                 f"pip install {' '.join(dict.fromkeys(needed))}{_APART}"
             ) from error
-
-
-def at_precision(
-    program: Callable[[jax.Array], Mapping[str, jax.Array]],
-    reduced: str,
-    examples: Examples | None,
-    fixed: int | None,
-) -> tuple[Callable[[jax.Array], Mapping[str, jax.Array]], float]:
-    """Returns the program of the target 'jax', and its relative temperature.
-
-    Args:
-      program: from `export.create_program`.
-      reduced: the precision. Except in bfloat16 the program stays as it is.
-      examples: its temperature is refitted on the validation images.
-      fixed: the only batch size; None: any.
-
-    Raises:
-      InputError: if bfloat16 lacks the examples.
-    """
-    if reduced != precision.BFLOAT16:
-        return program, 1.0
-    from edp.models import native
-
-    images, labels = required(examples, reduced).validation
-    lowered = bfloat16.to_bfloat16(program)
-    with native.disabled():
-        run = jax.jit(lowered)
-        parts = [run(one)["probs"] for one in onnx_graph.batches(images[:], fixed)]
-    probs = np.concatenate(parts)[: len(labels)]
-    factor = metrics.fit_temperature(probs, labels).temperature
-    return precision.with_temperature(lowered, factor), factor
 
 
 def required(examples: Examples | None, reduced: str) -> Examples:

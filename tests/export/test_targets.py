@@ -226,11 +226,14 @@ def test_factors_are_transposed_before_they_are_repeated():
     assert found.graph.node[1].output[0] == "found"
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [(n, p) for n in RUNTIMES for p in export.TARGETS[n].precisions],
-)
+# ONNX Runtime in float32 is quick: where it is installed, it is always tested.
+CASES = [
+    pytest.param(*case, marks=() if case == ("onnx", "float32") else pytest.mark.long)
+    for case in [(n, p) for n in RUNTIMES for p in export.TARGETS[n].precisions]
+]
+
+
+@pytest.mark.parametrize(("name", "precision"), CASES)
 def test_a_target_predicts_as_jax_does(name, precision, examples, tmp_path):
     require(name)
     forks = []
@@ -330,8 +333,10 @@ def test_a_loader_needs_only_its_runtime(name, examples, tmp_path):
     metadata = write(tmp_path / "out", examples, name)
     metadata["prediction_sets"] = {
         "score": "thr",
-        "thresholds": [{"coverage": 0.9, "threshold": 0.6}],
+        "thresholds": [{"coverage": 0.9, "threshold": 0.1}],
     }
+    fitted = {"score": "thr", "thresholds": [{"coverage": 0.9, "threshold": 0.6}]}
+    metadata["target_prediction_sets"] = {name: fitted}
     (tmp_path / "out/metadata.json").write_text(json.dumps(metadata))
     np.save(tmp_path / "images.npy", examples.train[:7])
     module = export.TARGETS[name].loader
