@@ -82,7 +82,7 @@ setuptools.setup(
             "openvino>=2026.0",
         ],
         # Export for LiteRT: TensorFlow converts, and is not needed to read the file.
-        "litert": ["ai-edge-litert>=2.1", "tensorflow>=2.20"],
+        "litert": ["ai-edge-litert>=2.3", "tensorflow>=2.21"],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
         "torch": ["torch>=2.6"],
         # Weights to import from .safetensors files.

@@ -9,22 +9,26 @@ sets = load_litert.prediction_sets(outputs["probs"], metadata, coverage=0.9)
 import json
 import os
 import pathlib
+import threading
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 
-def load(directory=pathlib.Path(__file__).parent):
+def load(directory=pathlib.Path(__file__).parent, num_threads=None):
     """Returns images uint8 [B, H, W, C] -> {name: array [B, ...]}; and the metadata."""
     directory = pathlib.Path(directory)
     metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
     sets = metadata.get("target_prediction_sets", {})
     if "litert" in sets:  # fitted to the probabilities of this file
         metadata["prediction_sets"] = sets["litert"]
-    model = Interpreter(str(directory / "model.tflite"), num_threads=os.cpu_count())
+    model = Interpreter(
+        str(directory / "model.tflite"), num_threads=num_threads or os.cpu_count()
+    )
     fixed, *shape = metadata["input"]["shape"]
     names = [name.removeprefix("batch_") for name in model.get_signature_list()]
     sizes = sorted(map(int, names), reverse=True)
+    lock = threading.Lock()  # the model computes one batch at a time
     run = {size: model.get_signature_runner(f"batch_{size}") for size in sizes}
 
     def classify(images):
@@ -41,11 +45,11 @@ def load(directory=pathlib.Path(__file__).parent):
                 f"[B, {', '.join(map(str, shape))}] with B {accepted}"
             )
         parts, start = [], 0
-        while start < len(images):  # the largest size of the model that fits
-            size = next(n for n in sizes if n <= len(images) - start)
-            found = run[size](images=images[start : start + size])
-            parts.append({name: found[name].copy() for name in metadata["outputs"]})
-            start += size
+        with lock:
+            while start < len(images):  # the largest size of the model that fits
+                size = next(n for n in sizes if n <= len(images) - start)
+                parts.append(run[size](images=images[start : start + size]))
+                start += size
         return {n: np.concatenate([p[n] for p in parts]) for n in metadata["outputs"]}
 
     return classify, metadata

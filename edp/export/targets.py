@@ -48,8 +48,8 @@ class Source:
     Attributes:
       metadata: the contents of `metadata.json`.
       web_runtime: address of the files of onnxruntime-web.
-      temperature_factors: by target, the temperature of a refitted model, relative
-        to that of the program. Writing the target sets it.
+      temperature_factors: by target, the temperature of a refitted model relative to
+        that of the program; set when the target is written.
     """
 
     def __init__(
