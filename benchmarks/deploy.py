@@ -4,7 +4,7 @@ r"""Times the exported predictors of runs in every runtime, with what they keep.
         --workdir=runs/cifar --predictors=single_none
     python -m benchmarks.deploy                 # random networks, beside PyTorch
 
-Exports each predictor at each precision into a scratch directory, and prints a table of
+Exports each predictor at each precision, and prints a table of
 accuracy, NLL and ECE on the test images, mean mutual information (the disagreement of
 members), the latency of one image and the throughput of 64, and the size on disk.
 Runtimes that are not installed are left out. All contenders of one predictor take
@@ -47,6 +47,12 @@ _PREDICTORS = flags.DEFINE_multi_string(
     "in the same order. Default: best,teachers.",
 )
 _PRECISIONS = flags.DEFINE_list("precisions", list(precision.PRECISIONS), "To export.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Directory that keeps the exports of runs; what is there is not exported again. "
+    "Default: a temporary one.",
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Turns of each contender.", 1)
 _SECONDS = 0.05  # of one turn, at least
 _LARGE = 64
@@ -109,7 +115,7 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
         ]
         if not wanted:
             continue
-        place = scratch / f"{name}-{reduced}"
+        place = scratch / f"{run.workdir.name}-{name}-{reduced}"
         from_run.export_predictor(
             run, name, place, targets=wanted, precision=reduced, examples=examples
         )
@@ -293,7 +299,7 @@ def main(argv: list[str]) -> None:
             for name in names.split(","):
                 one = from_run.best_student(run) if name == "best" else name
                 with tempfile.TemporaryDirectory() as scratch:
-                    for line in _rows(one, run, pathlib.Path(scratch)):
+                    for line in _rows(one, run, pathlib.Path(_OUT.value or scratch)):
                         print(line, flush=True)
 
 
