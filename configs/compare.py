@@ -111,6 +111,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         add(f"be_{perturbation}_tau4", student="batch_ensemble", **tempered)
         for student in ("hydra", "mimo", "packed"):
             add(f"{student}_{perturbation}_tau4", student=student, **tempered)
+        # Hydra+, with weights of our choice.
+        add(
+            f"hydra_plus_{perturbation}_tau4",
+            student="hydra",
+            hydra_mean_share=0.5,
+            hydra_diversity=0.1,
+            **tempered,
+        )
         for loss in ("mle", "proxy"):
             add(
                 f"dirichlet_{loss}_{perturbation}",
