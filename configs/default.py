@@ -107,6 +107,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     model.depth = placeholder(int)
     # wide_resnet: k of WRN-depth-k.
     model.widen_factor = placeholder(int)
+    # resnet: stride of the first convolution.
+    model.stem_strides = placeholder(int)
     # vit: attention heads; divides the width.
     model.heads = placeholder(int)
     # vit: side of a patch in pixels; divides the images' sides.
