@@ -23,7 +23,12 @@ STUDENTS = {
 def get_config(
     students: str = "single_none,single_conf_ods,be_disagreement",
 ) -> ml_collections.ConfigDict:
-    """Two small members and the students named, 3 epochs of 4 steps each."""
+    """Two small members and the students named, 3 epochs of 4 steps each.
+
+    With "+groups" after the names, two samples of each of two networks by SWAG teach
+    them too, in a group of their own.
+    """
+    students, _, teachers = students.partition("+")
     config = default.get_config()
     config.data.train_size, config.data.validation_size = 80, 40
     config.data.test_size = 60
@@ -45,4 +50,12 @@ def get_config(
     config.students = ml_collections.ConfigDict()
     for name in students.split(","):
         config.students[name] = default.student(config, **STUDENTS[name])
+    if teachers == "groups":
+        groups = config.teachers.groups
+        groups.plain = default.group(config, num_members=2)
+        groups.samples = default.group(
+            *(config, {"name": "convnet", "width": 8}),
+            **{"num_members": 4, "kind": "swag", "networks": 2, "swag_start": 2},
+        )
+        config.teachers.num_members = 6
     return config
