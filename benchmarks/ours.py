@@ -225,7 +225,7 @@ def create_step(problem: Problem, step: Step, strategy: str):
         return move, jnp.zeros((), jnp.int32), resources
 
     student = create_student(problem, step.student)
-    # A student with a frozen source has AdamW in the shipped runs; with SGD it diverges.
+    # Students with a frozen source diverge with SGD; shipped runs too use AdamW.
     tx = create_optimizer(student.rule, "adamw" if student.begin else "sgd")
     state = _create_state(problem.students[step.student], tx.init)
 

@@ -10,7 +10,7 @@ STUDENTS = {
     "be_disagreement": {"student": "batch_ensemble", "perturbation": "disagreement"},
     "single_gaussian": {"perturbation": "gaussian", "step_size": 0.02},
     "latent": {"student": "latent_batch_ensemble", "select": "best"},
-    "hydra": {"student": "hydra", "perturbation": "ods", "step_size": 0.02},
+    "hydra": {"student": "hydra", "hydra_mean_share": 0.5, "hydra_diversity": 0.1},
     "mimo": {"student": "mimo"},
     "packed": {"student": "packed", "perturbation": "disagreement"},
     "dirichlet": {"student": "dirichlet"},
