@@ -99,6 +99,23 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             temperature=4.0,
             step_size=step_size(perturbation),
         )
+    # What the student matches: the members' geometric mean, and their mean after a
+    # temperature of each, fitted on validation images.
+    for name, own in (
+        ("geometric", {"target_pool": "geometric"}),
+        ("fitted", {"member_temperatures": "fitted"}),
+    ):
+        tempered = {"perturbation": "mixup", "temperature": 4.0}
+        add(f"single_mixup_tau4_{name}", **tempered, **own)
+    # Controls: twice the epochs.
+    epochs = 2 * config.distill.num_epochs
+    for perturbation in ("none", "mixup"):
+        add(
+            f"single_{perturbation}_tau4_long",
+            perturbation=perturbation,
+            temperature=4.0,
+            num_epochs=epochs,
+        )
     add(
         "single_gaussian_variance",
         perturbation="gaussian+disagreement",

@@ -107,7 +107,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     model.depth = placeholder(int)
     # wide_resnet: k of WRN-depth-k.
     model.widen_factor = placeholder(int)
-    # resnet: stride of the first convolution.
+    # resnet: stride of the first convolution; None: 1. With 2, a quarter of the time.
     model.stem_strides = placeholder(int)
     # vit: attention heads; divides the width.
     model.heads = placeholder(int)
@@ -211,6 +211,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # single: how its targets pool the teachers: "arithmetic", the mean probability,
     # or "geometric".
     distill.target_pool = "arithmetic"
+    # "fitted": each teacher's logits are divided by a temperature of its own, fitted on
+    # the validation images, before τ; "none": not divided.
+    distill.member_temperatures = "none"
     # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
     distill.factor_init = "normal"
     # batch_ensemble: learning rate of rank-one factors, relative to the other weights.

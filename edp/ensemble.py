@@ -20,6 +20,7 @@ from edp.models.teachers import (
     teachers_from_groups,
     teachers_from_loader,
     teachers_from_torch,
+    temper,
 )
 from edp.runtime import rng, sharding
 from edp.runtime.stacking import (
@@ -51,6 +52,7 @@ __all__ = [
     "teachers_from_masks",
     "teachers_from_torch",
     "teachers_from_variables",
+    "temper",
     "train_step",
     "unstack",
 ]

@@ -60,6 +60,8 @@ class ResNet(Classifier):
       depth: 6n+2, with n blocks in each of three stages.
       width: channels of the first stage; the other stages have two and four times as
         many.
+      stem_strides: stride of the first convolution; 2 computes all stages at half the
+        resolution, for a quarter of the operations.
       remat: whether gradients recompute the activations of each block: less memory,
         about a third more time.
     See `Classifier` for the others.

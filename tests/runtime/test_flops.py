@@ -135,9 +135,8 @@ def test_strategies_count_alike():
     )
     x = array(1, 8, 8, 3)
     init = functools.partial(model.init, jax.random.key(0), train=False)
-    variables = jax.tree.map(
-        lambda leaf: array(3, *leaf.shape), jax.eval_shape(init, x)
-    )
+    init_shapes = jax.eval_shape(init, x)
+    variables = jax.tree.map(lambda leaf: array(3, *leaf.shape), init_shapes)
     own = [
         flops.flops(
             stacking.member_map(
@@ -156,6 +155,10 @@ def test_strategies_count_alike():
     layers += 16 * (9 * 4 * 8 + 9 * 8 * 8)
     layers += 4 * (9 * 8 * 16 + 9 * 16 * 16) + 16 * 3
     assert own == [3 * 2 * layers] * 3
+    # A strided first layer leaves a quarter of the places to all but the last.
+    strided = model.clone(stem_strides=2)
+    count = flops.flops(lambda v, x: strided.apply(v, x, train=False), init_shapes, x)
+    assert count == 2 * ((layers - 16 * 3) // 4 + 16 * 3)
 
 
 RECORD = {"num_params": 100, "train_seconds": 8.0}
