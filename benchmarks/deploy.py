@@ -1,6 +1,7 @@
-"""Times the exported predictors of a run in every runtime, with what they keep.
+r"""Times the exported predictors of runs in every runtime, with what they keep.
 
-    python -m benchmarks.deploy --workdir=runs/digits --predictors=best,teachers
+    python -m benchmarks.deploy --workdir=runs/digits --predictors=best,teachers \
+        --workdir=runs/cifar --predictors=single_none
     python -m benchmarks.deploy                 # random networks, beside PyTorch
 
 Exports each predictor at each precision into a scratch directory, and prints a table of
@@ -35,16 +36,20 @@ from edp.export import from_run, precision, targets
 from edp.metrics import uncertainty
 from launch.cli import arguments
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "An evaluated run; default: random networks."
+_WORKDIRS = flags.DEFINE_multi_string(
+    "workdir", [], "An evaluated run; can be repeated. Default: random networks."
 )
-_PREDICTORS = flags.DEFINE_list(
-    "predictors", ["best", "teachers"], "Students, or both."
+_PREDICTORS = flags.DEFINE_multi_string(
+    "predictors",
+    [],
+    "Students, 'best' or 'teachers', separated by commas; one list for each --workdir, "
+    "in the same order. Default: best,teachers.",
 )
 _PRECISIONS = flags.DEFINE_list("precisions", list(precision.PRECISIONS), "To export.")
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Turns of each contender.", 1)
 _SECONDS = 0.05  # of one turn, at least
 _LARGE = 64
+_EVALUATED = 500  # images in a batch of the evaluation
 
 _HEADER = (
     "| Predictor | Runtime | Precision | Accuracy | NLL | ECE | Mutual information | "
@@ -93,7 +98,7 @@ def _size(directory: pathlib.Path, name: str) -> float:
 
 
 def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
-    """Returns the lines of one predictor."""
+    """Returns the lines of one predictor of a run."""
     examples = from_run.load_examples(run, held_out=None)
     calls, sizes = {}, {}
     for reduced in _PRECISIONS.value:
@@ -115,21 +120,34 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
     several = time_all(calls, images[:_LARGE])
     lines = []
     for key, call in calls.items():
-        found = call(images)
-        probs = np.asarray(found["probs"], np.float64)
+        found = _outputs(call, images)
+        probs = found["probs"]
         mutual = found.get("mutual_information")
         cells = [
-            *(name, *key),
+            f"{run.workdir.name}: {name}",
+            *key,
             f"{metrics.accuracy(probs, labels):.4f}",
             f"{metrics.nll(probs, labels):.4f}",
             f"{metrics.ece(probs, labels):.4f}",
-            "–" if mutual is None else f"{np.mean(mutual, dtype=np.float64):.4f}",
+            "–" if mutual is None else f"{mutual.mean():.4f}",
             f"{1000 * single[key]:.3f}",
             f"{_LARGE / several[key]:,.0f}",
             f"{sizes[key]:,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _outputs(
+    call: Callable[[np.ndarray], Mapping[str, Any]], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the outputs for images in batches, as float64."""
+    batches = np.array_split(images, -(-len(images) // _EVALUATED))
+    parts = [call(batch) for batch in batches]
+    return {
+        key: np.concatenate([np.asarray(part[key], np.float64) for part in parts])
+        for key in parts[0]
+    }
 
 
 def _on_host(classify: Callable[..., Any]) -> Callable[[np.ndarray], dict[str, Any]]:
@@ -248,26 +266,33 @@ def _torch_calls(variables: Any, num_members: int | None) -> dict[tuple[str, str
 def main(argv: list[str]) -> None:
     del argv
     with arguments.bad_input_in_a_line():
-        if _WORKDIR.value is None:
+        if not _WORKDIRS.value:
             print(_RANDOM_HEADER)
             with tempfile.TemporaryDirectory() as scratch:
                 for num_members in (None, 4):
                     for line in _random_rows(num_members, pathlib.Path(scratch)):
                         print(line, flush=True)
             return
-        run = open_run.open_run(pathlib.Path(_WORKDIR.value))
         if unknown := set(_PRECISIONS.value) - {*precision.PRECISIONS}:
             raise InputError(
                 f"precisions={','.join(unknown)} is not known; accepted: "
                 f"{', '.join(precision.PRECISIONS)}"
             )
+        chosen = _PREDICTORS.value or ["best,teachers"] * len(_WORKDIRS.value)
+        if len(chosen) != len(_WORKDIRS.value):
+            raise InputError(
+                f"predictors is given {len(chosen)} times; accepted: "
+                f"{len(_WORKDIRS.value)} times, as workdir, or not at all"
+            )
         print(json.dumps({"targets": _installed(), "rounds": _ROUNDS.value}))
         print(_HEADER)
-        with tempfile.TemporaryDirectory() as scratch:
-            for name in _PREDICTORS.value:
-                chosen = from_run.best_student(run) if name == "best" else name
-                for line in _rows(chosen, run, pathlib.Path(scratch)):
-                    print(line, flush=True)
+        for workdir, names in zip(_WORKDIRS.value, chosen, strict=True):
+            run = open_run.open_run(pathlib.Path(workdir))
+            for name in names.split(","):
+                one = from_run.best_student(run) if name == "best" else name
+                with tempfile.TemporaryDirectory() as scratch:
+                    for line in _rows(one, run, pathlib.Path(scratch)):
+                        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,9 @@ def main(argv: list[str]) -> None:
     size = sum(path.stat().st_size for path in directory.rglob("*.*")) / 1e6
     size_or_state = f"{size:.1f} MB" if written else "complete"
     print(f"{name}: {directory} ({size_or_state})")
+    if "web" in _TO.value:
+        page = directory / "web"
+        print(f"  page: python -m http.server --directory {page}, then localhost:8000")
     checks = storage.read_mapping(directory / "metadata.json").get("checks") or {}
     for target, found in checks.items():
         if "nll" in found:

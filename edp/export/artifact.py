@@ -39,7 +39,7 @@ _MEANINGS = {
 }
 
 # Keys of the metadata that an export measures.
-_MEASURED = {"checks", "temperature_factor", "target_sha256"}
+_MEASURED = {"checks", "temperature_factor", "target_sha256", "target_prediction_sets"}
 # Keys of the metadata that concern the targets other than 'jax'.
 _OF_OTHERS = {"targets", "precision", "web_runtime"}
 
@@ -95,8 +95,8 @@ def write_artifact(
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
         not K names, a package is missing, the program cannot be converted, a float32
-        target differs from JAX by more than `checks.TOLERANCE`, or the NLL increases
-        by more than accepted.
+        target differs from JAX by more than `checks.TOLERANCE`, the NLL increases by
+        more than accepted, or prediction sets lack the images to fit them again.
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
@@ -127,6 +127,7 @@ def write_artifact(
     metadata |= {"targets": wanted, "precision": precision} | dict(details or {})
     if "web" in wanted:
         metadata["web_runtime"] = web_runtime
+    checks.check_calibration(metadata, examples)
     model = serialize(program, image_shape, batch_size)
     metadata["sha256"] = {"model.jax": _digest(model)}
     if directory.exists() and any(directory.iterdir()):
@@ -144,17 +145,19 @@ def write_artifact(
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
-    metadata["target_sha256"] = {
-        name: _digest(content) for name, content in files.items() if name != "model.jax"
-    }
     if source.temperature_factor != 1:
         metadata["temperature_factor"] = source.temperature_factor
 
     def check(place: pathlib.Path) -> None:
         if len(wanted) > 1 or examples is not None:
-            metadata["checks"] = checks.check(
-                place, wanted, precision, metadata, examples, max_nll_increase
+            accepted = max_nll_increase
+            metadata.update(
+                checks.check(place, wanted, precision, metadata, examples, accepted)
             )
+        others = [name for name in files if name != "model.jax"]
+        metadata["target_sha256"] = {
+            n: _digest((place / n).read_bytes()) for n in others
+        }
         storage.write_json(place / "metadata.json", metadata)
 
     _write_directory(directory, files | {"metadata.json": _as_json(metadata)}, check)

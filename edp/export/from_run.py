@@ -24,8 +24,9 @@ BEST = "best"
 HELD_OUT = 100
 """Number of test images that targets are compared on."""
 
-_CALIBRATION = 100
+_RANGES = 100  # training images for the ranges of int8
 _VALIDATION = 2000
+_CALIBRATION = 2000
 
 
 def export_predictor(
@@ -106,11 +107,13 @@ def load_examples(run: Run, held_out: int | None = HELD_OUT) -> export.Examples:
     other = functools.partial(data_record.other_digests, dataset, settings, **options)
     # Whatever labels the networks were trained on, the images are to be theirs.
     data_record.check(source, digests, settings, other, own=False)
-    train = _spread(dataset.train, _CALIBRATION)
+    train = _spread(dataset.train, _RANGES)
+    calibration = dataset.calibration
     return export.Examples(
         held_out=_spread(dataset.test, held_out or len(dataset.test.labels)),
         validation=_spread(dataset.validation, _VALIDATION),
         train=train.images[:],
+        calibration=None if calibration is None else _spread(calibration, _CALIBRATION),
     )
 
 

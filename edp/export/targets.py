@@ -24,11 +24,14 @@ class Examples(NamedTuple):
       held_out: test images and labels; every target is compared on them.
       validation: images and labels that the temperature is refitted on.
       train: training images uint8 [N, H, W, C], for the ranges of int8.
+      calibration: images and labels kept apart for conformal prediction sets, whose
+        thresholds are fitted on them for every target; None: there are none.
     """
 
     held_out: data.Split
     validation: data.Split
     train: np.ndarray
+    calibration: data.Split | None = None
 
 
 class Source:
