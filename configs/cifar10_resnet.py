@@ -12,9 +12,9 @@ DIR is a TFDS directory:
 That takes tens of core-hours. It saves as it goes, and the same command resumes it;
 `launch.train_teachers` and `launch.distill --only=NAME,...` run a part of it.
 
-The control is the same protocol with teachers trained with mixup, as the best students
-are; and one table of both, in which the first students are also beside these teachers,
-and the students of these teachers beside the first ensembles:
+The control is the same protocol with teachers trained with mixup, the augmentation of
+the best students. One table has the students of both kinds of teachers beside the
+mixup-trained ensembles:
 
     python -m launch.run --config=configs/cifar10_resnet.py:mixup \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
