@@ -48,6 +48,7 @@ TEACHERS = {
     "mixup": {"mixup_alpha": 1.0},
     "smooth": {"label_smoothing": 0.1},
     "prior": {"kind": "prior"},
+    "packed": {"kind": "packed"},
     "checkpoint": {"kind": "checkpoint"},
     "swag": {"kind": "swag"},
     "multiswag": {"kind": "swag", "networks": 2},

@@ -131,12 +131,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # `networks`, under M fixed masks, with model.dropout_rate (Gal and Ghahramani,
     # 2016). "prior": M networks, each with a frozen random one (Osband et al., 2018).
     # "swag": M samples of the weights' distribution in the last epochs of one, or of
-    # `networks` (MultiSWAG), at a constant rate (Maddox et al., 2019).
+    # `networks` (MultiSWAG), at a constant rate (Maddox et al., 2019). "packed": M
+    # narrow networks (Laurent et al., 2023).
     teachers.kind = "deep"
     # dropout, swag: networks, each under M / networks masks, or with as many samples.
     teachers.networks = 1
     # prior: β, the standard deviation of the random networks' logits.
     teachers.prior_scale = 1.0
+    # packed: α; each network has α/M of the channels.
+    teachers.packed_width = 2.0
     # checkpoint: epochs between two members.
     teachers.epochs_between = 1
     # swag: first epoch at the constant rate, whose weights are collected; before it,

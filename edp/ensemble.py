@@ -10,6 +10,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from edp import losses, perturbations
@@ -305,7 +306,7 @@ def teachers_from_masks(
         data = _data_axes(mesh, x)
         of_members = variables
         if num_networks is not None:
-            of_members = select(variables, jnp.arange(len(keys)) % num_networks)
+            of_members = select(variables, np.arange(len(keys)) % num_networks)
         mapped = member_map(
             member, (0, axis, None), strategy=strategy, members_at_once=members_at_once
         )

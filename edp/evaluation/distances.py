@@ -10,8 +10,8 @@ class DistanceToData:
     """Distance of inputs to the nearest training image, in units of a typical one.
 
     The unit is the mean Euclidean distance from a training image to the nearest other
-    one. A clean training image is at 0; at 1, inputs are as far from every image as
-    images are from each other.
+    one. A clean training image is at 0; at 1, inputs are as far from the nearest image
+    as the images are from theirs.
     """
 
     def __init__(self, images: np.ndarray):

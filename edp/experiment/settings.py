@@ -40,6 +40,7 @@ _DEFAULT_BEFORE = {
     "swag_rank": 20,
     "swag_scale": 1.0,
     "swag_learning_rate": 0.05,
+    "packed_width": 2.0,
     "calibration_size": None,
     "hydra_mean_share": 0.0,
     "hydra_diversity": 0.0,

@@ -147,6 +147,7 @@ _RULES = {
         "swag_rank": override(COUNT),
         "swag_scale": override(NOT_NEGATIVE),
         "swag_learning_rate": override(POSITIVE),
+        "packed_width": override(POSITIVE),
         "member_strategy": optional(one_of("vmap", "unroll")),
     },
     "evaluation": {

@@ -234,6 +234,15 @@ def test_the_costs_of_a_run(tmp_path):
     assert of["flow"]["inference_flops"] == image - 2 * 8 * 10 + steps
 
 
+def test_narrow_members_cost_what_is_counted(tmp_path):
+    one, _ = costs.of_ensembles(create(tmp_path / "deep"), RECORD)
+    narrow = create(tmp_path / "packed", kind="packed", packed_width=1.0)
+    rows = costs.of_ensembles(narrow, RECORD)
+    share = rows[0]["inference_flops"] / one["inference_flops"]
+    assert [row["inference_cost"] for row in rows] == [share, 2 * share]
+    assert 1 / 4 < share < 1 / 2  # half of the channels, but as many of the images
+
+
 @pytest.mark.parametrize(
     ("kind", "params"), [("snapshot", (100, 200)), ("dropout", (100, 100))]
 )
