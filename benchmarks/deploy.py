@@ -16,6 +16,7 @@ timed with random weights, for images of 32x32x3, beside the same networks in Py
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
 import json
@@ -99,6 +100,7 @@ def _installed() -> list[str]:
 
 def _size(directory: pathlib.Path, name: str) -> float:
     suffixes = {"jax": (".jax",), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
+    suffixes["litert"] = (".tflite",)
     files = [p for p in directory.iterdir() if p.suffix in suffixes[name]]
     return sum(path.stat().st_size for path in files) / 1000
 
@@ -109,7 +111,7 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
     calls, sizes = {}, {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue
@@ -192,7 +194,7 @@ def _random_rows(num_members: int | None, scratch: pathlib.Path) -> list[str]:
     calls = {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue

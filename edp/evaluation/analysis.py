@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edp import data, metrics, perturbations
+from edp import data, ensemble, metrics, perturbations
 from edp.evaluation import disagreement, results
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
-from edp.experiment import restore, settings
+from edp.experiment import member_temperatures, restore, settings
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.runtime import multihost, rng, storage
@@ -195,7 +195,7 @@ def _analyse_teachers(
     perturbers = {
         name: _create_perturber(
             experiment,
-            teachers.variables,
+            predictors,
             students[name],
             predictors[name] if name in own_members else None,
             runs_briefly=predictors.runs_briefly(
@@ -228,7 +228,7 @@ def _analyse_teachers(
 
 def _create_perturber(
     experiment: Experiment,
-    teacher_variables: Any,
+    predictors: Predictors,
     section: Mapping[str, Any],
     predictor: Predictor | None,
     *,
@@ -236,6 +236,18 @@ def _create_perturber(
 ) -> disagreement.Perturber:
     """Returns what perturbs as for a student; `predictor` is the student, if used."""
     run, mesh = experiment.run, experiment.mesh
+    model, fit = run.build_teacher(), member_temperatures.fit_of(section)
+    temperatures = None
+    if fit is not None:
+        known = results.load_predictions(experiment, predictors, TEACHERS)
+        temperatures = fit(known.validation_probs, known.validation_labels)
+
+    def make_teachers(variables):
+        teachers = restore.make_teachers(run, mesh, model, variables)
+        if temperatures is None:
+            return teachers
+        return ensemble.temper(teachers, np.float32(temperatures))
+
     own: dict[str, Any] = {}
     if predictor is not None:
         assert predictor.student is not None
@@ -243,8 +255,8 @@ def _create_perturber(
         own["student_variables"] = predictor.variables
     return disagreement.create_perturber(
         functools.partial(_create_perturbation, section),
-        functools.partial(restore.make_teachers, run, mesh, run.build_teacher()),
-        teacher_variables,
+        make_teachers,
+        predictors[TEACHERS].variables,
         run.config.evaluation.batch_size,
         mesh=mesh,
         runs_briefly=runs_briefly,
@@ -262,7 +274,8 @@ def student_rows(
     Args:
       predictor: the student.
       temperature: τ with which it was distilled.
-      views: 'train', 'test' and by student the inputs perturbed as for it.
+      views: 'train', 'test' and by student the inputs perturbed as for it, with the
+        teachers' predictions; `distill.member_temperatures` do not temper these.
     """
     seen = {"train": "train", "test": "test", "perturbed": predictor.name}
     return [

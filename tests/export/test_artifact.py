@@ -215,22 +215,8 @@ def test_without_a_converter_onnx_is_told_what_it_needs(
     assert not list(tmp_path.iterdir())
 
 
-# ONNX Runtime cannot reproduce the random numbers.
-DRAWS = "functional"
-
-
 @pytest.mark.long
-def test_what_draws_is_not_converted_to_onnx(experiment, tmp_path):
-    pytest.importorskip("jax2onnx")
-    pytest.importorskip("onnxruntime")
-    opened = open_run.open_run(experiment.run.workdir)
-    with pytest.raises(InputError, match="cannot be converted to ONNX"):
-        from_run.export_predictor(opened, DRAWS, tmp_path / "out", targets=["onnx"])
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
+@pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
 def test_other_runtimes_predict_the_same(name, experiment, exported, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
@@ -250,9 +236,10 @@ def test_other_runtimes_predict_the_same(name, experiment, exported, tmp_path):
 
 
 @pytest.mark.long
-def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
+@pytest.mark.parametrize("networks", [1, 3])
+def test_masks_of_teachers_with_dropout_are_exported(networks, tmp_path):
     experiment = create_evaluated(
-        tmp_path / "run", ["single"], kind="dropout", num_members=3
+        tmp_path / "run", ["single"], kind="dropout", num_members=3, networks=networks
     )
     from_run.export_predictor(
         open_run.open_run(experiment.run.workdir), "teachers", tmp_path / "out"

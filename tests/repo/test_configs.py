@@ -17,7 +17,7 @@ from launch.cli import config_flag
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
 # Networks that are slow to trace or compile; `make test-long` runs them.
-LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
+LARGE = {"cifar10_resnet32", "cifar10_vit", "cifar100_wrn28x10", "imagenet_resnet50"}
 QUICK_RUNS = {"digits"}
 
 
