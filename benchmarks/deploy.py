@@ -4,7 +4,7 @@ r"""Times the exported predictors of runs in every runtime, with what they keep.
         --workdir=runs/cifar --predictors=single_none
     python -m benchmarks.deploy                 # random networks, beside PyTorch
 
-Exports each predictor at each precision into a scratch directory, and prints a table of
+Exports each predictor at each precision, and prints a table of
 accuracy, NLL and ECE on the test images, mean mutual information (the disagreement of
 members), the latency of one image and the throughput of 64, and the size on disk.
 Runtimes that are not installed are left out. All contenders of one predictor take
@@ -16,6 +16,7 @@ timed with random weights, for images of 32x32x3, beside the same networks in Py
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
 import json
@@ -46,6 +47,12 @@ _PREDICTORS = flags.DEFINE_multi_string(
     "in the same order. Default: best,teachers.",
 )
 _PRECISIONS = flags.DEFINE_list("precisions", list(precision.PRECISIONS), "To export.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Directory that keeps the exports of runs; what is there is not exported again. "
+    "Default: a temporary one.",
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Turns of each contender.", 1)
 _SECONDS = 0.05  # of one turn, at least
 _LARGE = 64
@@ -93,6 +100,7 @@ def _installed() -> list[str]:
 
 def _size(directory: pathlib.Path, name: str) -> float:
     suffixes = {"jax": (".jax",), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
+    suffixes["litert"] = (".tflite",)
     files = [p for p in directory.iterdir() if p.suffix in suffixes[name]]
     return sum(path.stat().st_size for path in files) / 1000
 
@@ -103,11 +111,11 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
     calls, sizes = {}, {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue
-        place = scratch / f"{name}-{reduced}"
+        place = scratch / f"{run.workdir.name}-{name}-{reduced}"
         from_run.export_predictor(
             run, name, place, targets=wanted, precision=reduced, examples=examples
         )
@@ -186,7 +194,7 @@ def _random_rows(num_members: int | None, scratch: pathlib.Path) -> list[str]:
     calls = {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue
@@ -291,7 +299,7 @@ def main(argv: list[str]) -> None:
             for name in names.split(","):
                 one = from_run.best_student(run) if name == "best" else name
                 with tempfile.TemporaryDirectory() as scratch:
-                    for line in _rows(one, run, pathlib.Path(scratch)):
+                    for line in _rows(one, run, pathlib.Path(_OUT.value or scratch)):
                         print(line, flush=True)
 
 

@@ -39,7 +39,7 @@ _MEANINGS = {
 }
 
 # Keys of the metadata that an export measures.
-_MEASURED = {"checks", "temperature_factor", "target_sha256", "target_prediction_sets"}
+_MEASURED = {"checks", "target_prediction_sets", "target_sha256", "temperature_factors"}
 # Keys of the metadata that concern the targets other than 'jax'.
 _OF_OTHERS = {"targets", "precision", "web_runtime"}
 
@@ -81,8 +81,9 @@ def write_artifact(
       details: further metadata, as JSON values. `preparation` describes how image
         files become inputs; by default the whole image is resized.
       targets: names in `targets.TARGETS`; 'jax' is written always.
-      precision: one of `precision.PRECISIONS`, of the targets other than 'jax'.
-      examples: images to check and calibrate with; int8 needs them.
+      precision: one of `precision.PRECISIONS`, of the targets that have it; 'jax' is
+        in float32 or bfloat16.
+      examples: images to check and calibrate with; bfloat16 and int8 need them.
       max_nll_increase: largest accepted increase of the NLL on the held-out images;
         None: any.
       batch_size: the only accepted batch size; None: any.
@@ -106,6 +107,8 @@ def write_artifact(
             "classifies one image at a time; accepted: 1, or None for any"
         )
     runtimes.check_settings(targets, precision)
+    if precision in ("bfloat16", "int8"):
+        runtimes.required(examples, precision)
     if max_nll_increase is not None and examples is None:
         raise InputError(
             f"max_nll_increase={max_nll_increase:g} needs labelled images and another "
@@ -128,32 +131,28 @@ def write_artifact(
     if "web" in wanted:
         metadata["web_runtime"] = web_runtime
     checks.check_calibration(metadata, examples)
-    model = serialize(program, image_shape, batch_size)
+    source = runtimes.Source(program, metadata, precision, examples, web_runtime)
+    model = serialize(source.for_jax, image_shape, batch_size)
     metadata["sha256"] = {"model.jax": _digest(model)}
     if directory.exists() and any(directory.iterdir()):
         found = _refuse_others(directory, json.loads(_as_json(metadata)))
-        for name in wanted[1:]:
-            of = found["checks"]
-            checks.refuse_difference(
-                name, precision, of[name], of[runtimes.JAX], max_nll_increase
-            )
+        measured = found.get("checks", {})
+        checks.refuse_differences(wanted, precision, measured, max_nll_increase)
         return False
-    source = runtimes.Source(program, metadata, precision, examples, web_runtime)
     files = {"model.jax": model}
     for name in wanted:
         target = runtimes.TARGETS[name]
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
-    if source.temperature_factor != 1:
-        metadata["temperature_factor"] = source.temperature_factor
+    if source.temperature_factors:
+        metadata["temperature_factors"] = source.temperature_factors
+    float32 = None if source.for_jax is program else jax.jit(program)
+    options = (wanted, precision, metadata, examples, max_nll_increase, float32)
 
     def check(place: pathlib.Path) -> None:
         if len(wanted) > 1 or examples is not None:
-            accepted = max_nll_increase
-            metadata.update(
-                checks.check(place, wanted, precision, metadata, examples, accepted)
-            )
+            metadata.update(checks.check(place, *options))
         others = [name for name in files if name != "model.jax"]
         metadata["target_sha256"] = {
             n: _digest((place / n).read_bytes()) for n in others

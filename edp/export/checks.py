@@ -13,6 +13,8 @@ from edp.evaluation import prediction_sets
 from edp.export import loader, onnx_graph, targets
 from edp.runtime import storage
 
+# Name of the program in float32, where that of 'jax' is in bfloat16.
+REFERENCE = "float32"
 # Largest accepted difference between a float32 target and JAX, in any output.
 TOLERANCE = 1e-3
 # Random images, where none are given.
@@ -26,6 +28,7 @@ def check(
     metadata: Mapping[str, Any],
     examples: targets.Examples | None,
     max_nll_increase: float | None,
+    program: Callable[..., Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Runs the targets in a directory on the same images.
 
@@ -36,10 +39,12 @@ def check(
       metadata: the contents of `metadata.json`.
       examples: the images to run them on; None: random ones, without labels.
       max_nll_increase: see `refuse_difference`.
+      program: in float32, to compare with; None: the target 'jax'.
 
     Returns:
-      Keys of the metadata: `checks`, by target what `measure` returns; and with
-      calibration images `target_prediction_sets`, from `fit_sets`.
+      Keys of the metadata: `checks`, by target what `measure` returns, with that of
+      `program` under 'float32'; and with calibration images `target_prediction_sets`,
+      from `fit_sets`.
 
     Raises:
       InputError: as `refuse_difference`.
@@ -53,25 +58,20 @@ def check(
     else:
         images, labels = examples.held_out.images[:], examples.held_out.labels
 
-    found = _run(targets.load(targets.JAX, place), images, fixed)
+    base = REFERENCE if program else targets.JAX
+    found = _run(program or targets.load(base, place), images, fixed)
     reference = {key: found[key] for key in metadata["outputs"]}
     sets = metadata.get("prediction_sets")
+    others = [name for name in names if name != base]
     own_sets = {}
     if sets and examples is not None and examples.calibration is not None:
-        own_sets = fit_sets(place, names, metadata, examples.calibration)
-    measured = {targets.JAX: measure(reference, reference, labels, sets)}
-    for name in names:
-        if name != targets.JAX:
-            found = _run(targets.load(name, place), images, fixed)
-            own = own_sets.get(name, sets)
-            measured[name] = measure(found, reference, labels, own)
-            refuse_difference(
-                name,
-                precision,
-                measured[name],
-                measured[targets.JAX],
-                max_nll_increase,
-            )
+        own_sets = fit_sets(place, others, metadata, examples.calibration)
+    measured = {base: measure(reference, reference, labels, sets)}
+    for name in others:
+        found = _run(targets.load(name, place), images, fixed)
+        own = own_sets.get(name, sets)
+        measured[name] = measure(found, reference, labels, own)
+    refuse_differences(names, precision, measured, max_nll_increase)
     result: dict[str, Any] = {"checks": measured}
     return result | ({"target_prediction_sets": own_sets} if own_sets else {})
 
@@ -107,7 +107,7 @@ def fit_sets(
 
     Args:
       place: the directory, with `metadata.json`.
-      names: of the targets; 'jax' is left out, whose thresholds are the program's.
+      names: of the targets, but for 'jax' where it is in float32.
       metadata: the contents of `metadata.json`, with the thresholds of the program.
       calibration: images and labels that fitted neither weights nor temperatures.
 
@@ -121,11 +121,10 @@ def fit_sets(
     images, labels = calibration.images[:], calibration.labels
     found = {}
     for name in names:
-        if name != targets.JAX:
-            probs = _run(targets.load(name, place), images, fixed)["probs"]
-            found[name] = prediction_sets.fit_thresholds(
-                np.asarray(probs, np.float64), labels, of_program["score"], coverages
-            )
+        probs = _run(targets.load(name, place), images, fixed)["probs"]
+        found[name] = prediction_sets.fit_thresholds(
+            np.asarray(probs, np.float64), labels, of_program["score"], coverages
+        )
     if "web" in found:
         path = place / "web" / "metadata.json"
         page = storage.read_mapping(path)
@@ -190,6 +189,28 @@ def measure(
             covered = inside[np.arange(len(labels)), labels]
             result["set_coverage"] = float(covered.mean())
     return result
+
+
+def refuse_differences(
+    names: Sequence[str],
+    reduced: str,
+    measured: Mapping[str, Any],
+    max_nll_increase: float | None,
+) -> None:
+    """Raises an InputError where one of some targets differs from JAX by too much.
+
+    Args:
+      names: of the targets.
+      reduced: the precision of those other than 'jax'.
+      measured: from `check`.
+      max_nll_increase: see `refuse_difference`.
+    """
+    base = REFERENCE if REFERENCE in measured else targets.JAX
+    for name in names:
+        if name in measured and name != base:
+            refuse_difference(
+                name, reduced, measured[name], measured[base], max_nll_increase
+            )
 
 
 def refuse_difference(

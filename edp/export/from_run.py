@@ -59,7 +59,8 @@ def export_predictor(
         trained; and as `write_artifact`.
     """
     wanted = options.get("targets", ())
-    targets.check_settings(wanted, options.get("precision", "float32"))
+    reduced = options.get("precision", "float32")
+    targets.check_settings(wanted, reduced)
     record = _record(run, name)
     row = _row(run, name, record)
     if row.get("temperature_at_bound"):
@@ -68,7 +69,7 @@ def export_predictor(
             "in which the evaluation searches, so its probabilities are not "
             "calibrated; more validation images may help"
         )
-    if examples is None and {*wanted} - {targets.JAX}:
+    if examples is None and ({*wanted} - {targets.JAX} or reduced != "float32"):
         examples = load_examples(run)
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":

@@ -230,7 +230,9 @@ def test_other_runtimes_predict_the_same(name, experiment, exported, tmp_path):
             images = experiment.data.dataset.test.images[:size]
             found, reference = classify(images), predict(images)
             for key in metadata["outputs"]:
-                np.testing.assert_allclose(found[key], reference[key], atol=1e-4)
+                np.testing.assert_allclose(
+                    found[key], reference[key], rtol=1e-4, atol=1e-4, err_msg=key
+                )
 
 
 @pytest.mark.long

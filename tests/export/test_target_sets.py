@@ -33,7 +33,7 @@ REDUCED = classifier(0.40, 0.38, 0.35, 0.26)
 def test_a_target_gets_the_thresholds_of_its_own_probabilities(tmp_path, monkeypatch):
     monkeypatch.setattr(targets, "load", lambda name, place: REDUCED)
     metadata = {"input": {"shape": ["batch", 1, 1, 1]}, "prediction_sets": SETS}
-    found = checks.fit_sets(tmp_path, ["jax", "onnx"], metadata, CALIBRATION)
+    found = checks.fit_sets(tmp_path, ["onnx"], metadata, CALIBRATION)
     # The ⌈(4 + 1) 0.6⌉ = 3rd smallest of 1 - p.
     assert found == {
         "onnx": {
@@ -97,6 +97,6 @@ def test_a_lower_precision_needs_images_to_fit_the_sets_again():
 
 def test_the_loaders_return_the_thresholds_of_their_own_target():
     for target in export.TARGETS.values():
-        if target.loader not in (None, "load"):
+        if target.loader is not None:
             source = targets.loader_source(target.loader).decode()
             assert "target_prediction_sets" in source
