@@ -56,9 +56,12 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         scale, bias = scale.T.reshape(-1), bias.T.reshape(-1)
         if self.use_running_average:
-            inverse = jax.lax.rsqrt(var.value + self.epsilon).T.reshape(-1)
-            kept_mean = mean.value.T.reshape(-1)
-            y = _affine(x, kept_mean, inverse, scale, bias).astype(x.dtype)
+            inverse = jax.lax.rsqrt(var.value + self.epsilon)
+            vectors = mean.value.T.reshape(-1), inverse.T.reshape(-1), scale, bias
+            if members is not None:
+                # Or XLA would transpose them again at each element of x.
+                vectors = jax.lax.optimization_barrier(vectors)
+            y = _affine(x, *vectors).astype(x.dtype)
             return nn.relu(y) if self.relu else y
         if self.groups is not None:
             y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)

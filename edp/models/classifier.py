@@ -210,8 +210,6 @@ class Classifier(nn.Module):
         x = ((x - mean) / std).astype(self.dtype)
         if self.num_members is not None:
             x = fold(x, self.num_members)
-        if self.interleaved is not None:
-            x = jnp.repeat(x, self.interleaved, axis=-1)
         # Initial values do not depend on the features, nor wait for the kernels.
         is_initial = self.is_initializing()
         with native.disabled() if is_initial else contextlib.nullcontext():

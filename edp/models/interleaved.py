@@ -12,14 +12,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.models import native
-from edp.models.layers import kernel_init
 
 
 class Conv(nn.Module):
-    """`layers.Conv` for M members, by the native kernels: [N, H, W, C·M].
+    """`layers.Conv` for M members, by the native kernels.
+
+    Called on [N, H, W, C·M], or on images that all members share [N, H, W, C]; returns
+    [N, H', W', F·M].
 
     Attributes:
-      features: number of output channels of a member, F; the result has F·M.
+      features: number of output channels of a member, F.
       num_members: M, `native.INTERLEAVED`.
       kernel_size: height and width of the kernels [M, kernel_size, kernel_size, C, F].
       strides: stride along both H and W.
@@ -30,14 +32,13 @@ class Conv(nn.Module):
     kernel_size: int = 3
     strides: int = 1
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        chex.assert_rank(x, 4)
-        channels = x.shape[-1] // self.num_members
-        size = (self.kernel_size, self.kernel_size, channels, self.features)
-        kernels = self.param(
-            "kernel", kernel_init, (self.num_members, *size), jnp.float32
-        )
+        kernels = self.get_variable("params", "kernel")
+        size = (self.kernel_size, self.kernel_size)
+        chex.assert_shape(kernels, (self.num_members, *size, None, self.features))
+        if x.shape[-1] == kernels.shape[3]:
+            kernels = jnp.moveaxis(kernels, 0, -1)
+            kernels = kernels.reshape(1, *kernels.shape[:3], -1)
         return native.convolve(x, kernels, self.strides)
 
 
@@ -52,12 +53,9 @@ class Dense(nn.Module):
     features: int
     num_members: int
 
-    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         chex.assert_rank(x, 2)
         x = jnp.moveaxis(x.reshape(x.shape[0], -1, self.num_members), -1, 0)
-        shape = (self.num_members, x.shape[-1], self.features)
-        kernel = self.param("kernel", kernel_init, shape, jnp.float32)
-        zeros = nn.initializers.zeros
-        bias = self.param("bias", zeros, (self.num_members, self.features), jnp.float32)
-        return jnp.matmul(x, kernel) + bias[:, None]
+        kernel = self.get_variable("params", "kernel")
+        chex.assert_shape(kernel, (self.num_members, x.shape[-1], self.features))
+        return jnp.matmul(x, kernel) + self.get_variable("params", "bias")[:, None]
