@@ -94,8 +94,9 @@ def packed(
     (Laurent et al., *Packed-Ensembles for Efficient Uncertainty Estimation*, ICLR 2023,
     arXiv 2210.09184.) Every layer has α/M of the plain network's channels, α being
     `packed_alpha`, so that all M together have about α²/M of its multiplications. This
-    is the grouped convolution of the paper with γ = 1. CPUs, on which grouped
-    convolutions are slow, compute one network after another.
+    is the grouped convolution of the paper with γ = 1. On CPUs, where XLA's grouped
+    convolutions are slow, edp's own kernels compute four networks at once
+    (`edp.models.interleaved`); other networks are computed one after another.
 
     Args:
       build_model: builds a network whose width is multiplied by `width_factor`.
