@@ -57,11 +57,12 @@ class BatchNorm(nn.Module):
         scale, bias = scale.T.reshape(-1), bias.T.reshape(-1)
         if self.use_running_average:
             inverse = jax.lax.rsqrt(var.value + self.epsilon)
-            vectors = mean.value.T.reshape(-1), inverse.T.reshape(-1), scale, bias
-            if members is not None:
-                # Or XLA would transpose them again at each element of x.
-                vectors = jax.lax.optimization_barrier(vectors)
-            y = _affine(x, *vectors).astype(x.dtype)
+            kept_mean, inverse = mean.value.T.reshape(-1), inverse.T.reshape(-1)
+            if members is not None and native.takes_normalisation(x):
+                # XLA would transpose the vectors again at each element of x.
+                slope = inverse * scale
+                return native.affine(x, slope, bias - kept_mean * slope, self.relu)
+            y = _affine(x, kept_mean, inverse, scale, bias).astype(x.dtype)
             return nn.relu(y) if self.relu else y
         if self.groups is not None:
             y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)

@@ -31,40 +31,43 @@ class _Packed(NamedTuple):
 
     def apply(self, variables, x, *, train: bool, mutable=False, rngs=None):
         keys = jax.tree.map(lambda key: jax.random.split(key, self.num_members), rngs)
+        stacked = variables, keys or {}
 
         def of_member(variables, rngs):
             return self.network.apply(
                 variables, x, train=train, mutable=mutable, rngs=rngs
             )
 
-        def of_group(variables, rngs):
-            size = jax.tree.leaves(variables)[0].shape[0]
-            if _is_interleaved(self.network, variables, x):
-                network = self.network.clone(interleaved=size)
-                return network.apply(variables, x, train=train, mutable=mutable)
-            return stacking.member_map(of_member, (0, 0))(variables, rngs)
-
+        one_by_one = stacking.member_map(of_member, (0, 0))
+        size = native.INTERLEAVED
+        if not _is_interleaved(self.network, variables, x):
+            return one_by_one(*stacked)
+        network = self.network.clone(interleaved=size)
         results = []
-        for first in range(0, self.num_members, native.INTERLEAVED):
-            own = slice(first, min(first + native.INTERLEAVED, self.num_members))
-            group = jax.tree.map(
-                lambda leaf, own=own: leaf[own], (variables, keys or {})
-            )
-            results.append(of_group(*group))
+        for first in range(0, self.num_members, size):
+            own = slice(first, first + size)
+            group, rngs = jax.tree.map(lambda leaf, own=own: leaf[own], stacked)
+            if first + size <= self.num_members:
+                result = network.apply(group, x, train=train, mutable=mutable)
+            else:
+                result = one_by_one(group, rngs)
+            results.append(result)
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *results)
 
 
 def _is_interleaved(network, variables, x: jax.Array) -> bool:
-    """Returns whether the native kernels compute these stacked networks at once.
+    """Returns whether the native kernels compute `native.INTERLEAVED` members at once.
 
     Args:
       network: of one member.
-      variables: of M members.
+      variables: of all members, stacked.
       x: [B, H, W, C].
     """
+    size = native.INTERLEAVED
     if not (
         isinstance(network, models.Classifier)
-        and network.takes_interleaved
+        # Not of a subclass, which may mix the channels.
+        and vars(type(network)).get("takes_interleaved", False)
         and network.dropout_rate == 0
         and network.num_members is None
         and network.num_heads is None
@@ -74,9 +77,9 @@ def _is_interleaved(network, variables, x: jax.Array) -> bool:
     leaves = jax.tree.leaves(variables["params"])
     kernels = [leaf.shape for leaf in leaves if leaf.ndim == 5]
     return all(
-        size == native.INTERLEAVED
+        num_members >= size
         and native.takes_convolution(like, shape, 1, interleaved=size)
-        for size, *shape in kernels
+        for num_members, *shape in kernels
     )
 
 

@@ -108,6 +108,40 @@ void LoadAll(const std::vector<float>& from, Index first, Vector (&to)[V]) {
   for (int v = 0; v < V; ++v) to[v] = Load(from.data() + first + v * kLanes);
 }
 
+// x * slope + offset, or its positive part; slope and offset of a long row.
+template <class Run>
+void Affine(const Layer& s, const float* x, const std::vector<float>& slope_,
+            const std::vector<float>& offset_, float* y, Run&& run) {
+  const Index width = s.width();
+  ForBlocks(s, run, [&](Index, Index row, Index number) {
+    ForVectors(width, [&](auto count, Index first) {
+      constexpr int V = decltype(count)::value;
+      Vector slope[V], offset[V];
+      LoadAll(slope_, first, slope);
+      LoadAll(offset_, first, offset);
+      for (Index r = row; r < row + number; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          const Index at = r * width + first + v * kLanes;
+          const Vector value = Load(x + at) * slope[v] + offset[v];
+          Store(y + at, s.relu ? Positive(value, value) : value);
+        }
+    });
+  });
+}
+
+// The same, of a slope and an offset for each channel.
+template <class Run>
+void Affine(const Layer& s, const float* x, const float* slope, const float* offset,
+            float* y, Run&& run) {
+  std::vector<float> slopes(s.width()), offsets(s.width());
+  for (Index j = 0; j < s.width(); ++j) {
+    slopes[j] = slope[j % s.channels];
+    offsets[j] = offset[j % s.channels];
+  }
+  Affine(s, x, slopes, offsets, y, run);
+}
+
 template <class Run>
 void Normalise(const Layer& s, const float* x, const float* scale, const float* bias,
                float* y, float* mean, float* var, Run&& run) {
@@ -138,22 +172,7 @@ void Normalise(const Layer& s, const float* x, const float* scale, const float* 
     var[c] = std::max(squares[c] / s.rows - m * m, 0.0);  // NaN stays NaN
   }
   const Coefficients k(s, mean, var, scale, bias);
-  const Index width = s.width();
-  ForBlocks(s, run, [&](Index, Index row, Index number) {
-    ForVectors(width, [&](auto count, Index first) {
-      constexpr int V = decltype(count)::value;
-      Vector slope[V], offset[V];
-      LoadAll(k.slope, first, slope);
-      LoadAll(k.offset, first, offset);
-      for (Index r = row; r < row + number; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          const Index at = r * width + first + v * kLanes;
-          const Vector value = Load(x + at) * slope[v] + offset[v];
-          Store(y + at, s.relu ? Positive(value, value) : value);
-        }
-    });
-  });
+  Affine(s, x, k.slope, k.offset, y, run);
 }
 
 // The cotangents of x, scale and bias, from that of y.

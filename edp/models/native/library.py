@@ -16,6 +16,7 @@ from edp.models.native.build import Unavailable
 from edp.runtime import background, multihost
 
 KERNELS = (
+    "edp_affine",
     "edp_convolve",
     "edp_input_gradient",
     "edp_kernel_gradient",

@@ -141,6 +141,33 @@ _input_gradient.defvjp(_keeping_both(_input_gradient), _input_gradient_bwd)
 _kernel_gradient.defvjp(_keeping_both(_kernel_gradient), _kernel_gradient_bwd)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def affine(x: jax.Array, slope: jax.Array, offset: jax.Array, relu: bool) -> jax.Array:
+    """Computes x · slope + offset, per channel, and rectifies.
+
+    Unlike XLA's loops, it reads slope and offset once, however they are computed.
+
+    Args:
+      x: float32 [..., C], as `takes_normalisation` has it.
+      slope: float32 [C].
+      offset: float32 [C].
+      relu: whether max(·, 0) follows.
+    """
+    relu = np.bool_(relu)
+    return _call("edp_affine", x, slope, offset, shapes=[x.shape], relu=relu)[0]
+
+
+def _affine_bwd(relu, residuals, cotangent):
+    def fn(x, slope, offset):
+        y = x * slope + offset
+        return jax.nn.relu(y) if relu else y
+
+    return jax.vjp(fn, *residuals)[1](cotangent)
+
+
+affine.defvjp(lambda *args: (affine(*args), args[:3]), _affine_bwd)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def normalise(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, relu: bool

@@ -36,6 +36,15 @@ ffi::Error Normalise(ffi::ThreadPool threads, Array x, Array scale, Array bias,
   return ffi::Error::Success();
 }
 
+ffi::Error Affine(ffi::ThreadPool threads, Array x, Array slope, Array offset, Result y,
+                  bool relu) {
+  auto s = LayerOf(x, slope, relu, 0);
+  if (!s) return s.error();
+  edp::Affine(*s, x.typed_data(), slope.typed_data(), offset.typed_data(),
+              y->typed_data(), edp::Pool(threads));
+  return ffi::Error::Success();
+}
+
 ffi::Error NormaliseGradient(ffi::ThreadPool threads, Array x, Array scale, Array bias,
                              Array mean, Array var, Array g, Result dx, Result dscale,
                              Result dbias, bool relu, float epsilon) {
@@ -53,6 +62,14 @@ ffi::Error NormaliseGradient(ffi::ThreadPool threads, Array x, Array scale, Arra
 #pragma GCC visibility push(default)
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(edp_kernel_gradient, KernelGradient, OfTwo());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(edp_affine, Affine,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Arg<Array>()
+                                  .Ret<Array>()
+                                  .Attr<bool>("relu"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(edp_normalise, Normalise,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()

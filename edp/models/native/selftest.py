@@ -132,9 +132,12 @@ def layer(rows, channels, relu) -> Case:
 
         moments = normalise(x, scale, bias)[1:]
         first = _with_gradients(lambda *args: normalise(*args)[0])
-        return *first(x, scale, bias, g), *moments
+        affine = operations.affine(x, scale, bias, relu)
+        return *first(x, scale, bias, g), *moments, affine
 
-    expected = np.maximum(y, 0) if relu else y, dx, dscale, dbias, mean, var
+    expected = [y, dx, dscale, dbias, mean, var, scale * wide + bias]
+    if relu:
+        expected[0], expected[-1] = np.maximum(y, 0), np.maximum(expected[-1], 0)
     return Case(fn, (x, scale, bias, g), expected)
 
 

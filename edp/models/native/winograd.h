@@ -143,14 +143,17 @@ inline void CotangentPoints(const float* first, const float* second, Index tiles
     }
 }
 
-// Rows of tiles of one image, as many at a time as are near `kTogether` tiles.
+// Rows of tiles of one image, as many at a time as are near 16 tiles, or 8 where these
+// have so many channels that the points of 16 leave the first cache.
 struct TileRows {
-  static constexpr Index kTogether = 16;
+  static constexpr Index kTogether = 16, kManyChannels = 64;
   Index tiles, rows, together;
 
-  TileRows(Index height, Index width)
-      : tiles((width + 1) / 2), rows((height + 1) / 2),
-        together(std::max<Index>(1, kTogether / tiles)) {}
+  explicit TileRows(const Shape& s)
+      : tiles((s.width + 1) / 2), rows((s.height + 1) / 2) {
+    const bool many = std::max(s.channels, s.features) >= kManyChannels;
+    together = std::max<Index>(1, (many ? kTogether / 2 : kTogether) / tiles);
+  }
   // From point to point; a cache line more, or all of a tile's would fall into one set.
   Index step(Index channels) const { return together * tiles * channels + 16; }
 };
@@ -181,7 +184,7 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
   run(s.members, [&](Index m) {
     PackPoints(s, kernels + m * 9 * own * out, gradient, packed + m * size);
   });
-  const TileRows tiles(s.height, s.width);
+  const TileRows tiles(s);
   const Index groups = (tiles.rows + tiles.together - 1) / tiles.together;
   ForBands(s, groups, run, [&](Index member, Index begin, Index end, Index top,
                                Index bottom) {
@@ -220,7 +223,7 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
                             Run&& run) {
   const Index own = s.channels / s.interleaved, each = own * s.features;
   const Index size = kPoints * each;
-  const TileRows tiles(s.height, s.width);
+  const TileRows tiles(s);
   SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
     const std::vector<float> zeros(s.width * s.channels);
     float* points = Scratch(Use::kInputs, kPoints * tiles.step(s.channels));

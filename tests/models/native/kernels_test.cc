@@ -102,6 +102,13 @@ bool Normalisation(Index rows, Index channels, bool relu) {
   edp::NormaliseGradient(s, x.get(), scale.get(), bias.get(), mean.get(), var.get(),
                          g.get(), dx.get(), dscale.get(), dbias.get(), OnThreads());
   std::vector<double> wanted_y(size), wanted_dx(size), sums(channels), products(channels);
+  std::vector<double> wanted_affine(size);
+  const Floats affine(new float[size]);
+  edp::Affine(s, x.get(), scale.get(), bias.get(), affine.get(), OnThreads());
+  for (Index i = 0; i < size; ++i) {
+    const double value = double{x[i]} * scale[i % channels] + bias[i % channels];
+    wanted_affine[i] = relu ? std::max(value, 0.0) : value;
+  }
   for (Index c = 0; c < channels; ++c) {
     double m = 0, v = 0;
     for (Index r = 0; r < rows; ++r) m += x[r * channels + c] / double(rows);
@@ -122,6 +129,7 @@ bool Normalisation(Index rows, Index channels, bool relu) {
           scale[c] * inverse * (h[r] - (sums[c] + unit[r] * products[c]) / rows);
   }
   return Same("a normalisation", y.get(), wanted_y) &
+         Same("an affine function", affine.get(), wanted_affine) &
          Same("its gradient", dx.get(), wanted_dx) &
          Same("the bias's", dbias.get(), sums) &
          Same("the scale's", dscale.get(), products);
