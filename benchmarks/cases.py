@@ -65,8 +65,8 @@ CASES: dict[str, Case] = {
         ),
         # Those of configs/cifar10_resnet.py.
         Case(
-            "resnet8_48",
-            {"name": "resnet", "depth": 8, "width": 48, "stem_strides": 2},
+            "resnet8_32",
+            {"name": "resnet", "depth": 8, "width": 32, "stem_strides": 2},
             batch_size=128,
             step_size=16 / 255,
             temperature=4.0,

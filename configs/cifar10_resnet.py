@@ -1,7 +1,7 @@
 """CIFAR-10 at 32x32, all 50,000 training images, sized for a CPU.
 
 The protocol of Nam et al., *Diversity Matters When Learning From Ensembles* (NeurIPS
-2021, arXiv 2110.14149), with a network that a CPU can train: ResNet-8 of width 48,
+2021, arXiv 2110.14149), with a network that a CPU can train: ResNet-8 of width 32,
 whose first convolution has stride 2. 45,000 training and 5,000 validation images, all
 10,000 test images, no augmentation, so that the teachers fit their training images.
 DIR is a TFDS directory:
@@ -12,9 +12,9 @@ DIR is a TFDS directory:
 That takes tens of core-hours. It saves as it goes, and the same command resumes it;
 `launch.train_teachers` and `launch.distill --only=NAME,...` run a part of it.
 
-The control is the same protocol with teachers trained with mixup, as the best students
-are; and one table of both, in which the first students are also beside these teachers,
-and the students of these teachers beside the first ensembles:
+The control is the same protocol with teachers trained with mixup, the augmentation of
+the best students. One table has the students of both kinds of teachers beside the
+mixup-trained ensembles:
 
     python -m launch.run --config=configs/cifar10_resnet.py:mixup \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
@@ -61,10 +61,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     data.validation_size = 5000
     data.mean, data.std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
     config.model.name = "resnet"
-    config.model.depth, config.model.width, config.model.stem_strides = 8, 48, 2
+    config.model.depth, config.model.width, config.model.stem_strides = 8, 32, 2
     for section in (config.teachers, config.distill):
         section.batch_size, section.learning_rate = 128, 0.1
-        section.num_epochs, section.warmup_epochs = 12, 2.0
+        section.num_epochs, section.warmup_epochs = 14, 2.0
         section.weight_decay = 5e-4
     if variant == "mixup":
         config.teachers.mixup_alpha = 1.0

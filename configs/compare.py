@@ -20,7 +20,8 @@ is the best perturbation in RESULTS.md; students that match tempered probabiliti
 it at τ = 4. The best multi-step form of disagreement found is one step after a random
 step, `gaussian+disagreement`, at the cost of one step; from a random start the gradient
 of the variance works too. A plain student has it, and disagreement on mixtures, at
-τ = 4 too. The control of `bridge` is `residual`: the same network without diffusion.
+τ = 4 too. The control of `bridge` is `residual`: the same network without diffusion;
+students whose names end in `_long` train for twice the epochs.
 """
 
 import ml_collections

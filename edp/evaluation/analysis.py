@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edp import data, ensemble, metrics, perturbations
-from edp.evaluation import disagreement, results
+from edp.evaluation import disagreement, distances, results
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
 from edp.experiment import member_temperatures, restore, settings
@@ -29,7 +29,8 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     `diversity`: of the teachers on training inputs, on test inputs, on training
     inputs perturbed as for each student (once for several with the same
     perturbation), and at each of `evaluation.step_sizes`, named
-    '<student>@<step size>' (once for several that differ in the step size only).
+    '<student>@<step size>' (once for several that differ in the step size only), each
+    with its `distance` (`distances.DistanceToData`).
     `students`: each completed student compared with its teachers on training, test
     and its own perturbed inputs. `members`: see `member_rows`. `notes`: sentences on
     what is left out.
@@ -178,16 +179,20 @@ def _analyse_teachers(
         for split in (experiment.data.dataset.train, experiment.data.dataset.test)
     )
     rows = []
+    clean = np.float32(train.images) / 255
+    to_data = distances.DistanceToData(clean)
 
     def view(inputs, images, labels, perturbation=None, step_size=None):
         result = disagreement.View(images, labels, teachers.predict(images))
         facts = {"perturbation": perturbation, "step_size": step_size}
         values = disagreement.diversity(result.probs, labels)
-        rows.append({"inputs": inputs, **facts, **values})
+        distance = to_data.mean(images)
+        known = {} if distance is None else {"distance": distance}
+        rows.append({"inputs": inputs, **facts, **values, **known})
         return result
 
     views = {
-        "train": view("train", np.float32(train.images) / 255, train.labels),
+        "train": view("train", clean, train.labels),
         "test": view("test", np.float32(test.images) / 255, test.labels),
     }
     students = {n: s for n, s in students.items() if s["perturbation"] != "none"}

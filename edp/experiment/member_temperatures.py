@@ -67,6 +67,7 @@ def read_or_fit(
         images, labels = experiment.data.dataset.validation
         temperatures = list(fit(predict(variables, images), labels))
         stored = {"teachers": teachers, "temperatures": temperatures}
+        stored = multihost.from_first(stored)
         storage.write_json(path, stored)
     temperatures = stored.get("temperatures")
     if not _are_positive(temperatures, run.num_members):

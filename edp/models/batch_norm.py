@@ -33,6 +33,8 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         scale_init: initializer of the scale.
         relu: whether max(·, 0) follows, which costs no pass of its own on a CPU.
+        interleaved: None, or M where the channels of M networks alternate
+            (`edp.models.interleaved`); variables are then [M, C / M].
     """
 
     use_running_average: bool
@@ -41,18 +43,25 @@ class BatchNorm(nn.Module):
     epsilon: float = 1e-5
     scale_init: nn.initializers.Initializer = nn.initializers.ones
     relu: bool = False
+    interleaved: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
-        shape = x.shape[-1:]
+        members = self.interleaved
+        shape = x.shape[-1:] if members is None else (members, x.shape[-1] // members)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         var = self.variable("batch_stats", "var", jnp.ones, shape)
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
+        scale, bias = scale.T.reshape(-1), bias.T.reshape(-1)
         if self.use_running_average:
             inverse = jax.lax.rsqrt(var.value + self.epsilon)
-            y = _affine(x, mean.value, inverse, scale, bias).astype(x.dtype)
+            vectors = mean.value.T.reshape(-1), inverse.T.reshape(-1), scale, bias
+            if members is not None:
+                # Or XLA would transpose them again at each element of x.
+                vectors = jax.lax.optimization_barrier(vectors)
+            y = _affine(x, *vectors).astype(x.dtype)
             return nn.relu(y) if self.relu else y
         if self.groups is not None:
             y, *moments = normalise_groups(x, scale, bias, self.epsilon, self.groups)
@@ -70,6 +79,7 @@ class BatchNorm(nn.Module):
             y = nn.relu(y) if self.relu else y
         if not self.is_initializing():
             for kept, new in zip((mean, var), moments, strict=True):
+                new = new.reshape(shape[::-1]).T
                 kept.value = self.momentum * kept.value + (1 - self.momentum) * new
         return y
 

@@ -4,7 +4,7 @@ import contextlib
 import numbers
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.errors import InputError
-from edp.models import native
+from edp.models import interleaved, native
 from edp.models.batch_norm import BatchNorm
 from edp.models.dropout import Dropout
 from edp.models.layers import Conv, Dense, factor_initializer
@@ -89,6 +89,8 @@ class Classifier(nn.Module):
       dropout_rate: fraction of features dropped before the last layer and, in residual
         blocks, before their last 3x3 convolution as in Wide ResNets (arXiv 1605.07146,
         §2.4). See `Dropout` for when it is active.
+      interleaved: None, or M: `apply` computes M networks of these settings, whose
+        variables are stacked on a leading axis, at once; see `edp.models.interleaved`.
 
     Raises:
       InputError: on construction, if a setting is out of range.
@@ -107,6 +109,10 @@ class Classifier(nn.Module):
     width_factor: float = 1.0
     batchnorm_groups: int | None = None
     dropout_rate: float = 0.0
+    interleaved: int | None = None
+
+    # Whether `feature_maps` treats all channels alike, but for `conv` and `norm`.
+    takes_interleaved: ClassVar[bool] = False
 
     def __post_init__(self):
         check_positive("num_classes", self.num_classes)
@@ -179,7 +185,7 @@ class Classifier(nn.Module):
             statistics.
 
         Returns:
-          Logits, float32 [B, K]; [M, B, K] with members or heads.
+          Logits, float32 [B, K]; [M, B, K] with members, heads or interleaved networks.
 
         Raises:
           InputError: in training, if `batchnorm_groups` does not divide B.
@@ -193,6 +199,11 @@ class Classifier(nn.Module):
             "factor_init": self.factor_init,
             "shared_bias": self.shared_bias,
         }
+        conv = partial(Conv, dtype=self.dtype, **members)
+        head = Dense if self.num_heads is None else _several(Dense, self.num_heads)
+        if self.interleaved is not None:
+            members = {"num_members": self.interleaved}
+            conv, head = partial(interleaved.Conv, **members), interleaved.Dense
         groups = self.batchnorm_groups if train else None
         check_groups(groups, "batch_size", x.shape[0])
         drop = partial(Dropout, self.dropout_rate, train)
@@ -204,13 +215,17 @@ class Classifier(nn.Module):
         with native.disabled() if is_initial else contextlib.nullcontext():
             x = self.feature_maps(
                 x,
-                conv=partial(Conv, dtype=self.dtype, **members),
-                norm=partial(BatchNorm, use_running_average=not train, groups=groups),
+                conv=conv,
+                norm=partial(
+                    BatchNorm,
+                    use_running_average=not train,
+                    groups=groups,
+                    interleaved=self.interleaved,
+                ),
                 drop=drop,
             )
         # In float32: rounding logits to bfloat16 changes likelihood and calibration.
         x = x.astype(jnp.float32).mean(axis=(1, 2))
         x = drop(name="head_dropout")(x)
-        head = Dense if self.num_heads is None else _several(Dense, self.num_heads)
         x = head(self.num_classes, name="head", **members)(x)
         return x if self.num_members is None else unfold(x, self.num_members)

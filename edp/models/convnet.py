@@ -1,6 +1,7 @@
 """Small convolutional network for images of a few pixels."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -19,6 +20,8 @@ class ConvNet(Classifier):
     """
 
     width: int = 16
+
+    takes_interleaved: ClassVar[bool] = True
 
     def __post_init__(self):
         check_positive("width", self.width)

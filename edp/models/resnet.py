@@ -1,6 +1,7 @@
 """Residual network for CIFAR-sized images."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ class BasicBlock(nn.Module):
         y = self.drop(name="dropout")(y)
         y = self.conv(self.features, name="conv2")(y)
         y = self.norm(name="norm2")(y)
-        return nn.relu(identity_shortcut(x, self.features, self.strides) + y)
+        return nn.relu(identity_shortcut(x, y.shape[-1], self.strides) + y)
 
 
 class ResNet(Classifier):
@@ -71,6 +72,8 @@ class ResNet(Classifier):
     width: int = 16
     stem_strides: int = 1
     remat: bool = False
+
+    takes_interleaved: ClassVar[bool] = True
 
     def __post_init__(self):
         check_positive("depth", self.depth)

@@ -89,7 +89,8 @@ def teachers_from_functions(
         check_members_at_once("members_at_once", members_at_once, len(functions))
         one = jax.checkpoint if members_at_once is not None else (lambda f: f)
         results = [one(function)(x) for function in functions]
-        _check_equal([list(jnp.shape(result)) for result in results])
+        # Not jnp.shape: see `stacking.stack`.
+        _check_equal([list(np.shape(result)) for result in results])
         return jnp.stack(results)
 
     def member_logits(m, x):
@@ -126,7 +127,7 @@ def teachers_from_groups(groups: Sequence[Teachers]) -> Teachers:
             {} if members_at_once is None else {"members_at_once": members_at_once}
         )
         results = [group.all_logits(x, **options) for group in groups]
-        _check_equal([list(jnp.shape(result)[1:]) for result in results], "group")
+        _check_equal([list(np.shape(result)[1:]) for result in results], "group")
         return jnp.concatenate(results)
 
     def member_logits(m, x):

@@ -1,6 +1,7 @@
 """Wide residual network."""
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 from flax import linen as nn
@@ -59,6 +60,8 @@ class WideResNet(Classifier):
     depth: int = 28
     widen_factor: int = 10
     remat: bool = False
+
+    takes_interleaved: ClassVar[bool] = True
 
     def __post_init__(self):
         check_positive("depth", self.depth)

@@ -433,7 +433,7 @@ def test_quick_measures_the_three_named_cases(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("resnet8_16", cifar10_small), ("resnet8_48", cifar10_resnet)]
+    ("name", "module"), [("resnet8_16", cifar10_small), ("resnet8_32", cifar10_resnet)]
 )
 def test_cases_of_configurations(name, module):
     case, config = cases.CASES[name], module.get_config()

@@ -125,7 +125,7 @@ def test_networks_and_masks():
 
 
 def test_a_prior_adds_a_frozen_network():
-    plain = build_model(name="resnet", depth=8, width=4)
+    plain = build_model(name="convnet", width=4)
     kind = teacher_kinds.KINDS["prior"]
 
     def network(scale):

@@ -359,7 +359,8 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     }
     first, again = tmp_path / "run", tmp_path / "again"
     flags = [f"--config.teachers_workdir={finished}"]
-    flags.append("--config.evaluation.step_sizes=()")
+    for name in ("step_sizes", "ood_sets", "corruptions"):  # the finished run has them
+        flags.append(f"--config.evaluation.{name}=()")
     succeed(server.run("run", *tiny(first, ",".join(kinds)), *flags))
     rows = read_rows(first)[2:]
     assert {row["model"]: row["student"] for row in rows} == kinds

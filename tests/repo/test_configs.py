@@ -68,6 +68,27 @@ def test_the_comparison_with_other_teachers(teachers):
         load("compare", "debug+sgld")
 
 
+def test_variants_of_the_protocols_at_32x32():
+    plain, mixed = (load("cifar10_resnet", *v) for v in ((), ("mixup",)))
+    search, gpu = load("cifar10_resnet", "search"), load("cifar10_resnet32", "gpu")
+    for config in (plain, mixed, search, gpu):
+        config.data.data_dir = "data"
+        validate.check(config)
+    assert (plain.teachers.mixup_alpha, mixed.teachers.mixup_alpha) == (0.0, 1.0)
+    assert plain.students.to_dict() == mixed.students.to_dict()
+    splits = (search.data.train_split, search.data.test_split)
+    assert splits == ("train[:45000]", "train[45000:]")
+    long = settings.student_settings(plain, "single_mixup_tau4_long")
+    assert long["num_epochs"] == 2 * plain.distill.num_epochs
+    # Only how the paper's protocol is computed changes.
+    paper = load("cifar10_resnet32")
+    for key in ("teachers", "distill", "model"):
+        assert gpu[key].to_dict() == paper[key].to_dict()
+    for name, words in (("cifar10_resnet", "search"), ("cifar10_resnet32", "gpu")):
+        with pytest.raises(ValueError, match=f"variant 'debgu'; accepted: .*{words}"):
+            load(name, "debgu")
+
+
 def test_the_search_sees_no_test_image():
     config = load("cifar10_small", "search")
     validate.check(config)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from edp import models, students
 from edp.errors import InputError
+from edp.models import native
 from edp.students.student import DistillBatch
 
 M, B, K = 2, 5, 4
@@ -70,6 +71,51 @@ def test_it_is_the_mean_of_narrow_students_with_a_teacher_each():
         expected[1],
     )
     assert set(metrics) == {"label_loss", "distillation_loss", "accuracy"}
+
+
+@pytest.mark.skipif(not native.in_use(), reason="of the native kernels")
+def test_four_members_at_once_compute_what_each_does(monkeypatch):
+    build_model = builder(name="resnet", depth=8, width=8)
+    members = 5
+    settings = {"student": "packed", "packed_alpha": members / 2}
+    student = students.create_student(
+        {**settings, "alpha": 0.7, "temperature": 2.0},
+        build_model,
+        num_members=members,
+        training_steps=1,
+    )
+    variables = jax.jit(student.init)(jax.random.key(1), X[:1])
+    # Not the initial statistics and scales, which are alike in all channels.
+    variables = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.uniform(jax.random.key(2), x.shape), variables
+    )
+    teacher_logits = jax.random.normal(jax.random.key(3), (members, B, K))
+    batch = DistillBatch(X, LABEL, X[::-1], teacher_logits, jnp.int32(0))
+
+    def compute():
+        def loss(params):
+            total, aux = student.loss(
+                {**variables, "params": params}, batch, jax.random.key(2)
+            )
+            return total.mean(), aux
+
+        step = jax.value_and_grad(loss, has_aux=True)
+        program = jax.jit(
+            lambda: (step(variables["params"]), student.predict(variables, X))
+        ).trace()
+        convolutions = str(program.jaxpr).count("target_name=edp_convolve")
+        return convolutions, program.lower().compile()()
+
+    number, results = compute()
+    monkeypatch.setattr(models.ResNet, "takes_interleaved", False)
+    number_apart, expected = compute()
+    # Three passes with seven convolutions of four members and of the fifth.
+    assert (number, number_apart) == (3 * 2 * 7, 3 * members * 7)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
+        results,
+        expected,
+    )
 
 
 def test_a_network_that_keeps_its_width_is_refused():

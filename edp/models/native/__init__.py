@@ -9,6 +9,7 @@ channels in multiples of 8 (inputs also of up to 32 channels); everything else i
 
 from edp.models.native.library import disabled, in_use, load_ahead, status
 from edp.models.native.operations import (
+    INTERLEAVED,
     convolve,
     normalise,
     takes_convolution,
@@ -16,6 +17,7 @@ from edp.models.native.operations import (
 )
 
 __all__ = [
+    "INTERLEAVED",
     "convolve",
     "disabled",
     "in_use",

@@ -1,5 +1,7 @@
 // Direct 2-D convolution and its input gradient: NHWC, kernels HWIO, zero-padded by
-// taps / 2 on every side, taps 1 or 3. Image n has the kernel n mod `members`.
+// taps / 2 on every side, taps 1 or 3. Image n has the kernel n mod `members`, or, where
+// the channels of G = `interleaved` members alternate, G kernels: channel c * G + m of an
+// image is channel c of member m, and meets the kernel of member m only.
 //
 // A tile of P neighbouring outputs of a row by V vectors of features stays in registers
 // while taps and input channels are summed over, always in this order. `run` is called
@@ -21,15 +23,18 @@ namespace edp {
 struct Shape {
   Index images, height, width, channels;
   Index out_height, out_width, features;
-  Index taps, stride, members;
+  Index taps, stride, members, interleaved = 1;
 
   Index pad() const { return taps / 2; }
+  // Floats of a tap of one member.
+  Index tap() const { return channels / interleaved * (features / interleaved); }
 };
 
 constexpr Index kMaxTaps = 9;
 
-// The operands of a row of `count` outputs. Output q reads `channels` floats of each
-// tap, at x + q * x_step; its `features` floats go to y + q * y_step.
+// The operands of a row of `count` outputs. Output q reads `channels` values of each
+// tap, each of `interleaved` floats, at x + q * x_step; its `features` floats go to
+// y + q * y_step.
 struct Row {
   struct Tap {
     const float* x;
@@ -37,14 +42,14 @@ struct Row {
   };
   std::array<Tap, kMaxTaps> taps;
   int num_taps;
-  Index channels, x_step, y_step, features, count;
+  Index channels, x_step, y_step, features, count, interleaved;
   const float* kernel;  // of one member, packed; see PackTaps
   Index kernel_taps;    // all of them
   float* y;
 };
 
 // Outputs first, ..., first + P - 1 of a row, V vectors of features from `vector` on.
-template <int P, int V>
+template <int P, int V, int G>
 void Tile(const Row& row, Index first, Index vector) {
   Vector sum[P][V];
 #pragma GCC unroll 32
@@ -62,7 +67,7 @@ void Tile(const Row& row, Index first, Index vector) {
       for (int v = 0; v < V; ++v) kernel[v] = Load(k + v * kLanes);
 #pragma GCC unroll 32
       for (int p = 0; p < P; ++p) {
-        const float value = x[p * step + c];
+        const auto value = Repeat<G>(x + p * step + c * G);
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) sum[p][v] += value * kernel[v];
       }
@@ -88,16 +93,16 @@ void Tile(const Row& row, Index first, Index vector) {
 
 using TileFunction = void (*)(const Row&, Index, Index);
 
-template <int V, std::size_t... P>
+template <int V, int G, std::size_t... P>
 constexpr std::array<TileFunction, sizeof...(P)> Tiles(std::index_sequence<P...>) {
-  return {Tile<P + 1, V>...};
+  return {Tile<P + 1, V, G>...};
 }
 
 // A row in tiles of nearly equal numbers of outputs.
-template <int V>
+template <int V, int G>
 void Outputs(const Row& row, Index vector) {
-  constexpr Index most = kAccumulators / V;
-  static constexpr auto tiles = Tiles<V>(std::make_index_sequence<most>());
+  constexpr Index most = kAccumulators / (G == 1 ? V : 2);
+  static constexpr auto tiles = Tiles<V, G>(std::make_index_sequence<most>());
   const Index number = (row.count + most - 1) / most;
   for (Index i = 0; i < number; ++i) {
     const Index first = row.count * i / number;
@@ -107,31 +112,44 @@ void Outputs(const Row& row, Index vector) {
 }
 
 // Features two vectors at a time, as they are packed, and a last one.
-inline void Outputs(const Row& row) {
-  if (row.count < 1) return;
+template <int G>
+void AllOutputs(const Row& row) {
   const Index vectors = Vectors(row.features);
   Index vector = 0;
-  for (; vector + 2 <= vectors; vector += 2) Outputs<2>(row, vector);
-  if (vector < vectors) Outputs<1>(row, vector);
+  for (; vector + 2 <= vectors; vector += 2) Outputs<2, G>(row, vector);
+  if (vector < vectors) Outputs<1, G>(row, vector);
+}
+
+inline void Outputs(const Row& row) {
+  if (row.count < 1) return;
+  if (row.interleaved == 1)
+    AllOutputs<1>(row);
+  else
+    AllOutputs<4>(row);
 }
 
 inline Index PackedSize(Index all, Index in, Index out) {
   return all * in * Vectors(out) * kLanes;
 }
 
-// Packs taps [all, in, out] into blocks of two vectors or one, [all, in, lanes], the last
-// padded with zeros. `transposed` are [all, out, in]; `flip` takes them from the end.
+// Packs taps [G, all, in, out / G] of G interleaved members into blocks of two vectors or
+// one, [all, in, lanes], the last padded with zeros. `transposed` are [G, all, out / G,
+// in]; `flip` takes them from the end.
 inline void PackTaps(const float* taps, Index all, Index in, Index out, bool transposed,
-                     bool flip, float* packed) {
+                     bool flip, Index interleaved, float* packed) {
+  const Index G = interleaved, own = out / G;
   const Index vectors = Vectors(out);
   for (Index vector = 0; vector < vectors;) {
     const Index width = (vector + 2 <= vectors ? 2 : 1) * kLanes;
     const Index first = vector * kLanes, number = std::min(width, out - first);
     for (Index t = 0; t < all; ++t) {
-      const float* tap = taps + (flip ? all - 1 - t : t) * in * out;
+      const float* tap = taps + (flip ? all - 1 - t : t) * in * own;
       for (Index i = 0; i < in; ++i, packed += width) {
-        for (Index o = 0; o < number; ++o)
-          packed[o] = transposed ? tap[(first + o) * in + i] : tap[i * out + first + o];
+        for (Index m = 0; m < G; ++m) {
+          const float* from = tap + m * all * in * own;
+          for (Index o = first / G, to = m; to < number; ++o, to += G)
+            packed[to] = transposed ? from[o * in + i] : from[i * own + o];
+        }
         for (Index o = number; o < width; ++o) packed[o] = 0;
       }
     }
@@ -196,13 +214,13 @@ template <class Run>
 const float* PackAll(const Shape& s, const float* kernels, bool gradient,
                            bool flip, Run&& run) {
   const Index all = s.taps * s.taps;
-  const Index in = gradient ? s.features : s.channels;
+  const Index in = (gradient ? s.features : s.channels) / s.interleaved;
   const Index out = gradient ? s.channels : s.features;
   const Index size = PackedSize(all, in, out);
   float* packed = Scratch(Use::kPacked, s.members * size);
   run(s.members, [&](Index member) {
     PackTaps(kernels + member * all * in * out, all, in, out, gradient, flip,
-             packed + member * size);
+             s.interleaved, packed + member * size);
   });
   return packed;
 }
@@ -215,12 +233,13 @@ void Convolve(const Shape& s, const float* x, const float* kernels, bool gradien
   const float* packed = PackAll(s, kernels, gradient, gradient, run);
   const Index channels = gradient ? s.features : s.channels;
   const Index features = gradient ? s.channels : s.features;
-  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, channels, features);
+  const Index pad = s.pad(), all = s.taps * s.taps;
+  const Index size = PackedSize(all, channels / s.interleaved, features);
   ForBands(s, s.out_height, run, [&](Index member, Index begin, Index end, Index top,
                                      Index bottom) {
     PaddedRows rows(s.width, channels, pad);
-    Row row{{}, 0, channels, s.stride * channels, features, features, s.out_width,
-            packed + member * size, s.taps * s.taps, nullptr};
+    Row row{{}, 0, channels / s.interleaved, s.stride * channels, features, features,
+            s.out_width, s.interleaved, packed + member * size, all, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(x + n * s.height * s.width * channels);
@@ -246,12 +265,13 @@ template <class Run>
 void SpreadGradient(const Shape& s, const float* cotangent, const float* kernels,
                     float* dx, Run&& run) {
   const float* packed = PackAll(s, kernels, true, false, run);
-  const Index pad = s.pad(), size = PackedSize(s.taps * s.taps, s.features, s.channels);
+  const Index pad = s.pad(), all = s.taps * s.taps, in = s.features / s.interleaved;
+  const Index size = PackedSize(all, in, s.channels);
   ForBands(s, s.height, run, [&](Index member, Index begin, Index end, Index top,
                                  Index bottom) {
     PaddedRows rows(s.out_width, s.features, pad);
-    Row row{{}, 0, s.features, s.features, 2 * s.channels, s.channels, 0,
-            packed + member * size, s.taps * s.taps, nullptr};
+    Row row{{}, 0, in, s.features, 2 * s.channels, s.channels, 0, s.interleaved,
+            packed + member * size, all, nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       rows.Start(cotangent + n * s.out_height * s.out_width * s.features);

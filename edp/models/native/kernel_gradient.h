@@ -8,16 +8,17 @@ namespace edp {
 
 // Adds to [T, V vectors] of the gradient the products of T neighbouring inputs, which
 // are channels of neighbouring taps, with V vectors of the cotangent, over positions.
+// An input is one float, or one of each of the interleaved members.
 struct Positions {
   const float* x;
   Index x_row, x_step;
   const float* g;
   Index g_row, g_step;
   Index rows, columns;
-  Index dk_step;
+  Index dk_step, interleaved;
 };
 
-template <int T, int V>
+template <int T, int V, int G>
 void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
   Vector sum[T][V];
   dk += first * s.dk_step + vector * kLanes;
@@ -26,7 +27,7 @@ void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) sum[t][v] = Load(dk + t * s.dk_step + v * kLanes);
   for (Index h = 0; h < s.rows; ++h) {
-    const float* __restrict x = s.x + h * s.x_row + first;
+    const float* __restrict x = s.x + h * s.x_row + first * G;
     const float* __restrict g = s.g + h * s.g_row + vector * kLanes;
     for (Index q = 0; q < s.columns; ++q, x += s.x_step, g += s.g_step) {
       Vector cotangent[V];
@@ -34,7 +35,7 @@ void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
       for (int v = 0; v < V; ++v) cotangent[v] = Load(g + v * kLanes);
 #pragma GCC unroll 32
       for (int t = 0; t < T; ++t) {
-        const float value = x[t];
+        const auto value = Repeat<G>(x + t * G);
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) sum[t][v] += value * cotangent[v];
       }
@@ -48,22 +49,30 @@ void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
 
 // Over all `number` neighbouring inputs, in tiles that leave none over where these are
 // channels of 3 taps (12 and 24; AVX2: 6 and 12) or of one (8 and 16; AVX2: 4 and 8).
-template <int V>
+template <int V, int G>
 void AddProducts(const Positions& s, Index number, Index vector, float* dk) {
   constexpr Index most = kAccumulators / 12 * 12 / V, fewer = most / 3 * 2;
   Index first = 0;
   if (number % most == 0)
-    for (; first < number; first += most) AddProducts<most, V>(s, first, vector, dk);
+    for (; first < number; first += most) AddProducts<most, V, G>(s, first, vector, dk);
   for (; first + fewer <= number; first += fewer)
-    AddProducts<fewer, V>(s, first, vector, dk);
-  for (; first + 4 <= number; first += 4) AddProducts<4, V>(s, first, vector, dk);
-  for (; first < number; ++first) AddProducts<1, V>(s, first, vector, dk);
+    AddProducts<fewer, V, G>(s, first, vector, dk);
+  for (; first + 4 <= number; first += 4) AddProducts<4, V, G>(s, first, vector, dk);
+  for (; first < number; ++first) AddProducts<1, V, G>(s, first, vector, dk);
+}
+
+template <int G>
+void AddVectors(const Positions& s, Index number, Index vectors, float* dk) {
+  Index vector = 0;
+  for (; vector + 2 <= vectors; vector += 2) AddProducts<2, G>(s, number, vector, dk);
+  if (vector < vectors) AddProducts<1, G>(s, number, vector, dk);
 }
 
 inline void AddAllProducts(const Positions& s, Index number, Index vectors, float* dk) {
-  Index vector = 0;
-  for (; vector + 2 <= vectors; vector += 2) AddProducts<2>(s, number, vector, dk);
-  if (vector < vectors) AddProducts<1>(s, number, vector, dk);
+  if (s.interleaved == 1)
+    AddVectors<1>(s, number, vectors, dk);
+  else
+    AddVectors<4>(s, number, vectors, dk);
 }
 
 // Copies rows [begin, end) of `width` floats apart from one another.
@@ -118,8 +127,8 @@ class ImageGradient {
         rows + (begin * s_.stride + i - pad) * x_row_, s_.stride * x_row_,
         s_.stride * s_.channels,
         (g_.empty() ? g : g_.data()) + begin * s_.out_width * step,
-        s_.out_width * step, step, end - begin, s_.out_width, step};
-    const Index number = s_.taps * s_.channels;
+        s_.out_width * step, step, end - begin, s_.out_width, step, s_.interleaved};
+    const Index number = s_.taps * s_.channels / s_.interleaved;
     AddAllProducts(positions, number, vectors_, dk + i * number * step);
   }
 
@@ -151,11 +160,20 @@ void SumInParts(const Shape& s, Index size, Run&& run, Add&& add, Finish&& finis
   });
 }
 
+// Copies rows of features, `step` floats apart, in which G interleaved members alternate,
+// to [G, rows, features / G].
+inline void Separate(const float* from, Index rows, Index step, Index features, Index G,
+                     float* to) {
+  for (Index m = 0; m < G; ++m)
+    for (Index r = 0; r < rows; ++r)
+      for (Index o = m; o < features; o += G) *to++ = from[r * step + o];
+}
+
 // dk [members, taps, taps, channels, features].
 template <class Run>
 void KernelGradient(const Shape& s, const float* x, const float* g, float* dk,
                     Run&& run) {
-  const Index rows = s.taps * s.taps * s.channels;
+  const Index rows = s.taps * s.taps * s.channels / s.interleaved;
   const Index width = Vectors(s.features) * kLanes;
   const auto add = [&](Index member, Index begin, Index end, float* sums) {
     ImageGradient gradient(s);
@@ -166,9 +184,8 @@ void KernelGradient(const Shape& s, const float* x, const float* g, float* dk,
     }
   };
   SumInParts(s, rows * width, run, add, [&](Index member, const float* sums) {
-    for (Index r = 0; r < rows; ++r)
-      std::memcpy(dk + (member * rows + r) * s.features, sums + r * width,
-                  s.features * sizeof(float));
+    Separate(sums, rows, width, s.features, s.interleaved,
+             dk + member * rows * s.features);
   });
 }
 

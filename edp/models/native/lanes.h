@@ -2,6 +2,8 @@
 #ifndef EDP_LANES_H_
 #define EDP_LANES_H_
 
+#include <immintrin.h>
+
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -29,6 +31,22 @@ typedef std::int32_t Mask
 
 inline Vector Load(const float* p) { return *reinterpret_cast<const Vector*>(p); }
 inline void Store(float* p, Vector v) { *reinterpret_cast<Vector*>(p) = v; }
+
+// The floats at p, one of each of G members, repeated over a vector. One is left as it
+// is, which the compiler repeats in the multiplication itself.
+template <int G>
+auto Repeat(const float* p) {
+  static_assert(G == 1 || G == 4);
+  if constexpr (G == 1) {
+    return *p;
+  } else {
+#if defined(__AVX512F__)
+    return (Vector)_mm512_broadcast_f32x4(_mm_loadu_ps(p));
+#else
+    return (Vector)_mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+#endif
+  }
+}
 
 // x where the condition is positive or NaN, else 0: ReLU keeps NaN, as XLA's does.
 inline Vector Positive(Vector x, Vector condition) {

@@ -19,17 +19,23 @@ from edp.models.native import library
 _MAX_KERNEL = 2**18
 # Of images, or several of them side by side (MIMO); these need not be multiples of 8.
 _MAX_CHANNELS = 32
+# The number of members whose channels may alternate.
+INTERLEAVED = 4
 
 
-def takes_convolution(x: Any, kernel_shape: Sequence[int], strides: int) -> bool:
+def takes_convolution(
+    x: Any, kernel_shape: Sequence[int], strides: int, interleaved: int = 1
+) -> bool:
     """Whether there is a kernel for this convolution, and it is in use.
 
     Args:
       x: [N, H, W, C], an array or its shape and dtype.
-      kernel_shape: [kh, kw, C, features].
+      kernel_shape: [kh, kw, C, features], of each member.
       strides: along both H and W.
+      interleaved: 1, or `INTERLEAVED` members whose channels alternate.
     """
-    height, width, channels, features = kernel_shape
+    height, width, *own = kernel_shape
+    channels, features = (interleaved * size for size in own)
     return (
         x.dtype == jnp.float32
         and all(isinstance(size, int) and size > 0 for size in x.shape)
@@ -37,7 +43,7 @@ def takes_convolution(x: Any, kernel_shape: Sequence[int], strides: int) -> bool
         and strides in (1, 2)
         and features % 8 == 0
         and (channels % 8 == 0 or channels <= _MAX_CHANNELS)
-        and math.prod(kernel_shape) <= _MAX_KERNEL
+        and interleaved * math.prod(kernel_shape) <= _MAX_KERNEL
         and library.in_use()
     )
 
@@ -69,22 +75,25 @@ def convolve(x: jax.Array, kernels: jax.Array, strides: int) -> jax.Array:
     """2-D convolution, zero-padded by half the kernel, with a kernel for each member.
 
     Args:
-      x: float32 [N, H, W, C]; row n is of member n mod M.
+      x: float32 [N, H, W, C]; row n is of member n mod M. Or [N, H, W, C * M] with M
+        `INTERLEAVED`, where channel c * M + m is channel c of member m.
       kernels: float32 [M, kh, kw, C, features].
       strides: 1 or 2.
 
     Returns:
-      [N, H', W', features].
+      [N, H', W', features], or [N, H', W', features * M].
     """
     size = [-(-length // strides) for length in x.shape[1:3]]
-    shape = (x.shape[0], *size, kernels.shape[-1])
+    interleaved = x.shape[-1] // kernels.shape[3]
+    shape = (x.shape[0], *size, kernels.shape[-1] * interleaved)
     stride = np.int64(strides)
     return _call("edp_convolve", x, kernels, shapes=[shape], stride=stride)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _input_gradient(cotangent, kernels, strides, image_size):
-    shape = (cotangent.shape[0], *image_size, kernels.shape[3])
+    interleaved = cotangent.shape[-1] // kernels.shape[-1]
+    shape = (cotangent.shape[0], *image_size, kernels.shape[3] * interleaved)
     stride = np.int64(strides)
     return _call(
         "edp_input_gradient", cotangent, kernels, shapes=[shape], stride=stride
@@ -92,9 +101,7 @@ def _input_gradient(cotangent, kernels, strides, image_size):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _kernel_gradient(x, cotangent, strides, members_and_taps):
-    members, taps = members_and_taps
-    shape = (members, taps, taps, x.shape[-1], cotangent.shape[-1])
+def _kernel_gradient(x, cotangent, strides, shape):
     stride = np.int64(strides)
     return _call("edp_kernel_gradient", x, cotangent, shapes=[shape], stride=stride)[0]
 
@@ -103,7 +110,7 @@ def _convolve_bwd(strides, residuals, cotangent):
     x, kernels = residuals
     return (
         _input_gradient(cotangent, kernels, strides, x.shape[1:3]),
-        _kernel_gradient(x, cotangent, strides, kernels.shape[:2]),
+        _kernel_gradient(x, cotangent, strides, kernels.shape),
     )
 
 
@@ -112,12 +119,12 @@ def _input_gradient_bwd(strides, image_size, residuals, x):
     cotangent, kernels = residuals
     return (
         convolve(x, kernels, strides),
-        _kernel_gradient(x, cotangent, strides, kernels.shape[:2]),
+        _kernel_gradient(x, cotangent, strides, kernels.shape),
     )
 
 
-def _kernel_gradient_bwd(strides, members_and_taps, residuals, kernels):
-    del members_and_taps
+def _kernel_gradient_bwd(strides, shape, residuals, kernels):
+    del shape
     x, cotangent = residuals
     return (
         _input_gradient(cotangent, kernels, strides, x.shape[1:3]),

@@ -26,6 +26,11 @@ CONVOLUTIONS = (
     (2, 1, (6, 33), 48, 8, 1, 1),
     (2, 9, (9, 7), 16, 48, 3, 1),
 )
+# The same of members whose channels alternate.
+INTERLEAVED = (
+    (4, 33, (4, 5), 8, 4, 3, 1),
+    (4, 2, (5, 6), 3, 6, 3, 2),
+)
 # Rows, channels, ReLU.
 LAYERS = ((6, 8, True), (35, 48, False), (4099, 16, True))
 _TOLERANCE = 2e-5
@@ -43,7 +48,9 @@ class Case(NamedTuple):
 def main(path: str) -> None:
     """Raises AssertionError where a kernel is wrong."""
     library.register(pathlib.Path(path))
-    check([convolution(*c) for c in CONVOLUTIONS] + [layer(*s) for s in LAYERS])
+    cases = [convolution(*shape) for shape in CONVOLUTIONS]
+    cases += [interleaved(*shape) for shape in INTERLEAVED]
+    check(cases + [layer(*shape) for shape in LAYERS])
 
 
 def check(cases: Iterable[Case]) -> None:
@@ -92,6 +99,18 @@ def convolution(members, batch, size, channels, features, taps, strides) -> Case
     dx = dx[:, pad : pad + height, pad : pad + width]
     convolve = functools.partial(operations.convolve, strides=strides)
     return Case(_with_gradients(convolve), (x, kernels, g), (y, dx, dk))
+
+
+def interleaved(members, batch, *shape) -> Case:
+    """Returns `convolution` with its members side by side on the channels."""
+    fn, (x, kernels, g), (y, dx, dk) = convolution(members, batch, *shape)
+
+    def alternate(rows):
+        apart = rows.reshape(batch, members, *rows.shape[1:])
+        return np.moveaxis(apart, 1, -1).reshape(batch, *rows.shape[1:3], -1)
+
+    x, g, y, dx = map(alternate, (x, g, y, dx))
+    return Case(fn, (x, kernels, g), (y, dx, dk))
 
 
 def layer(rows, channels, relu) -> Case:

@@ -23,11 +23,12 @@ inline bool HasWinograd(const Shape& s) {
          s.images / s.members * s.height * s.width >= kFewOutputs;
 }
 
-// G k Gᵀ of the kernel k [3, 3, channels, features], packed. For the input gradient k is
-// flipped, which exchanges the first and the last points, and transposed.
+// G k Gᵀ of the kernel k [3, 3, channels, features] of each interleaved member, packed.
+// For the input gradient k is flipped, which exchanges the first and the last points, and
+// transposed.
 inline void PackPoints(const Shape& s, const float* k, bool gradient, float* packed) {
-  const Index size = s.channels * s.features;
-  float* points = Scratch(Use::kTransformed, kPoints * size);
+  const Index size = s.tap();
+  float* points = Scratch(Use::kTransformed, s.interleaved * kPoints * size);
   const auto transform = [size](const float* from, Index step, float* to, Index to_step) {
     for (Index e = 0; e < size; ++e) {
       const float ends = 0.5f * (from[e] + from[2 * step + e]);
@@ -39,16 +40,18 @@ inline void PackPoints(const Shape& s, const float* k, bool gradient, float* pac
     }
   };
   float* half = Scratch(Use::kHalf, 12 * size);  // [4, 3]
-  for (Index j = 0; j < 3; ++j)
-    transform(k + j * size, 3 * size, half + j * size, 3 * size);
-  for (Index i = 0; i < 4; ++i) {
-    const Index row = gradient && i % 3 == 0 ? 3 - i : i;
-    float* to = points + 4 * row * size;
-    transform(half + 3 * i * size, size, to, size);
-    if (gradient) std::swap_ranges(to, to + size, to + 3 * size);
+  for (Index m = 0; m < s.interleaved; ++m, k += 9 * size) {
+    for (Index j = 0; j < 3; ++j)
+      transform(k + j * size, 3 * size, half + j * size, 3 * size);
+    for (Index i = 0; i < 4; ++i) {
+      const Index row = gradient && i % 3 == 0 ? 3 - i : i;
+      float* to = points + (m * kPoints + 4 * row) * size;
+      transform(half + 3 * i * size, size, to, size);
+      if (gradient) std::swap_ranges(to, to + size, to + 3 * size);
+    }
   }
-  PackTaps(points, kPoints, gradient ? s.features : s.channels,
-           gradient ? s.channels : s.features, gradient, false, packed);
+  PackTaps(points, kPoints, (gradient ? s.features : s.channels) / s.interleaved,
+           gradient ? s.channels : s.features, gradient, false, s.interleaved, packed);
 }
 
 // A row of tiles of inputs: Bᵀ d B at points [16, tiles, channels], `step` floats from
@@ -173,10 +176,10 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
                       bool gradient, float* y, Run&& run) {
   const Index in = gradient ? s.features : s.channels;
   const Index out = gradient ? s.channels : s.features;
-  const Index size = kPoints * in * out;
+  const Index own = in / s.interleaved, size = kPoints * own * out;
   float* packed = Scratch(Use::kPacked, s.members * size);
   run(s.members, [&](Index m) {
-    PackPoints(s, kernels + m * 9 * in * out, gradient, packed + m * size);
+    PackPoints(s, kernels + m * 9 * own * out, gradient, packed + m * size);
   });
   const TileRows tiles(s.height, s.width);
   const Index groups = (tiles.rows + tiles.together - 1) / tiles.together;
@@ -185,7 +188,8 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
     const std::vector<float> zeros(s.width * in);
     float* points = Scratch(Use::kInputs, kPoints * tiles.step(in));
     float* products = Scratch(Use::kOutputs, kPoints * tiles.step(out));
-    Row row{{}, 1, in, in, out, out, 0, packed + member * size, kPoints, nullptr};
+    Row row{{}, 1, own, in, out, out, 0, s.interleaved, packed + member * size, kPoints,
+            nullptr};
     for (Index b = begin; b < end; ++b) {
       const Index n = b * s.members + member;
       for (Index group = top; group < bottom; ++group) {
@@ -214,7 +218,8 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
 template <class Run>
 void KernelGradientWinograd(const Shape& s, const float* x, const float* g, float* dk,
                             Run&& run) {
-  const Index size = kPoints * s.channels * s.features, each = s.channels * s.features;
+  const Index own = s.channels / s.interleaved, each = own * s.features;
+  const Index size = kPoints * each;
   const TileRows tiles(s.height, s.width);
   SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
     const std::vector<float> zeros(s.width * s.channels);
@@ -238,13 +243,15 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
           const Positions positions{
               points + p * tiles.step(s.channels), 0, s.channels,
               cotangents + p * tiles.step(s.features), 0, s.features,
-              1, (last - r) * tiles.tiles, s.features};
-          AddAllProducts(positions, s.channels, s.features / kLanes, sums + p * each);
+              1, (last - r) * tiles.tiles, s.features, s.interleaved};
+          AddAllProducts(positions, own, s.features / kLanes, sums + p * each);
         }
       }
     }
   }, [&](Index member, const float* sums) {
     // Gᵀ m G.
+    float* taps = dk + member * 9 * each;
+    if (s.interleaved > 1) taps = Scratch(Use::kHalf, 9 * each);
     for (Index e = 0; e < each; ++e) {
       float half[3][4];
       for (Index j = 0; j < 4; ++j) {
@@ -254,7 +261,7 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
         half[1][j] = 0.5f * (b - c);
         half[2][j] = 0.5f * (b + c) + d;
       }
-      float* to = dk + member * 9 * each + e;
+      float* to = taps + e;
       for (Index i = 0; i < 3; ++i) {
         const float* m = half[i];
         to[(3 * i) * each] = m[0] + 0.5f * (m[1] + m[2]);
@@ -262,6 +269,9 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
         to[(3 * i + 2) * each] = 0.5f * (m[1] + m[2]) + m[3];
       }
     }
+    if (s.interleaved > 1)
+      Separate(taps, 9 * own, s.features, s.features, s.interleaved,
+               dk + member * 9 * each);
   });
 }
 

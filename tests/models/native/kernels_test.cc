@@ -51,14 +51,15 @@ bool Same(const char* what, const float* got, const std::vector<double>& wanted)
   return false;
 }
 
+// With the channels of G members alternating, or one member after another.
 bool Convolution(Index members, Index batch, Index height, Index width, Index channels,
-                 Index features, Index taps, Index stride) {
+                 Index features, Index taps, Index stride, Index G = 1) {
   const auto out = [&](Index size) { return (size - 1) / stride + 1; };
-  const edp::Shape s{members * batch, height,   width, channels, out(height), out(width),
-                     features,        taps,     stride, members};
+  const edp::Shape s{members * batch, height, width,  channels, out(height), out(width),
+                     features,        taps,   stride, members,  G};
   const Index in = s.images * height * width * channels;
   const Index end = s.images * s.out_height * s.out_width * features;
-  const Index size = members * taps * taps * channels * features;
+  const Index size = members * taps * taps * channels * features / G;
   const Floats x = Draw(in), k = Draw(size), g = Draw(end);
   const Floats y(new float[end]), dx(new float[in]), dk(new float[size]);
   edp::BestConvolve(s, x.get(), k.get(), y.get(), OnThreads());
@@ -74,10 +75,11 @@ bool Convolution(Index members, Index batch, Index height, Index width, Index ch
             for (Index j = 0; j < taps; ++j) {
               const Index r = h * stride + i - s.pad(), c = w * stride + j - s.pad();
               if (r < 0 || c < 0 || r >= height || c >= width) continue;
-              for (Index q = 0; q < channels; ++q) {
+              for (Index q = o % G; q < channels; q += G) {
                 const Index from = ((n * height + r) * width + c) * channels + q;
-                const Index tap = ((n % members * taps + i) * taps + j) * channels + q;
-                const Index by = tap * features + o;
+                const Index kernel = n % members * G + o % G;
+                const Index tap = (kernel * taps + i) * taps + j;
+                const Index by = (tap * channels / G + q / G) * (features / G) + o / G;
                 wanted_y[at] += double{x[from]} * k[by];
                 wanted_dx[from] += double{g[at]} * k[by];
                 wanted_dk[by] += double{g[at]} * x[from];
@@ -141,6 +143,12 @@ int main() {
         const Index batch = 512 / (height * width) + 1;
         good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
       }
+  for (Index taps : {1, 3})
+    for (Index stride : {1, 2})
+      for (Index width : {2, 7, 29})
+        for (Index channels : {12, 16, 32})
+          for (Index features : {8, 32, 48})
+            good &= Convolution(1, 40, 5, width, channels, features, taps, stride, 4);
   // Of few images, whose rows are divided among the threads.
   good &= Convolution(1, 1, 33, 21, 48, 32, 3, 1);
   good &= Convolution(1, 2, 15, 17, 40, 56, 3, 1);

@@ -98,6 +98,32 @@ def test_convolutions(shape):
 
 
 @KERNELS
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4, 9, (9, 7), 8, 8, 3, 1),  # by Winograd's algorithm
+        (4, 3, (5, 6), 3, 6, 3, 2),
+        (4, 2, (4, 5), 4, 2, 1, 1),
+    ],
+)
+def test_members_whose_channels_alternate(shape):
+    members, batch, size, channels, features, taps, strides = shape
+    x = draw(0, members * batch, *size, channels)
+    kernels = draw(1, members, taps, taps, channels, features)
+    fn = functools.partial(native.convolve, strides=strides)
+    g = draw(2, len(x), *(-(-n // strides) for n in size), features)
+    y, dx, dk = in_double_precision(x, kernels, g, strides)
+
+    def alternate(rows):
+        rows = rows.reshape(batch, members, *rows.shape[1:])
+        return np.moveaxis(rows, 1, -1).reshape(batch, *rows.shape[2:4], -1)
+
+    x, g, y, dx = map(alternate, map(np.asarray, (x, g, y, dx)))
+    assert native.takes_convolution(x, kernels.shape[1:], strides, interleaved=4)
+    assert_near(with_gradients(fn, g, x, kernels), (y, dx, dk))
+
+
+@KERNELS
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 5, 8), (7, 48), (3, 41, 37, 16)])
 def test_normalisation(shape, relu):
@@ -250,6 +276,9 @@ def test_what_no_kernel_is_for():
         ((3, 3, 640, 640), 1),
     ]:
         assert not native.takes_convolution(x, shape, strides)
+    for features, fits in ((6, native.in_use()), (3, False)):
+        shape = (3, 3, 16, features)
+        assert native.takes_convolution(x, shape, 1, interleaved=4) == fits
     odd = jax.ShapeDtypeStruct((3, 5, 5, 8), jnp.float32)
     assert not native.takes_normalisation(odd)
 
