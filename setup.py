@@ -81,6 +81,8 @@ setuptools.setup(
             "onnxruntime>=1.24.1",
             "openvino>=2026.0",
         ],
+        # Export for LiteRT: TensorFlow converts, and is not needed to read the file.
+        "litert": ["ai-edge-litert>=2.3", "tensorflow>=2.21"],
         # Teachers trained with PyTorch, which traces them; JAX computes them.
         "torch": ["torch>=2.6"],
         # Weights to import from .safetensors files.

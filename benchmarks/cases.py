@@ -63,6 +63,14 @@ CASES: dict[str, Case] = {
             image_shape=(16, 16, 3),
             step_size=16 / 255,
         ),
+        # Those of configs/cifar10_resnet.py.
+        Case(
+            "resnet8_32",
+            {"name": "resnet", "depth": 8, "width": 32, "stem_strides": 2},
+            batch_size=128,
+            step_size=16 / 255,
+            temperature=4.0,
+        ),
         Case("resnet32", _RESNET32, batch_size=128),
         Case("resnet32_bf16", _RESNET32, batch_size=128, precision="bfloat16"),
         Case("wrn28_10", _WRN28_10, batch_size=64),
@@ -105,7 +113,7 @@ STEPS: dict[str, Step] = {
         *(
             Step("distill", student, perturbation)
             for student in ("single", "batch_ensemble")
-            for perturbation in ("none", "conf_ods", "disagreement")
+            for perturbation in ("none", "mixup", "conf_ods", "disagreement")
         ),
     )
 }

@@ -1,9 +1,10 @@
-"""Times the exported predictors of a run in every runtime, with what they keep.
+r"""Times the exported predictors of runs in every runtime, with what they keep.
 
-    python -m benchmarks.deploy --workdir=runs/digits --predictors=best,teachers
+    python -m benchmarks.deploy --workdir=runs/digits --predictors=best,teachers \
+        --workdir=runs/cifar --predictors=single_none
     python -m benchmarks.deploy                 # random networks, beside PyTorch
 
-Exports each predictor at each precision into a scratch directory, and prints a table of
+Exports each predictor at each precision, and prints a table of
 accuracy, NLL and ECE on the test images, mean mutual information (the disagreement of
 members), the latency of one image and the throughput of 64, and the size on disk.
 Runtimes that are not installed are left out. All contenders of one predictor take
@@ -15,6 +16,7 @@ timed with random weights, for images of 32x32x3, beside the same networks in Py
 import os
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import importlib.util
 import json
@@ -35,16 +37,26 @@ from edp.export import from_run, precision, targets
 from edp.metrics import uncertainty
 from launch.cli import arguments
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "An evaluated run; default: random networks."
+_WORKDIRS = flags.DEFINE_multi_string(
+    "workdir", [], "An evaluated run; can be repeated. Default: random networks."
 )
-_PREDICTORS = flags.DEFINE_list(
-    "predictors", ["best", "teachers"], "Students, or both."
+_PREDICTORS = flags.DEFINE_multi_string(
+    "predictors",
+    [],
+    "Students, 'best' or 'teachers', separated by commas; one list for each --workdir, "
+    "in the same order. Default: best,teachers.",
 )
 _PRECISIONS = flags.DEFINE_list("precisions", list(precision.PRECISIONS), "To export.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Directory that keeps the exports of runs; what is there is not exported again. "
+    "Default: a temporary one.",
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 20, "Turns of each contender.", 1)
 _SECONDS = 0.05  # of one turn, at least
 _LARGE = 64
+_EVALUATED = 500  # images in a batch of the evaluation
 
 _HEADER = (
     "| Predictor | Runtime | Precision | Accuracy | NLL | ECE | Mutual information | "
@@ -88,21 +100,22 @@ def _installed() -> list[str]:
 
 def _size(directory: pathlib.Path, name: str) -> float:
     suffixes = {"jax": (".jax",), "onnx": (".onnx",), "openvino": (".xml", ".bin")}
+    suffixes["litert"] = (".tflite",)
     files = [p for p in directory.iterdir() if p.suffix in suffixes[name]]
     return sum(path.stat().st_size for path in files) / 1000
 
 
 def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
-    """Returns the lines of one predictor."""
+    """Returns the lines of one predictor of a run."""
     examples = from_run.load_examples(run, held_out=None)
     calls, sizes = {}, {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue
-        place = scratch / f"{name}-{reduced}"
+        place = scratch / f"{run.workdir.name}-{name}-{reduced}"
         from_run.export_predictor(
             run, name, place, targets=wanted, precision=reduced, examples=examples
         )
@@ -115,21 +128,34 @@ def _rows(name: str, run: Any, scratch: pathlib.Path) -> list[str]:
     several = time_all(calls, images[:_LARGE])
     lines = []
     for key, call in calls.items():
-        found = call(images)
-        probs = np.asarray(found["probs"], np.float64)
+        found = _outputs(call, images)
+        probs = found["probs"]
         mutual = found.get("mutual_information")
         cells = [
-            *(name, *key),
+            f"{run.workdir.name}: {name}",
+            *key,
             f"{metrics.accuracy(probs, labels):.4f}",
             f"{metrics.nll(probs, labels):.4f}",
             f"{metrics.ece(probs, labels):.4f}",
-            "–" if mutual is None else f"{np.mean(mutual, dtype=np.float64):.4f}",
+            "–" if mutual is None else f"{mutual.mean():.4f}",
             f"{1000 * single[key]:.3f}",
             f"{_LARGE / several[key]:,.0f}",
             f"{sizes[key]:,.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _outputs(
+    call: Callable[[np.ndarray], Mapping[str, Any]], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the outputs for images in batches, as float64."""
+    batches = np.array_split(images, -(-len(images) // _EVALUATED))
+    parts = [call(batch) for batch in batches]
+    return {
+        key: np.concatenate([np.asarray(part[key], np.float64) for part in parts])
+        for key in parts[0]
+    }
 
 
 def _on_host(classify: Callable[..., Any]) -> Callable[[np.ndarray], dict[str, Any]]:
@@ -168,7 +194,7 @@ def _random_rows(num_members: int | None, scratch: pathlib.Path) -> list[str]:
     calls = {}
     for reduced in _PRECISIONS.value:
         wanted = [
-            one for one in _installed() if reduced == precision.FLOAT32 or one != "jax"
+            one for one in _installed() if reduced in targets.TARGETS[one].precisions
         ]
         if not wanted:
             continue
@@ -248,26 +274,33 @@ def _torch_calls(variables: Any, num_members: int | None) -> dict[tuple[str, str
 def main(argv: list[str]) -> None:
     del argv
     with arguments.bad_input_in_a_line():
-        if _WORKDIR.value is None:
+        if not _WORKDIRS.value:
             print(_RANDOM_HEADER)
             with tempfile.TemporaryDirectory() as scratch:
                 for num_members in (None, 4):
                     for line in _random_rows(num_members, pathlib.Path(scratch)):
                         print(line, flush=True)
             return
-        run = open_run.open_run(pathlib.Path(_WORKDIR.value))
         if unknown := set(_PRECISIONS.value) - {*precision.PRECISIONS}:
             raise InputError(
                 f"precisions={','.join(unknown)} is not known; accepted: "
                 f"{', '.join(precision.PRECISIONS)}"
             )
+        chosen = _PREDICTORS.value or ["best,teachers"] * len(_WORKDIRS.value)
+        if len(chosen) != len(_WORKDIRS.value):
+            raise InputError(
+                f"predictors is given {len(chosen)} times; accepted: "
+                f"{len(_WORKDIRS.value)} times, as workdir, or not at all"
+            )
         print(json.dumps({"targets": _installed(), "rounds": _ROUNDS.value}))
         print(_HEADER)
-        with tempfile.TemporaryDirectory() as scratch:
-            for name in _PREDICTORS.value:
-                chosen = from_run.best_student(run) if name == "best" else name
-                for line in _rows(chosen, run, pathlib.Path(scratch)):
-                    print(line, flush=True)
+        for workdir, names in zip(_WORKDIRS.value, chosen, strict=True):
+            run = open_run.open_run(pathlib.Path(workdir))
+            for name in names.split(","):
+                one = from_run.best_student(run) if name == "best" else name
+                with tempfile.TemporaryDirectory() as scratch:
+                    for line in _rows(one, run, pathlib.Path(_OUT.value or scratch)):
+                        print(line, flush=True)
 
 
 if __name__ == "__main__":

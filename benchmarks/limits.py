@@ -94,7 +94,7 @@ def step_flops(step: Step, num_members: int, network: int, student: int) -> int:
     """
     if step.kind == "teacher_step":
         return 3 * num_members * network
-    extra = {"none": 0, "disagreement": 2 * num_members * network}
+    extra = {"none": 0, "mixup": 0, "disagreement": 2 * num_members * network}
     perturbation = extra.get(step.perturbation, 2 * network)
     if step.kind == "perturb":
         return perturbation

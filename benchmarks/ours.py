@@ -23,6 +23,8 @@ from edp.runtime.state import TrainState, split_variables
 # Small, to stay finite over many steps on one batch; speed does not depend on it.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, RANK_ONE_LR_FACTOR = 0.01, 0.9, 5e-4, 0.5
 MEAN, STD = 0.5, 0.25
+# More than are timed before a student changes what it computes, as `bridge` does late.
+_TRAINING_STEPS = 100_000
 
 
 class Problem(NamedTuple):
@@ -76,8 +78,13 @@ def create_problem(case: Case, student_names: Iterable[str] = ()) -> Problem:
     variables = ensemble.stack([settle(member, image[0]) for member in variables])
     problem = Problem(case, build_model, model, variables, {}, image, label)
     for name in student_names:
-        init = functools.partial(create_student(problem, name).init, key)
-        problem.students[name] = _draw(jax.eval_shape(init, example), generator)
+        student = create_student(problem, name)
+        drawn = _draw(
+            jax.eval_shape(functools.partial(student.init, key), example), generator
+        )
+        if student.begin is not None:
+            drawn = student.begin(drawn, variables)
+        problem.students[name] = drawn
     return problem
 
 
@@ -123,13 +130,19 @@ def create_student(problem: Problem, name: str) -> students.Student:
         "temperature": case.temperature,
     }
     return students.create_student(
-        config, problem.build_model, num_members=case.num_members, training_steps=1
+        config,
+        problem.build_model,
+        num_members=case.num_members,
+        training_steps=_TRAINING_STEPS,
     )
 
 
-def create_optimizer(rule: optimizers.Rule = optimizers.decay_all):
+def create_optimizer(
+    rule: optimizers.Rule = optimizers.decay_all, optimizer: str = "sgd"
+):
     """Creates the optimizer of a run, with a constant learning rate."""
     config = {
+        "optimizer": optimizer,
         "schedule": "constant",
         "learning_rate": LEARNING_RATE,
         "num_epochs": 1,
@@ -212,7 +225,8 @@ def create_step(problem: Problem, step: Step, strategy: str):
         return move, jnp.zeros((), jnp.int32), resources
 
     student = create_student(problem, step.student)
-    tx = create_optimizer(student.rule)
+    # Students with a frozen source diverge with SGD; shipped runs too use AdamW.
+    tx = create_optimizer(student.rule, "adamw" if student.begin else "sgd")
     state = _create_state(problem.students[step.student], tx.init)
 
     def distil(state, resources):

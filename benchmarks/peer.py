@@ -118,6 +118,12 @@ def disagreement(networks, x, *, length, temperature) -> torch.Tensor:
     return (x.detach() + length * unit(gradient)).clamp_(0, 1)
 
 
+def mixup(x) -> torch.Tensor:
+    """Mixes each image with another of the batch, with λ ~ Beta(1, 1) per image."""
+    share = torch.rand(len(x), 1, 1, 1, device=x.device)
+    return torch.lerp(x[torch.randperm(len(x), device=x.device)], x, share)
+
+
 def _perturb(problem: ours.Problem, name: str, teachers) -> Callable:
     case = problem.case
     settings = {
@@ -126,6 +132,8 @@ def _perturb(problem: ours.Problem, name: str, teachers) -> Callable:
     }
     if name == "none":
         return lambda x: x
+    if name == "mixup":
+        return mixup
     if name == "disagreement":
         return functools.partial(disagreement, teachers, **settings)
 

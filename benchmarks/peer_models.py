@@ -99,7 +99,7 @@ class Network(nn.Module):
 
     Args:
       model: `name` ('resnet' or 'wide_resnet') and its `depth`, `width` or
-        `widen_factor`.
+        `widen_factor`, and `stem_strides`.
       num_classes: K.
       mean: per channel, of images in [0, 1].
       std: per channel, of images in [0, 1].
@@ -115,7 +115,8 @@ class Network(nn.Module):
         self.num_members = num_members
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
-        self.stem_conv = Conv(len(mean), stem, num_members)
+        strides = model.get("stem_strides", 1)
+        self.stem_conv = Conv(len(mean), stem, num_members, stride=strides)
         self.stem_norm = None if wide else nn.BatchNorm2d(stem)
         self.blocks, inputs = [], stem
         for stage in range(3):

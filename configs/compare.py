@@ -20,7 +20,8 @@ is the best perturbation in RESULTS.md; students that match tempered probabiliti
 it at τ = 4. The best multi-step form of disagreement found is one step after a random
 step, `gaussian+disagreement`, at the cost of one step; from a random start the gradient
 of the variance works too. A plain student has it, and disagreement on mixtures, at
-τ = 4 too. The control of `bridge` is `residual`: the same network without diffusion.
+τ = 4 too. The control of `bridge` is `residual`: the same network without diffusion;
+students whose names end in `_long` train for twice the epochs.
 """
 
 import ml_collections
@@ -47,6 +48,7 @@ TEACHERS = {
     "mixup": {"mixup_alpha": 1.0},
     "smooth": {"label_smoothing": 0.1},
     "prior": {"kind": "prior"},
+    "packed": {"kind": "packed"},
     "checkpoint": {"kind": "checkpoint"},
     "swag": {"kind": "swag"},
     "multiswag": {"kind": "swag", "networks": 2},
@@ -98,6 +100,23 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             temperature=4.0,
             step_size=step_size(perturbation),
         )
+    # What the student matches: the members' geometric mean, and their mean after a
+    # temperature of each, fitted on validation images.
+    for name, own in (
+        ("geometric", {"target_pool": "geometric"}),
+        ("fitted", {"member_temperatures": "fitted"}),
+    ):
+        tempered = {"perturbation": "mixup", "temperature": 4.0}
+        add(f"single_mixup_tau4_{name}", **tempered, **own)
+    # Controls: twice the epochs.
+    epochs = 2 * config.distill.num_epochs
+    for perturbation in ("none", "mixup"):
+        add(
+            f"single_{perturbation}_tau4_long",
+            perturbation=perturbation,
+            temperature=4.0,
+            num_epochs=epochs,
+        )
     add(
         "single_gaussian_variance",
         perturbation="gaussian+disagreement",
@@ -111,6 +130,14 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         add(f"be_{perturbation}_tau4", student="batch_ensemble", **tempered)
         for student in ("hydra", "mimo", "packed"):
             add(f"{student}_{perturbation}_tau4", student=student, **tempered)
+        # Hydra+, with weights of our choice.
+        add(
+            f"hydra_plus_{perturbation}_tau4",
+            student="hydra",
+            hydra_mean_share=0.5,
+            hydra_diversity=0.1,
+            **tempered,
+        )
         for loss in ("mle", "proxy"):
             add(
                 f"dirichlet_{loss}_{perturbation}",

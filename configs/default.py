@@ -107,6 +107,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     model.depth = placeholder(int)
     # wide_resnet: k of WRN-depth-k.
     model.widen_factor = placeholder(int)
+    # resnet: stride of the first convolution; None: 1. With 2, a quarter of the time.
+    model.stem_strides = placeholder(int)
     # vit: attention heads; divides the width.
     model.heads = placeholder(int)
     # vit: side of a patch in pixels; divides the images' sides.
@@ -129,12 +131,15 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # `networks`, under M fixed masks, with model.dropout_rate (Gal and Ghahramani,
     # 2016). "prior": M networks, each with a frozen random one (Osband et al., 2018).
     # "swag": M samples of the weights' distribution in the last epochs of one, or of
-    # `networks` (MultiSWAG), at a constant rate (Maddox et al., 2019).
+    # `networks` (MultiSWAG), at a constant rate (Maddox et al., 2019). "packed": M
+    # narrow networks (Laurent et al., 2023).
     teachers.kind = "deep"
     # dropout, swag: networks, each under M / networks masks, or with as many samples.
     teachers.networks = 1
     # prior: β, the standard deviation of the random networks' logits.
     teachers.prior_scale = 1.0
+    # packed: α; each network has α/M of the channels.
+    teachers.packed_width = 2.0
     # checkpoint: epochs between two members.
     teachers.epochs_between = 1
     # swag: first epoch at the constant rate, whose weights are collected; before it,
@@ -206,6 +211,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     # single: how its targets pool the teachers: "arithmetic", the mean probability,
     # or "geometric".
     distill.target_pool = "arithmetic"
+    # "fitted": each teacher's logits are divided by a temperature of its own, fitted on
+    # the validation images, before τ; "none": not divided.
+    distill.member_temperatures = "none"
     # batch_ensemble: initial rank-one factors: "normal", "sign" or "ones".
     distill.factor_init = "normal"
     # batch_ensemble: learning rate of rank-one factors, relative to the other weights.

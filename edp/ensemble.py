@@ -10,6 +10,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from edp import losses, perturbations
@@ -19,6 +20,7 @@ from edp.models.teachers import (
     teachers_from_groups,
     teachers_from_loader,
     teachers_from_torch,
+    temper,
 )
 from edp.runtime import rng, sharding
 from edp.runtime.stacking import (
@@ -50,6 +52,7 @@ __all__ = [
     "teachers_from_masks",
     "teachers_from_torch",
     "teachers_from_variables",
+    "temper",
     "train_step",
     "unstack",
 ]
@@ -303,7 +306,7 @@ def teachers_from_masks(
         data = _data_axes(mesh, x)
         of_members = variables
         if num_networks is not None:
-            of_members = select(variables, jnp.arange(len(keys)) % num_networks)
+            of_members = select(variables, np.arange(len(keys)) % num_networks)
         mapped = member_map(
             member, (0, axis, None), strategy=strategy, members_at_once=members_at_once
         )

@@ -3,7 +3,7 @@
     python -m launch.export --workdir=runs/digits --student=single_conf_ods
 
 writes runs/digits/exported/single_conf_ods, or the directory given by --out;
---to=onnx,openvino,web adds other runtimes, --precision=int8 makes them smaller.
+--to=onnx,openvino,web,litert adds other runtimes, --precision=int8 makes them smaller.
 --student=best exports the student with the lowest validation cNLL, --student=teachers
 the ensemble. The run must be evaluated; its configuration file is not needed, and its
 data only with --to. The artifact's `load.py` shows how to use it.
@@ -16,6 +16,7 @@ from absl import app, flags
 from .cli import arguments
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # exports a program, runs none
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow logs how it is built
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _STUDENT = flags.DEFINE_string(
@@ -27,11 +28,15 @@ _STUDENT = flags.DEFINE_string(
 _TO = flags.DEFINE_list(
     "to",
     ["jax"],
-    "Runtimes to write for, beside jax: onnx, openvino, web (needs the extras onnx, "
-    "openvino). Each is compared with JAX on images of the run's test split.",
+    "Runtimes to write for, beside jax: onnx, openvino, web, litert (needs the extras "
+    "onnx, openvino, litert). Each is compared with JAX on images of the run's test "
+    "split.",
 )
 _PRECISION = flags.DEFINE_string(
-    "precision", "float32", "Of the runtimes other than jax: float32, float16 or int8."
+    "precision",
+    "float32",
+    "float32; float16 or int8 (of the runtimes other than jax); or bfloat16 (jax and "
+    "openvino).",
 )
 _MAX_NLL_INCREASE = flags.DEFINE_float(
     "max_nll_increase",
@@ -75,6 +80,9 @@ def main(argv: list[str]) -> None:
     size = sum(path.stat().st_size for path in directory.rglob("*.*")) / 1e6
     size_or_state = f"{size:.1f} MB" if written else "complete"
     print(f"{name}: {directory} ({size_or_state})")
+    if "web" in _TO.value:
+        page = directory / "web"
+        print(f"  page: python -m http.server --directory {page}, then localhost:8000")
     checks = storage.read_mapping(directory / "metadata.json").get("checks") or {}
     for target, found in checks.items():
         if "nll" in found:

@@ -5,7 +5,8 @@
 
 Each is a checkpoint of one network of the configured model: an Orbax directory, or a
 .msgpack, .npz or .safetensors file (see `edp.experiment.weights`). `launch.run`, with
-the same configuration and workdir, trains the students.
+the same configuration and workdir, trains the students. With `teachers.groups`, give
+GROUP=PATH for every network of a group; groups that are not named are trained.
 """
 
 import ml_collections
@@ -17,7 +18,9 @@ from edp.experiment.create import Experiment
 
 from .cli import app
 
-_MEMBERS = flags.DEFINE_list("members", None, "A checkpoint per network.")
+_MEMBERS = flags.DEFINE_list(
+    "members", None, "A checkpoint per network; with teachers.groups, GROUP=PATH."
+)
 
 
 def import_teachers(experiment: Experiment) -> None:

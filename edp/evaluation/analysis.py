@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edp import data, metrics, perturbations
-from edp.evaluation import disagreement, results
+from edp import data, ensemble, metrics, perturbations
+from edp.evaluation import disagreement, distances, results
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import TEACHERS, Predictor, Predictors
-from edp.experiment import restore, settings
+from edp.experiment import member_temperatures, restore, settings
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.runtime import multihost, rng, storage
@@ -29,7 +29,8 @@ def write_analysis(experiment: Experiment, predictors: Predictors) -> None:
     `diversity`: of the teachers on training inputs, on test inputs, on training
     inputs perturbed as for each student (once for several with the same
     perturbation), and at each of `evaluation.step_sizes`, named
-    '<student>@<step size>' (once for several that differ in the step size only).
+    '<student>@<step size>' (once for several that differ in the step size only), each
+    with its `distance` (`distances.DistanceToData`).
     `students`: each completed student compared with its teachers on training, test
     and its own perturbed inputs. `members`: see `member_rows`. `notes`: sentences on
     what is left out.
@@ -178,16 +179,20 @@ def _analyse_teachers(
         for split in (experiment.data.dataset.train, experiment.data.dataset.test)
     )
     rows = []
+    clean = np.float32(train.images) / 255
+    to_data = distances.DistanceToData(clean)
 
     def view(inputs, images, labels, perturbation=None, step_size=None):
         result = disagreement.View(images, labels, teachers.predict(images))
         facts = {"perturbation": perturbation, "step_size": step_size}
         values = disagreement.diversity(result.probs, labels)
-        rows.append({"inputs": inputs, **facts, **values})
+        distance = to_data.mean(images)
+        known = {} if distance is None else {"distance": distance}
+        rows.append({"inputs": inputs, **facts, **values, **known})
         return result
 
     views = {
-        "train": view("train", np.float32(train.images) / 255, train.labels),
+        "train": view("train", clean, train.labels),
         "test": view("test", np.float32(test.images) / 255, test.labels),
     }
     students = {n: s for n, s in students.items() if s["perturbation"] != "none"}
@@ -195,7 +200,7 @@ def _analyse_teachers(
     perturbers = {
         name: _create_perturber(
             experiment,
-            teachers.variables,
+            predictors,
             students[name],
             predictors[name] if name in own_members else None,
             runs_briefly=predictors.runs_briefly(
@@ -228,7 +233,7 @@ def _analyse_teachers(
 
 def _create_perturber(
     experiment: Experiment,
-    teacher_variables: Any,
+    predictors: Predictors,
     section: Mapping[str, Any],
     predictor: Predictor | None,
     *,
@@ -236,6 +241,18 @@ def _create_perturber(
 ) -> disagreement.Perturber:
     """Returns what perturbs as for a student; `predictor` is the student, if used."""
     run, mesh = experiment.run, experiment.mesh
+    model, fit = run.build_teacher(), member_temperatures.fit_of(section)
+    temperatures = None
+    if fit is not None:
+        known = results.load_predictions(experiment, predictors, TEACHERS)
+        temperatures = fit(known.validation_probs, known.validation_labels)
+
+    def make_teachers(variables):
+        teachers = restore.make_teachers(run, mesh, model, variables)
+        if temperatures is None:
+            return teachers
+        return ensemble.temper(teachers, np.float32(temperatures))
+
     own: dict[str, Any] = {}
     if predictor is not None:
         assert predictor.student is not None
@@ -243,8 +260,8 @@ def _create_perturber(
         own["student_variables"] = predictor.variables
     return disagreement.create_perturber(
         functools.partial(_create_perturbation, section),
-        functools.partial(restore.make_teachers, run, mesh, run.build_teacher()),
-        teacher_variables,
+        make_teachers,
+        predictors[TEACHERS].variables,
         run.config.evaluation.batch_size,
         mesh=mesh,
         runs_briefly=runs_briefly,
@@ -262,7 +279,8 @@ def student_rows(
     Args:
       predictor: the student.
       temperature: τ with which it was distilled.
-      views: 'train', 'test' and by student the inputs perturbed as for it.
+      views: 'train', 'test' and by student the inputs perturbed as for it, with the
+        teachers' predictions; `distill.member_temperatures` do not temper these.
     """
     seen = {"train": "train", "test": "test", "perturbed": predictor.name}
     return [

@@ -73,10 +73,11 @@ def of_ensembles(run: Run, record: Record) -> list[dict[str, Any]]:
         variables,
         run.example,
     )
+    passes = _in_passes(run, one) if kind.passes is None else kind.passes
     return [
         {
             "num_params": record["num_params"] * kind.num_kept(size, section),
-            "inference_cost": size * kind.passes,
+            "inference_cost": None if passes is None else size * passes,
             "train_seconds": record["train_seconds"]
             * kind.num_trained(size, section)
             / kind.num_trained(num_members, section),

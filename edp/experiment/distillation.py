@@ -9,7 +9,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from edp import distill, perturbations, students
+from edp import distill, ensemble, perturbations, students
 from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
@@ -25,7 +25,8 @@ class Distillation(NamedTuple):
       init: (init_key, example input) -> the initial state; jitted. With
         `Student.begin`, the teachers' variables are a third argument.
       init_key: its key.
-      step: see `loop.fit`, also of the next two.
+      step: see `loop.fit`, also of the next two. Its resources are the training
+        images, the teachers' variables and their `member_temperatures`.
       feed: its inputs.
       length: the length of training.
     """
@@ -56,11 +57,11 @@ def create_distillation(experiment: Experiment, name: str) -> Distillation:
     augment = step_inputs.create_augment(experiment.run.config.data)
 
     def step(state, resources, inputs):
-        train, teacher_variables = resources
+        train, teacher_variables, temperatures = resources
         batch, step_key = step_inputs.draw_batch(
             key, state.step, train, inputs, augment=augment, mesh=mesh
         )
-        return distill_step(state, batch, step_key, teacher_variables)
+        return distill_step(state, batch, step_key, teacher_variables, temperatures)
 
     batch_size = config["batch_size"]
     feed = step_inputs.create_feed(experiment, key, batch_size, None)
@@ -84,8 +85,9 @@ def create_step(
     """Creates a student, its optimizer and its training step.
 
     Returns:
-      The student; the optimizer; and (state, batch, key, the teachers' variables) ->
-      (state, metrics), `distill.distill_step` with the student's settings.
+      The student; the optimizer; and (state, batch, key, the teachers' variables, and
+      temperatures of the members [M] or None) -> (state, metrics), which is
+      `distill.distill_step` with the student's settings.
     """
     config = run.students[name]
     student = restore.create_student(run, name)
@@ -94,13 +96,16 @@ def create_step(
     tx = optimizers.create_optimizer(config, steps_per_epoch, student.rule)
     model = run.build_teacher()
 
-    def step(state, batch, key, variables):
+    def step(state, batch, key, variables, temperatures=None):
+        teachers = restore.make_teachers(run, mesh, model, variables)
+        if temperatures is not None:
+            teachers = ensemble.temper(teachers, temperatures)
         return distill.distill_step(
             state,
             batch,
             key,
             student=student,
-            teachers=restore.make_teachers(run, mesh, model, variables),
+            teachers=teachers,
             perturb=perturb,
             tx=tx,
             clean_pass=config["clean_pass"],

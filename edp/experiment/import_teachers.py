@@ -1,19 +1,42 @@
 """Imports networks trained elsewhere as the completed teachers of a run."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
 from edp import ensemble
 from edp.errors import InputError
-from edp.experiment import restore, weights
+from edp.experiment import restore, train_teachers, weights
 from edp.experiment.create import Experiment, record_run
-from edp.runtime.stage import Stage
+from edp.experiment.run import Run
+from edp.runtime.stage import Stage, read_record
+
+
+class _Import(NamedTuple):
+    """Networks to import: the files of the teachers of a run, or of one of its groups.
+
+    Attributes:
+      label: the stage's name in messages.
+      run: the run, or the group.
+      paths: per network, its weights.
+      stage: the stage to complete.
+    """
+
+    label: str
+    run: Run
+    paths: list[pathlib.Path]
+    stage: Stage
+
+    @property
+    def record(self) -> dict[str, Any]:
+        sources = list(map(str, self.paths))
+        return {"train_seconds": 0.0, "imported_from": sources}
 
 
 def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
-    """Completes the teachers' stage with variables from elsewhere.
+    """Completes the teachers' stage, or groups of it, with variables from elsewhere.
 
     The data that they were trained on are unknown: the run's validation and test
     images should not be among them.
@@ -21,7 +44,8 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     Args:
       experiment: a run of the members' architecture; its seed draws the data split.
       members: per network of that architecture, the path of its weights, in one of
-        the formats `weights.ACCEPTED`.
+        the formats `weights.ACCEPTED`. With `teachers.groups`, GROUP=PATH per network
+        of each group that is imported; `train_teachers` trains the others.
 
     Raises:
       InputError: if the stage has teachers already, or a member does not fit; names
@@ -33,40 +57,89 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             f"teachers_workdir={run.config.teachers_workdir!r} must be None "
             "where teachers are imported"
         )
-    if run.groups:
-        raise InputError(
-            f"teachers.groups has {', '.join(run.groups)}; accepted: no groups where "
-            "teachers are imported, which are of one architecture"
-        )
+    new = []
+    for one in list(_imports(run, members)):
+        if _is_done(one):
+            print(f"{one.label}: complete")
+        else:
+            new.append((one, _read(one)))
+    for one, variables in new:
+        _write(experiment, one, variables)
+    complete = [read_record(group.teachers_dir) for group in run.groups.values()]
+    if complete and None not in complete:
+        stage = Stage(run.teachers_dir, run.teacher_dependencies)
+        with stage.making() as needed:
+            if needed:
+                stage.begin()
+                train_teachers.complete_groups(experiment, stage)
+
+
+def _imports(run: Run, members: Sequence[str]) -> Iterator[_Import]:
+    if not run.groups:
+        yield _create_import("teachers", run, members)
+        return
+    for name, paths in _by_group(run.groups, members).items():
+        yield _create_import(f"teachers/{name}", run.groups[name], paths)
+
+
+def _by_group(
+    groups: Mapping[str, Run], members: Sequence[str]
+) -> dict[str, list[str]]:
+    paths: dict[str, list[str]] = {}
+    for member in members:
+        name, separator, path = member.partition("=")
+        if not separator or name not in groups:
+            raise InputError(
+                f"--members has {member!r}; accepted with teachers.groups: GROUP=PATH "
+                f"per network, with GROUP one of {', '.join(groups)}"
+            )
+        paths.setdefault(name, []).append(path)
+    return paths
+
+
+def _create_import(label: str, run: Run, members: Sequence[str]) -> _Import:
+    """Raises an InputError unless there is a path for each network."""
     paths = [pathlib.Path(path).expanduser().absolute() for path in members]
-    wanted = run.num_kept
-    if len(paths) != wanted:
+    if len(paths) != run.num_kept:
         raise InputError(
-            f"--members names {len(paths)} networks; accepted: {wanted}, as "
-            f"teachers.num_members={run.num_members} and "
-            f"teachers.kind={run.config.teachers.kind!r} have it"
+            f"--members names {len(paths)} networks of {label}; accepted: "
+            f"{run.num_kept}, as num_members={run.num_members} and "
+            f"kind={run.config.teachers.kind!r} have it"
         )
-    stage = Stage(run.teachers_dir, run.teacher_dependencies)
-    record = {"train_seconds": 0.0, "imported_from": list(map(str, paths))}
-    if stage.record is not None or stage.checkpoints.exists():
-        done = stage.record or {}
-        if done.get("imported_from") == record["imported_from"]:
-            restore.check_complete(stage.path)
-            print("teachers: complete")
-            return
+    return _Import(label, run, paths, Stage(run.teachers_dir, run.teacher_dependencies))
+
+
+def _is_done(one: _Import) -> bool:
+    """Returns whether the stage has these networks; raises if it has others."""
+    stage = one.stage
+    if stage.record is None and not stage.checkpoints.exists():
+        return False
+    if (stage.record or {}).get("imported_from") != one.record["imported_from"]:
         raise InputError(f"{stage.path} has other teachers; give another workdir")
-    model = run.build_teacher()
-    like = jax.eval_shape(lambda: model.init(run.key, run.example, train=False))
-    names = [f"member {m} ({path})" for m, path in enumerate(paths)]
-    read = [weights.read(n, p, like) for n, p in zip(names, paths, strict=True)]
-    for name, one in zip(names, read, strict=True):
-        print(f"{name}: {one.description}")
-    variables = ensemble.stack([one.variables for one in read])
+    restore.check_complete(stage.path)
+    return True
+
+
+def _read(one: _Import) -> Any:
+    """Reads the variables of all networks, stacked."""
+    model = one.run.build_teacher()
+    like = jax.eval_shape(lambda: model.init(one.run.key, one.run.example, train=False))
+    prefix = one.label.removeprefix("teachers").lstrip("/")
+    names = [
+        f"{prefix} member {m} ({path})".lstrip() for m, path in enumerate(one.paths)
+    ]
+    read = [weights.read(n, p, like) for n, p in zip(names, one.paths, strict=True)]
+    for name, network in zip(names, read, strict=True):
+        print(f"{name}: {network.description}")
+    return ensemble.stack([network.variables for network in read])
+
+
+def _write(experiment: Experiment, one: _Import, variables: Any) -> None:
+    stage = one.stage
     with stage.making() as needed:
         if not needed:
             raise InputError(f"{stage.path} has other teachers; give another workdir")
         record_run(experiment)
         stage.begin()
-        restore.complete(
-            stage, restore.put_teachers(run, experiment.mesh, variables), record, wanted
-        )
+        placed = restore.put_teachers(one.run, experiment.mesh, variables)
+        restore.complete(stage, placed, one.record, one.run.num_kept)

@@ -26,18 +26,21 @@ _DEFAULT_BEFORE = {
     "prior_scale": 1.0,
     "epochs_between": 1,
     "dropout_rate": None,
+    "stem_strides": None,
     "heads": None,
     "patch_size": None,
     "optimizer": "sgd",
     "ema_decay": None,
     "label_smoothing": 0.0,
     "target_pool": "arithmetic",
+    "member_temperatures": "none",
     "mixup_alpha": 0.0,
     "groups": {},
     "swag_start": None,
     "swag_rank": 20,
     "swag_scale": 1.0,
     "swag_learning_rate": 0.05,
+    "packed_width": 2.0,
     "calibration_size": None,
     "hydra_mean_share": 0.0,
     "hydra_diversity": 0.0,
@@ -94,8 +97,11 @@ def resolve_students(config: ml_collections.ConfigDict) -> dict[str, dict[str, A
 
 def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a student that determine its perturbation."""
-    name = student["perturbation"]
-    read = {"perturbation", *keywords(_functions(methods(name)))}
+    chosen = methods(student["perturbation"])
+    read = {"perturbation", *keywords(_functions(chosen))}
+    of_teachers = any(method.uses_teachers for method in chosen)
+    if of_teachers and student.get("member_temperatures", "none") != "none":
+        read.add("member_temperatures")
     return {
         key: student[key]
         for key in student

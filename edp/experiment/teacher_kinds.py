@@ -32,7 +32,8 @@ class Kind(NamedTuple):
         pass costs `passes` of a plain one.
       finish: (what `select` kept, section, M, key, refresh) -> the variables of the
         networks kept. `refresh` recomputes the statistics of batch normalisation.
-      passes: forward passes of a plain network in one of `network`.
+      passes: forward passes of a plain network in one of `network`; None: their ratio
+        of operations, as counted.
       training: the `teachers` section -> the settings of its optimizer.
       faults: the configuration -> its faults for this kind.
 
@@ -46,7 +47,7 @@ class Kind(NamedTuple):
     teachers: Callable[..., ensemble.Teachers]
     network: Callable[[Callable[..., Any], Section], Any] = lambda build, _: build()
     finish: Callable[..., Any] = lambda kept, *_: kept
-    passes: int = 1
+    passes: int | None = 1
     first_rngs: Callable[..., dict[str, jax.Array] | None] = lambda m, key: None
     training: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda section: section
     faults: Callable[[Mapping[str, Any]], Iterator[str]] = lambda values: iter(())
@@ -99,6 +100,12 @@ def _first_mask(num_members, key):
 def _with_prior(build_model, section):
     scale = section.get("prior_scale", 1.0)
     return RandomizedPrior(build_model(), build_model(), scale)
+
+
+def _narrow(build_model, section):
+    """Builds a network whose channels are α/M of a plain one's."""
+    share = section.get("packed_width", 2.0) / section["num_members"]
+    return build_model(width_factor=share)
 
 
 def _cycles(section: Section) -> dict[str, Any]:
@@ -278,6 +285,16 @@ KINDS: dict[str, Kind] = {
         teachers=_stacked,
         network=_with_prior,
         passes=2,
+    ),
+    # M narrow networks, with α/M of the channels each (Laurent et al.,
+    # *Packed-Ensembles*, 2023, arXiv 2210.09184); α = M is `deep`.
+    "packed": Kind(
+        num_trained=_all,
+        num_kept=_all,
+        select=lambda section, by_accuracy: by_accuracy(True),
+        teachers=_stacked,
+        network=_narrow,
+        passes=None,
     ),
     # Networks trained with dropout, under M masks that are drawn once: one network (Gal
     # and Ghahramani, *Dropout as a Bayesian Approximation*, 2016, arXiv 1506.02142), or

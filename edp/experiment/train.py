@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from edp import distill
-from edp.experiment import distillation, restore
+from edp.experiment import distillation, member_temperatures, restore
 from edp.experiment.create import Experiment, record_run
 from edp.runtime import best_epoch, loop, steps, trackers
 from edp.runtime.feed import Feed, TrainingLength
@@ -50,6 +50,9 @@ def fit_student(
     config = experiment.run.students[name]
     mesh = experiment.mesh
     _, teacher_variables = restore.load_teachers(experiment.run, mesh)
+    temperatures = member_temperatures.read_or_fit(
+        experiment, name, stage.path, teacher_variables
+    )
     own = distillation.create_distillation(experiment, name)
     ready = Compiled(own.init, None) if compiled is None else compiled()
     state = ready.init(*distillation.init_arguments(experiment, own, teacher_variables))
@@ -66,7 +69,7 @@ def fit_student(
         name,
         own.step,
         state,
-        (experiment.data.train, teacher_variables),
+        (experiment.data.train, teacher_variables, temperatures),
         own.feed,
         own.length,
         restore.create_selection(experiment, config, probs_fn, of_each=False),
@@ -107,7 +110,7 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     run_steps = steps.compile_steps(
         step,
         state,
-        (train, teachers),
+        (train, teachers, member_temperatures.like(run, name)),
         inputs,
         num_steps,
         runs_briefly=run.trains_briefly(run.students[name], state.params),

@@ -142,6 +142,17 @@ def fit_groups(
                 whole=experiment,
             )
             after_first = _nothing
+    complete_groups(experiment, stage)
+
+
+def complete_groups(experiment: Experiment, stage: Stage) -> None:
+    """Completes the stage of all teachers from its completed groups.
+
+    Args:
+      experiment: a run with `Run.groups`.
+      stage: see `fit_groups`.
+    """
+    run = experiment.run
     variables = {
         name: restore.load_teachers(group, experiment.mesh)[1]
         for name, group in run.groups.items()
@@ -152,7 +163,8 @@ def fit_groups(
         for name, group in run.groups.items()
     )
     skipped = sum(r.get("skipped_steps", 0) for r in records.values())
-    storage.write_text(stage.log, "".join(map(_line, _mean_log(run))))
+    if log := _mean_log(run):
+        storage.write_text(stage.log, "".join(map(_line, log)))
     checkpoint.save_variables(stage.variables, variables)
     stage.complete(
         {
@@ -165,11 +177,16 @@ def fit_groups(
 
 
 def _mean_log(run: Run) -> list[dict[str, Any]]:
-    """Returns by epoch the mean over the networks of the groups that trained in it."""
+    """Returns by epoch the mean over the networks of the groups that trained in it.
+
+    Imported groups have no log.
+    """
     rows: dict[int, list[tuple[int, dict[str, Any]]]] = {}
     for group in run.groups.values():
         networks = group.kind.num_trained(group.num_members, group.config.teachers)
         log = group.teachers_dir / "metrics.jsonl"
+        if not log.exists():
+            continue
         for line in log.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             rows.setdefault(row["epoch"], []).append((networks, row))

@@ -13,6 +13,7 @@ from edp.data.corruption_files import is_folder
 from edp.data.corruptions import CORRUPTIONS
 from edp.errors import InputError
 from edp.experiment import data_rules, settings, teacher_kinds
+from edp.experiment.member_temperatures import MEMBER_TEMPERATURES
 from edp.experiment.rules import (
     ANYTHING,
     BOOL,
@@ -98,6 +99,7 @@ _DISTILL = {
     "alpha": FRACTION,
     "clean_pass": BOOL,
     "target_pool": override(one_of(*TARGET_POOLS)),
+    "member_temperatures": override(one_of(*MEMBER_TEMPERATURES)),
     "factor_init": one_of("normal", "sign", "ones"),
     "rank_one_lr_factor": NOT_NEGATIVE,
     "hydra_single_share": FRACTION,
@@ -145,6 +147,7 @@ _RULES = {
         "swag_rank": override(COUNT),
         "swag_scale": override(NOT_NEGATIVE),
         "swag_learning_rate": override(POSITIVE),
+        "packed_width": override(POSITIVE),
         "member_strategy": optional(one_of("vmap", "unroll")),
     },
     "evaluation": {

@@ -39,7 +39,7 @@ _MEANINGS = {
 }
 
 # Keys of the metadata that an export measures.
-_MEASURED = {"checks", "temperature_factor", "target_sha256"}
+_MEASURED = {"checks", "target_prediction_sets", "target_sha256", "temperature_factors"}
 # Keys of the metadata that concern the targets other than 'jax'.
 _OF_OTHERS = {"targets", "precision", "web_runtime"}
 
@@ -81,8 +81,9 @@ def write_artifact(
       details: further metadata, as JSON values. `preparation` describes how image
         files become inputs; by default the whole image is resized.
       targets: names in `targets.TARGETS`; 'jax' is written always.
-      precision: one of `precision.PRECISIONS`, of the targets other than 'jax'.
-      examples: images to check and calibrate with; int8 needs them.
+      precision: one of `precision.PRECISIONS`, of the targets that have it; 'jax' is
+        in float32 or bfloat16.
+      examples: images to check and calibrate with; bfloat16 and int8 need them.
       max_nll_increase: largest accepted increase of the NLL on the held-out images;
         None: any.
       batch_size: the only accepted batch size; None: any.
@@ -95,8 +96,8 @@ def write_artifact(
     Raises:
       InputError: if `directory` holds anything else, such as other weights, there are
         not K names, a package is missing, the program cannot be converted, a float32
-        target differs from JAX by more than `checks.TOLERANCE`, or the NLL increases
-        by more than accepted.
+        target differs from JAX by more than `checks.TOLERANCE`, the NLL increases by
+        more than accepted, or prediction sets lack the images to fit them again.
     """
     directory = pathlib.Path(directory)
     storage.check_writable(directory, "out")
@@ -106,6 +107,8 @@ def write_artifact(
             "classifies one image at a time; accepted: 1, or None for any"
         )
     runtimes.check_settings(targets, precision)
+    if precision in ("bfloat16", "int8"):
+        runtimes.required(examples, precision)
     if max_nll_increase is not None and examples is None:
         raise InputError(
             f"max_nll_increase={max_nll_increase:g} needs labelled images and another "
@@ -127,34 +130,33 @@ def write_artifact(
     metadata |= {"targets": wanted, "precision": precision} | dict(details or {})
     if "web" in wanted:
         metadata["web_runtime"] = web_runtime
-    model = serialize(program, image_shape, batch_size)
+    checks.check_calibration(metadata, examples)
+    source = runtimes.Source(program, metadata, precision, examples, web_runtime)
+    model = serialize(source.for_jax, image_shape, batch_size)
     metadata["sha256"] = {"model.jax": _digest(model)}
     if directory.exists() and any(directory.iterdir()):
         found = _refuse_others(directory, json.loads(_as_json(metadata)))
-        for name in wanted[1:]:
-            of = found["checks"]
-            checks.refuse_difference(
-                name, precision, of[name], of[runtimes.JAX], max_nll_increase
-            )
+        measured = found.get("checks", {})
+        checks.refuse_differences(wanted, precision, measured, max_nll_increase)
         return False
-    source = runtimes.Source(program, metadata, precision, examples, web_runtime)
     files = {"model.jax": model}
     for name in wanted:
         target = runtimes.TARGETS[name]
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
-    metadata["target_sha256"] = {
-        name: _digest(content) for name, content in files.items() if name != "model.jax"
-    }
-    if source.temperature_factor != 1:
-        metadata["temperature_factor"] = source.temperature_factor
+    if source.temperature_factors:
+        metadata["temperature_factors"] = source.temperature_factors
+    float32 = None if source.for_jax is program else jax.jit(program)
+    options = (wanted, precision, metadata, examples, max_nll_increase, float32)
 
     def check(place: pathlib.Path) -> None:
         if len(wanted) > 1 or examples is not None:
-            metadata["checks"] = checks.check(
-                place, wanted, precision, metadata, examples, max_nll_increase
-            )
+            metadata.update(checks.check(place, *options))
+        others = [name for name in files if name != "model.jax"]
+        metadata["target_sha256"] = {
+            n: _digest((place / n).read_bytes()) for n in others
+        }
         storage.write_json(place / "metadata.json", metadata)
 
     _write_directory(directory, files | {"metadata.json": _as_json(metadata)}, check)

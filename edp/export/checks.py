@@ -2,15 +2,19 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edp import metrics
+from edp import data, metrics
 from edp.errors import InputError
-from edp.export import onnx_graph, targets
+from edp.evaluation import prediction_sets
+from edp.export import loader, onnx_graph, targets
+from edp.runtime import storage
 
+# Name of the program in float32, where that of 'jax' is in bfloat16.
+REFERENCE = "float32"
 # Largest accepted difference between a float32 target and JAX, in any output.
 TOLERANCE = 1e-3
 # Random images, where none are given.
@@ -24,8 +28,9 @@ def check(
     metadata: Mapping[str, Any],
     examples: targets.Examples | None,
     max_nll_increase: float | None,
+    program: Callable[..., Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Runs the targets in a directory on the same images; returns what `measure` does.
+    """Runs the targets in a directory on the same images.
 
     Args:
       place: the directory, with `metadata.json`.
@@ -34,9 +39,12 @@ def check(
       metadata: the contents of `metadata.json`.
       examples: the images to run them on; None: random ones, without labels.
       max_nll_increase: see `refuse_difference`.
+      program: in float32, to compare with; None: the target 'jax'.
 
     Returns:
-      By target, the numbers.
+      Keys of the metadata: `checks`, by target what `measure` returns, with that of
+      `program` under 'float32'; and with calibration images `target_prediction_sets`,
+      from `fit_sets`.
 
     Raises:
       InputError: as `refuse_difference`.
@@ -50,31 +58,96 @@ def check(
     else:
         images, labels = examples.held_out.images[:], examples.held_out.labels
 
-    def outputs(name):
-        classify = targets.load(name, place)
-        parts = [classify(one) for one in onnx_graph.batches(images, fixed)]
-        return {
-            key: np.concatenate([np.asarray(one[key]) for one in parts])[: len(images)]
-            for key in metadata["outputs"]
-        }
+    base = REFERENCE if program else targets.JAX
+    found = _run(program or targets.load(base, place), images, fixed)
+    reference = {key: found[key] for key in metadata["outputs"]}
+    sets = metadata.get("prediction_sets")
+    others = [name for name in names if name != base]
+    own_sets = {}
+    if sets and examples is not None and examples.calibration is not None:
+        own_sets = fit_sets(place, others, metadata, examples.calibration)
+    measured = {base: measure(reference, reference, labels, sets)}
+    for name in others:
+        found = _run(targets.load(name, place), images, fixed)
+        own = own_sets.get(name, sets)
+        measured[name] = measure(found, reference, labels, own)
+    refuse_differences(names, precision, measured, max_nll_increase)
+    result: dict[str, Any] = {"checks": measured}
+    return result | ({"target_prediction_sets": own_sets} if own_sets else {})
 
-    reference = outputs(targets.JAX)
-    measured = {targets.JAX: measure(reference, reference, labels)}
+
+def check_calibration(
+    metadata: Mapping[str, Any], examples: targets.Examples | None
+) -> None:
+    """Raises an InputError where prediction sets cannot be fitted to a target.
+
+    Args:
+      metadata: the contents of `metadata.json`.
+      examples: of the export.
+    """
+    missing = examples is None or examples.calibration is None
+    if missing and "prediction_sets" in metadata and metadata["precision"] != "float32":
+        raise InputError(
+            f"precision={metadata['precision']!r} needs examples.calibration, labelled "
+            "images to fit the thresholds of the prediction sets again, which are of "
+            "float32; accepted: these, precision='float32', or no prediction_sets"
+        )
+
+
+def fit_sets(
+    place: pathlib.Path,
+    names: Sequence[str],
+    metadata: Mapping[str, Any],
+    calibration: data.Split,
+) -> dict[str, Any]:
+    """Fits the thresholds of prediction sets to the probabilities of each target.
+
+    Those of the program in float32 would not guarantee the coverage in 8 bits. The
+    page of the target 'web' gets its own.
+
+    Args:
+      place: the directory, with `metadata.json`.
+      names: of the targets, but for 'jax' where it is in float32.
+      metadata: the contents of `metadata.json`, with the thresholds of the program.
+      calibration: images and labels that fitted neither weights nor temperatures.
+
+    Returns:
+      By target, what `fit_thresholds` of `edp.evaluation.prediction_sets` returns.
+    """
+    size, *_ = metadata["input"]["shape"]
+    fixed = size if isinstance(size, int) else None
+    of_program = metadata["prediction_sets"]
+    coverages = [one["coverage"] for one in of_program["thresholds"]]
+    images, labels = calibration.images[:], calibration.labels
+    found = {}
     for name in names:
-        if name != targets.JAX:
-            measured[name] = measure(outputs(name), reference, labels)
-            refuse_difference(
-                name,
-                precision,
-                measured[name],
-                measured[targets.JAX],
-                max_nll_increase,
-            )
-    return measured
+        probs = _run(targets.load(name, place), images, fixed)["probs"]
+        found[name] = prediction_sets.fit_thresholds(
+            np.asarray(probs, np.float64), labels, of_program["score"], coverages
+        )
+    if "web" in found:
+        path = place / "web" / "metadata.json"
+        page = storage.read_mapping(path)
+        storage.write_json(path, {**page, "prediction_sets": found["web"]})
+    return found
+
+
+def _run(
+    classify: Callable[..., Mapping[str, Any]], images: np.ndarray, fixed: int | None
+) -> dict[str, np.ndarray]:
+    """Returns the outputs of a target for images, computed in batches."""
+    parts = [classify(one) for one in onnx_graph.batches(images, fixed)]
+    return {
+        key: np.concatenate([np.asarray(one[key]) for one in parts])[: len(images)]
+        for key in parts[0]
+    }
 
 
 def measure(
-    found: Mapping[str, Any], reference: Mapping[str, Any], labels: Any
+    found: Mapping[str, Any],
+    reference: Mapping[str, Any],
+    labels: Any,
+    sets: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compares the outputs of a target with those of JAX.
 
@@ -82,11 +155,13 @@ def measure(
       found: {name: [N, ...]}.
       reference: the same of JAX.
       labels: integers [N]; None: unknown.
+      sets: thresholds of the target's prediction sets; None: it has none.
 
     Returns:
       `images` (N), `largest_difference` of `probs` and of the scores (of those above
       1, relative to them); with labels also `accuracy`, `nll` and `ece` of the
-      calibrated probabilities.
+      calibrated probabilities, and `set_coverage`, the fraction of prediction sets
+      for the first coverage that contain the label.
     """
 
     def difference(name):
@@ -108,7 +183,34 @@ def measure(
     if labels is not None:
         scores = (metrics.accuracy, metrics.nll, metrics.ece)
         result |= {score.__name__: float(score(probs, labels)) for score in scores}
+        if sets and sets["thresholds"]:
+            coverage = sets["thresholds"][0]["coverage"]
+            inside = loader.prediction_sets(probs, {"prediction_sets": sets}, coverage)
+            covered = inside[np.arange(len(labels)), labels]
+            result["set_coverage"] = float(covered.mean())
     return result
+
+
+def refuse_differences(
+    names: Sequence[str],
+    reduced: str,
+    measured: Mapping[str, Any],
+    max_nll_increase: float | None,
+) -> None:
+    """Raises an InputError where one of some targets differs from JAX by too much.
+
+    Args:
+      names: of the targets.
+      reduced: the precision of those other than 'jax'.
+      measured: from `check`.
+      max_nll_increase: see `refuse_difference`.
+    """
+    base = REFERENCE if REFERENCE in measured else targets.JAX
+    for name in names:
+        if name in measured and name != base:
+            refuse_difference(
+                name, reduced, measured[name], measured[base], max_nll_increase
+            )
 
 
 def refuse_difference(

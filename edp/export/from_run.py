@@ -24,8 +24,9 @@ BEST = "best"
 HELD_OUT = 100
 """Number of test images that targets are compared on."""
 
-_CALIBRATION = 100
+_RANGES = 100  # training images for the ranges of int8
 _VALIDATION = 2000
+_CALIBRATION = 2000
 
 
 def export_predictor(
@@ -58,7 +59,8 @@ def export_predictor(
         trained; and as `write_artifact`.
     """
     wanted = options.get("targets", ())
-    targets.check_settings(wanted, options.get("precision", "float32"))
+    reduced = options.get("precision", "float32")
+    targets.check_settings(wanted, reduced)
     record = _record(run, name)
     row = _row(run, name, record)
     if row.get("temperature_at_bound"):
@@ -67,7 +69,7 @@ def export_predictor(
             "in which the evaluation searches, so its probabilities are not "
             "calibrated; more validation images may help"
         )
-    if examples is None and {*wanted} - {targets.JAX}:
+    if examples is None and ({*wanted} - {targets.JAX} or reduced != "float32"):
         examples = load_examples(run)
     probs_fn, variables = restore.load_predictor(run, None, name)
     if name == "teachers":
@@ -106,11 +108,13 @@ def load_examples(run: Run, held_out: int | None = HELD_OUT) -> export.Examples:
     other = functools.partial(data_record.other_digests, dataset, settings, **options)
     # Whatever labels the networks were trained on, the images are to be theirs.
     data_record.check(source, digests, settings, other, own=False)
-    train = _spread(dataset.train, _CALIBRATION)
+    train = _spread(dataset.train, _RANGES)
+    calibration = dataset.calibration
     return export.Examples(
         held_out=_spread(dataset.test, held_out or len(dataset.test.labels)),
         validation=_spread(dataset.validation, _VALIDATION),
         train=train.images[:],
+        calibration=None if calibration is None else _spread(calibration, _CALIBRATION),
     )
 
 

@@ -17,6 +17,9 @@ def load(directory=pathlib.Path(__file__).parent):
     """Returns images uint8 [B, H, W, C] -> {name: array [B, ...]}; and the metadata."""
     directory = pathlib.Path(directory)
     metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    sets = metadata.get("target_prediction_sets", {})
+    if "onnx" in sets:  # fitted to the probabilities of this file
+        metadata["prediction_sets"] = sets["onnx"]
     session = onnxruntime.InferenceSession(
         directory / "model.onnx", providers=["CPUExecutionProvider"]
     )

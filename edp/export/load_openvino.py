@@ -17,8 +17,12 @@ def load(directory=pathlib.Path(__file__).parent):
     """Returns images uint8 [B, H, W, C] -> {name: array [B, ...]}; and the metadata."""
     directory = pathlib.Path(directory)
     metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    sets = metadata.get("target_prediction_sets", {})
+    if "openvino" in sets:  # fitted to the probabilities of this file
+        metadata["prediction_sets"] = sets["openvino"]
     # By default OpenVINO computes in bfloat16 on the CPUs that have it.
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    precision = "bf16" if metadata.get("precision") == "bfloat16" else "f32"
+    options = {"INFERENCE_PRECISION_HINT": precision}
     model = openvino.Core().compile_model(directory / "model.xml", "CPU", options)
     names = list(metadata["outputs"])
     shape = tuple(metadata["input"]["shape"][1:])

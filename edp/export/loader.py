@@ -18,6 +18,9 @@ def load(directory=pathlib.Path(__file__).parent):
     """Returns images uint8 [B, H, W, C] -> {name: array [B, ...]}; and the metadata."""
     directory = pathlib.Path(directory)
     metadata = json.loads((directory / "metadata.json").read_text(encoding="utf-8"))
+    sets = metadata.get("target_prediction_sets", {})
+    if "jax" in sets:  # fitted to the probabilities of this file
+        metadata["prediction_sets"] = sets["jax"]
     written = metadata["versions"]["jax"]
     try:
         exported = jax.export.deserialize((directory / "model.jax").read_bytes())

@@ -11,6 +11,7 @@ import jax.export
 import numpy as np
 
 from edp.errors import InputError
+from edp.export import layout
 
 INPUT = "images"
 
@@ -68,7 +69,7 @@ def convert(
             onnxruntime.InferenceSession(
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
-            return path.read_bytes()
+            return layout.transpose_constants(path.read_bytes())
     except Exception as error:  # The converter can fail with any exception.
         raise InputError(f"the program cannot be converted to ONNX: {error}") from error
 

@@ -8,7 +8,10 @@ calibration and the disagreement of members that an ensemble is distilled for.
 import pathlib
 import tempfile
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from edp import metrics
@@ -16,7 +19,8 @@ from edp.errors import InputError
 from edp.export import onnx_graph
 
 FLOAT32 = "float32"
-PRECISIONS = (FLOAT32, "float16", "int8")
+BFLOAT16 = "bfloat16"
+PRECISIONS = (FLOAT32, "float16", BFLOAT16, "int8")
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
 
@@ -143,6 +147,25 @@ def refit_temperature(
         for kind, inputs, output, attributes in steps
     )
     return loaded.SerializeToString(), relative
+
+
+def with_temperature(
+    program: Callable[..., Any], relative: float
+) -> Callable[..., Any]:
+    """Returns a program with softmax(log(probs) / T) in the place of `probs`.
+
+    Args:
+      program: from `export.create_program`.
+      relative: T, relative to the temperature that the program has.
+    """
+    smallest = np.finfo(np.float32).tiny
+
+    def tempered(images):
+        found = program(images)
+        log = jnp.log(jnp.maximum(found["probs"], smallest))
+        return {**found, "probs": jax.nn.softmax(log / relative, axis=-1)}
+
+    return tempered
 
 
 def _with_names(model):

@@ -1,12 +1,20 @@
 """Converts an ONNX model to OpenVINO's own format."""
 
+import json
 import pathlib
+import sys
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from edp.errors import InputError
 from edp.export import onnx_graph
+
+# Without this package OpenVINO reports nothing. It sends each report from a fork of
+# this process, where JAX has threads: they can leave a lock held in the fork.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 # Largest accepted difference of probabilities from ONNX Runtime. Both round 8 bits
 # differently, and weights may be float16 here.
@@ -15,7 +23,11 @@ _IMAGES = 64
 
 
 def convert(
-    model: bytes, image_shape: tuple[int, ...], fixed: int | None, *, half_weights: bool
+    model: bytes,
+    image_shape: tuple[int, ...],
+    fixed: int | None,
+    *,
+    half_weights: bool = False,
 ) -> dict[str, bytes]:
     """Returns `model.xml`, the graph, and `model.bin`, its weights.
 
@@ -61,3 +73,44 @@ def convert(
         del found
         files = (target, target.with_suffix(".bin"))
         return {path.name: path.read_bytes() for path in files}
+
+
+def check_bfloat16() -> None:
+    """Raises an InputError where the CPU has no bfloat16."""
+    import openvino
+
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in able:
+        raise InputError(
+            "precision='bfloat16' with to='openvino' needs a CPU with bfloat16, and "
+            f"this one has {', '.join(able)}; accepted: another machine, or another "
+            "precision"
+        )
+
+
+def run(
+    files: Mapping[str, bytes], images: np.ndarray, metadata: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Returns the outputs [N, ...] for images uint8 [N, H, W, C].
+
+    Args:
+      files: from `convert`.
+      images: the images.
+      metadata: the contents of `metadata.json`, with the precision to compute at.
+    """
+    from edp.export import load_openvino
+
+    size, *_ = metadata["input"]["shape"]
+    fixed = size if isinstance(size, int) else None
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = pathlib.Path(scratch)
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+        (directory / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+        classify, _ = load_openvino.load(directory)
+        found = [classify(one) for one in onnx_graph.batches(images, fixed)]
+        del classify
+    return {
+        name: np.concatenate([one[name] for one in found])[: len(images)]
+        for name in found[0]
+    }

@@ -58,6 +58,7 @@ from edp.metrics.pooling import (
     best_pool,
     fit_pool,
     geometric_mean,
+    member_temperatures,
 )
 from edp.metrics.scores import (
     EPSILON,
@@ -133,6 +134,7 @@ __all__ = [
     "label_scores",
     "least_ambiguous",
     "mean_and_error",
+    "member_temperatures",
     "mutual_errors",
     "mutual_information",
     "nll",

@@ -58,8 +58,22 @@ def geometric_mean(probs: ArrayLike) -> np.ndarray:
     return pooled / pooled.sum(axis=1, keepdims=True)
 
 
+def member_temperatures(probs: ArrayLike, labels: ArrayLike) -> list[float]:
+    """Fits a temperature to each member alone.
+
+    Args:
+      probs: the members' probabilities [M, N, K] on the validation split.
+      labels: integer classes [N].
+
+    Returns:
+      M temperatures; see `fit_temperature`.
+    """
+    members = _as_members(probs)
+    return [fit_temperature(member, labels).temperature for member in members]
+
+
 def _tempered(probs: np.ndarray, labels: np.ndarray) -> _Pool:
-    temperatures = [fit_temperature(member, labels).temperature for member in probs]
+    temperatures = member_temperatures(probs, labels)
 
     def pool(probs):
         members = zip(probs, temperatures, strict=True)

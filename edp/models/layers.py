@@ -67,8 +67,8 @@ def _per_row(member_values: jax.Array, x: jax.Array) -> jax.Array:
     """
     num_members = member_values.shape[0]
     chex.assert_is_divisible(x.shape[0], num_members)
-    rows = jnp.tile(member_values, (x.shape[0] // num_members, 1))
-    return jnp.expand_dims(rows, range(1, x.ndim - 1))
+    rows = jnp.expand_dims(member_values, range(1, x.ndim - 1))
+    return jnp.tile(rows, (x.shape[0] // num_members, *[1] * (x.ndim - 1)))
 
 
 def _per_channel(values: jax.Array, x: jax.Array) -> jax.Array:

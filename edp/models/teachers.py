@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from edp.errors import InputError
 from edp.models import from_torch
@@ -87,7 +89,8 @@ def teachers_from_functions(
         check_members_at_once("members_at_once", members_at_once, len(functions))
         one = jax.checkpoint if members_at_once is not None else (lambda f: f)
         results = [one(function)(x) for function in functions]
-        _check_equal([list(jnp.shape(result)) for result in results])
+        # Not jnp.shape: see `stacking.stack`.
+        _check_equal([list(np.shape(result)) for result in results])
         return jnp.stack(results)
 
     def member_logits(m, x):
@@ -124,7 +127,7 @@ def teachers_from_groups(groups: Sequence[Teachers]) -> Teachers:
             {} if members_at_once is None else {"members_at_once": members_at_once}
         )
         results = [group.all_logits(x, **options) for group in groups]
-        _check_equal([list(jnp.shape(result)[1:]) for result in results], "group")
+        _check_equal([list(np.shape(result)[1:]) for result in results], "group")
         return jnp.concatenate(results)
 
     def member_logits(m, x):
@@ -136,6 +139,40 @@ def teachers_from_groups(groups: Sequence[Teachers]) -> Teachers:
 
     differentiable = all(group.differentiable for group in groups)
     return Teachers(sum(sizes), all_logits, member_logits, differentiable)
+
+
+def temper(teachers: Teachers, temperatures: ArrayLike) -> Teachers:
+    """Divides the logits of each member by a temperature of its own.
+
+    Args:
+      teachers: M members.
+      temperatures: positive [M]; may be traced.
+
+    Raises:
+      InputError: for another number of temperatures, or, where they are not traced, one
+        that is not positive.
+    """
+    if np.shape(temperatures) != (teachers.num_members,):
+        raise InputError(
+            f"temperatures has shape {list(np.shape(temperatures))}; accepted: "
+            f"[{teachers.num_members}], one for each member"
+        )
+    if not isinstance(temperatures, jax.core.Tracer):
+        values = np.asarray(temperatures)
+        if not (np.isfinite(values) & (values > 0)).all():
+            raise InputError(
+                f"temperatures={values.tolist()}; accepted: positive numbers"
+            )
+
+    def all_logits(x, **options):
+        logits = teachers.all_logits(x, **options)
+        return logits / jnp.asarray(temperatures, logits.dtype)[:, None, None]
+
+    def member_logits(m, x):
+        logits = teachers.member_logits(m, x)
+        return logits / jnp.asarray(temperatures, logits.dtype)[m]
+
+    return teachers._replace(all_logits=all_logits, member_logits=member_logits)
 
 
 def _check_equal(logits: Sequence[Any], name: str = "teacher") -> None:

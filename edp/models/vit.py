@@ -119,7 +119,7 @@ class ViT(Classifier):
         x = split_patches(x, self.patch_size)[:, :, None]
         x = conv(width, kernel_size=1, use_bias=True, name="patches")(x)
         token = self.param("class_token", nn.initializers.zeros, (1, 1, 1, width))
-        token = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, 1, width))
+        token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, 1, width))
         x = jnp.concatenate([token, x], axis=1)
         positions = self.param(
             "positions", nn.initializers.normal(0.02), (1, *x.shape[1:])

@@ -156,6 +156,11 @@ class Method(NamedTuple):
         """The functions whose keyword-only arguments are the settings."""
         return self.fn, self.select_members
 
+    @property
+    def uses_teachers(self) -> bool:
+        """Whether x̃ depends on the teachers."""
+        return self.select_members is not no_members
+
 
 PERTURBATIONS: dict[str, Method] = {
     "none": Method(none, no_members, identity=True),

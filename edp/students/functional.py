@@ -90,7 +90,9 @@ def functional(
         return jnp.full(len(image), total), aux
 
     def probs(variables, x):
-        z = sample(jax.random.key(0), functional_inference_samples, x)
+        # A constant, so that an exported program draws no random numbers.
+        with jax.ensure_compile_time_eval():
+            z = sample(jax.random.key(0), functional_inference_samples, x)
         return jnp.exp(losses.log_probs(model.apply(variables, x, z, train=False)))
 
     predict, uncertainty = forward.predictors(probs)

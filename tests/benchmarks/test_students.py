@@ -1,7 +1,12 @@
 """Tests the comparison of students' times with their FLOPs."""
 
+import jax
+import numpy as np
+
 from benchmarks import cases, limits, ours, students
 from benchmarks.cases import Step
+from edp import ensemble
+from edp.students.source import COLLECTION
 
 
 def test_times_and_flops_beside_the_first_student_by_hand():
@@ -13,7 +18,10 @@ def test_times_and_flops_beside_the_first_student_by_hand():
 
 def test_flops_of_students_by_hand():
     case = cases.CASES["tiny"]
-    problem = ours.create_problem(case, ["single", "packed", "mimo"])
+    problem = ours.create_problem(case, ["single", "packed", "mimo", "bridge"])
+    source = problem.students["bridge"][COLLECTION]
+    first = ensemble.select(problem.variables, 0)
+    jax.tree.map(np.testing.assert_array_equal, source, first)
 
     def count(kind, student):
         perturbation = "none" if kind == "distill" else None

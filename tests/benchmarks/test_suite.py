@@ -28,7 +28,7 @@ from benchmarks import (
     tables,
     timing,
 )
-from configs import cifar10_small
+from configs import cifar10_resnet, cifar10_small
 from edp import ensemble, models
 from edp.errors import InputError
 from edp.models import cpu_convolution, native
@@ -120,6 +120,7 @@ def test_operations_of_steps_by_hand():
     assert count("perturb/ods") == count("perturb/conf_ods") == 20
     assert count("perturb/disagreement") == 80
     assert count("distill/single/none") == 40 + 3 * 50
+    assert count("distill/single/mixup") == 40 + 6 * 50
     assert count("distill/single/conf_ods") == 20 + 40 + 6 * 50
     assert count("distill/batch_ensemble/disagreement") == 80 + 40 + 6 * 50
 
@@ -431,8 +432,11 @@ def test_quick_measures_the_three_named_cases(monkeypatch):
     assert create_plan(quick=True)[1].kernels == ("xla",)
 
 
-def test_the_small_case_is_the_small_config():
-    case, config = cases.CASES["resnet8_16"], cifar10_small.get_config()
+@pytest.mark.parametrize(
+    ("name", "module"), [("resnet8_16", cifar10_small), ("resnet8_32", cifar10_resnet)]
+)
+def test_cases_of_configurations(name, module):
+    case, config = cases.CASES[name], module.get_config()
     assert case.image_shape[0] == config.data.image_shape[0] // config.data.downsample
     used = {k: v for k, v in config.model.items() if v is not None and v is not False}
     assert case.model.items() <= used.items()
@@ -653,15 +657,21 @@ def test_peer_networks_have_our_parameters(name, num_members):
     assert count == models.count_params(variables["params"])
 
 
-@pytest.mark.parametrize(("num_members", "train"), [(None, False), (2, True)])
-def test_peer_networks_compute_what_ours_do(num_members, train):
-    """Compares the WideResNet; steps of the other network are compared below."""
+@pytest.mark.parametrize(
+    ("model", "num_members", "train"),
+    [
+        ({"name": "wide_resnet", "depth": 10, "widen_factor": 1}, None, False),
+        ({"name": "wide_resnet", "depth": 10, "widen_factor": 1}, 2, True),
+        ({"name": "resnet", "depth": 8, "width": 4, "stem_strides": 2}, None, False),
+    ],
+)
+def test_peer_networks_compute_what_ours_do(model, num_members, train):
+    """Compares the networks; steps of one are compared below."""
     import_peer()
     import torch
 
     from benchmarks import peer_models
 
-    model = {"name": "wide_resnet", "depth": 10, "widen_factor": 1}
     case = cases.CASES["tiny"]._replace(model=model)
     flax = ours.model_builder(case)(num_members=num_members)
     x = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
@@ -719,6 +729,11 @@ def test_peer_perturbations_by_hand():
     torch.testing.assert_close(
         peer.disagreement(both, x, **settings), torch.full_like(x, 0.55)
     )
+    # Image i is 1 at place i only: a mixture has λ there, and 1 − λ at another place.
+    mixed = peer.mixup(torch.eye(5)[:, None, None])[:, 0, 0]
+    assert (mixed >= 0).all() and ((mixed > 0).sum(1) <= 2).all()
+    torch.testing.assert_close(mixed.sum(1), torch.ones(5))
+    assert (mixed.diag() > 0).all()
 
 
 # The command.

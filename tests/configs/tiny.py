@@ -10,7 +10,7 @@ STUDENTS = {
     "be_disagreement": {"student": "batch_ensemble", "perturbation": "disagreement"},
     "single_gaussian": {"perturbation": "gaussian", "step_size": 0.02},
     "latent": {"student": "latent_batch_ensemble", "select": "best"},
-    "hydra": {"student": "hydra", "perturbation": "ods", "step_size": 0.02},
+    "hydra": {"student": "hydra", "hydra_mean_share": 0.5, "hydra_diversity": 0.1},
     "mimo": {"student": "mimo"},
     "packed": {"student": "packed", "perturbation": "disagreement"},
     "dirichlet": {"student": "dirichlet"},
@@ -23,7 +23,12 @@ STUDENTS = {
 def get_config(
     students: str = "single_none,single_conf_ods,be_disagreement",
 ) -> ml_collections.ConfigDict:
-    """Two small members and the students named, 3 epochs of 4 steps each."""
+    """Two small members and the students named, 3 epochs of 4 steps each.
+
+    With "+groups" after the names, two samples of each of two networks by SWAG teach
+    them too, in a group of their own.
+    """
+    students, _, teachers = students.partition("+")
     config = default.get_config()
     config.data.train_size, config.data.validation_size = 80, 40
     config.data.test_size = 60
@@ -45,4 +50,12 @@ def get_config(
     config.students = ml_collections.ConfigDict()
     for name in students.split(","):
         config.students[name] = default.student(config, **STUDENTS[name])
+    if teachers == "groups":
+        groups = config.teachers.groups
+        groups.plain = default.group(config, num_members=2)
+        groups.samples = default.group(
+            *(config, {"name": "convnet", "width": 8}),
+            **{"num_members": 4, "kind": "swag", "networks": 2, "swag_start": 2},
+        )
+        config.teachers.num_members = 6
     return config

@@ -44,8 +44,8 @@ def arguments(workdir):
     return [*tiny(workdir, STUDENT), *MESH, *SHORT]
 
 
-def start_two(commands, workdir):
-    """Starts the run in two processes."""
+def start_two(commands, flags):
+    """Starts a run in two processes."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -53,7 +53,7 @@ def start_two(commands, workdir):
     return [
         commands.start(
             "run",
-            *arguments(workdir),
+            *flags,
             *joined,
             f"--process_id={number}",
             env=with_devices(4),
@@ -113,7 +113,8 @@ def assert_same_run(workdir, expected):
     rows, others = (
         json.loads((path / "results.json").read_text()) for path in (workdir, expected)
     )
-    assert [row["model"] for row in rows] == ["DE-1", "DE-2", STUDENT]
+    models = [f"DE-{size}" for size in range(1, len(rows))]
+    assert [row["model"] for row in rows] == [*models, STUDENT] and len(rows) > 2
     for row, other in zip(rows, others, strict=True):
         assert row.keys() == other.keys()
         scores = ("accuracy", "nll", "brier", "ece", "temperature", "cnll")
@@ -141,7 +142,7 @@ def test_two_processes_do_what_one_does_though_they_are_killed(
     commands, one_process, tmp_path
 ):
     workdir = tmp_path / "run"
-    started = start_two(commands, workdir)
+    started = start_two(commands, arguments(workdir))
     wait_for((workdir / "teachers/checkpoints/4").is_dir, started[0])
     started[0].kill()
     killed, left = finish_both(started)
@@ -149,7 +150,7 @@ def test_two_processes_do_what_one_does_though_they_are_killed(
     assert killed.code == -signal.SIGKILL and left.code not in (0, 75)
     assert not (workdir / "students").exists()
 
-    first, second = finish_both(start_two(commands, workdir))
+    first, second = finish_both(start_two(commands, arguments(workdir)))
     assert (first.code, second.code) == (0, 0), (first, second)
     assert "teachers  epoch 1/2" not in first.stderr  # it went on
     assert f"{STUDENT}  epoch 2/2" in first.stderr and "DE-2" in first.stdout
@@ -167,7 +168,7 @@ def test_a_request_to_one_process_stops_both_at_the_same_step(
     workdir = tmp_path / "run"
     student = workdir / "students" / STUDENT
     for log, label in ((workdir / "teachers", "teachers"), (student, STUDENT)):
-        started = start_two(commands, workdir)
+        started = start_two(commands, arguments(workdir))
         wait_for(lambda log=log: num_lines(log / "metrics.jsonl") >= 1, started[0])
         started[1].send_signal(signal.SIGTERM)
         done = finish_both(started)
@@ -178,9 +179,25 @@ def test_a_request_to_one_process_stops_both_at_the_same_step(
         if all(steps):  # or the last step was over before they spoke of it
             assert steps[0][1] == steps[1][1]
             assert (log / "checkpoints" / steps[0][1]).is_dir()
-    done = finish_both(start_two(commands, workdir))
+    done = finish_both(start_two(commands, arguments(workdir)))
     assert [d.code for d in done] == [0, 0], done
     assert_same_run(workdir, one_process)
+
+
+@pytest.mark.long
+def test_two_processes_train_groups_and_samples_as_one_device_does(commands, tmp_path):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+
+    def flags(workdir):
+        short = ["--config.data.crop_padding=0", "--config.distill.num_epochs=2"]
+        return [*tiny(workdir, f"{STUDENT}+groups"), *short]
+
+    done = commands.run("run", *flags(alone), env=with_devices(1))
+    assert done.code == 0, done
+    done = finish_both(start_two(commands, [*flags(both), *MESH]))
+    assert [d.code for d in done] == [0, 0], done
+    assert (both / "teachers/groups/samples/complete.json").exists()
+    assert_same_run(both, alone)
 
 
 # --- Joining ----------------------------------------------------------------

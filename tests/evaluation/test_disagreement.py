@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from edp import distill, ensemble, models, perturbations, students
-from edp.evaluation import analysis, disagreement
+from edp.evaluation import analysis, disagreement, distances
 
 LOG = math.log
 
@@ -186,3 +186,24 @@ def test_the_first_alike_stands_for_all():
     assert [first[name] for name in names] == list("aacacfgg")
     first = analysis._first_alike(students, but=["step_size"], apart="ceg")
     assert [first[name] for name in names] == list("aacaefgh")
+
+
+def test_distances_to_the_data_by_hand():
+    # In two pixels: the nearest others are at 1, 1 and 2, in the mean 4/3.
+    images = np.array([[0, 0], [0, 1], [2, 1]])[:, :, None, None]
+    to_data = distances.DistanceToData(images)
+    assert to_data.mean(images) == 0
+    # At 0.5 from the second image, and at 5 (3, 4) from the third.
+    inputs = np.array([[0.0, 1.5], [5.0, 5.0]])[:, :, None, None]
+    assert to_data.mean(inputs) == pytest.approx((0.5 + 5) / 2 / (4 / 3))
+    # A step of η√D is a distance of η√D, far below that between images.
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(20, 32, 32, 3))
+    moved = images + rng.choice([-1, 1], images.shape) / 255
+    near = np.linalg.norm((images[:, None] - images).reshape(20, 20, -1), axis=-1)
+    near[np.arange(20), np.arange(20)] = np.inf
+    expected = 3072**0.5 / 255 / near.min(1).mean()
+    found = distances.DistanceToData(images).mean(moved)
+    assert found == pytest.approx(expected, rel=1e-4)
+    for alone in (images[:1], images[[0, 0]]):
+        assert distances.DistanceToData(alone).mean(moved) is None

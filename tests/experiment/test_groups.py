@@ -1,6 +1,7 @@
 """Teachers of several groups, with networks and settings of their own."""
 
 import contextlib
+import functools
 import itertools
 import json
 import runpy
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import untrained_runs
 from launching import ROOT, TINY
 
 from configs import default
@@ -25,7 +27,7 @@ from edp.experiment import (
 from edp.experiment import train_teachers as training
 from edp.experiment.create import create_experiment
 from edp.models import count_params
-from edp.runtime import loop, storage
+from edp.runtime import checkpoint, loop, storage
 from edp.runtime.stage import Stage
 from launch import distill, train_teachers
 
@@ -165,10 +167,60 @@ def test_settings_of_groups_that_are_refused(wide, message):
         validate.check(config)
 
 
-def test_members_of_one_architecture_are_imported_only(tmp_path):
-    experiment = create_experiment(two_groups(), tmp_path)
-    with pytest.raises(InputError, match=r"groups has narrow, wide; accepted: no"):
-        import_teachers.import_teachers(experiment, ["a", "b", "c"])
+def test_groups_are_imported_and_the_others_trained(tmp_path):
+    experiment = create_experiment(two_groups(), tmp_path / "run")
+    groups = experiment.run.groups
+    members, saved = {"narrow": [], "wide": []}, {}
+    for i, name in enumerate(("narrow", "wide", "wide")):
+        init = functools.partial(groups[name].build_teacher().init, train=False)
+        saved[i] = untrained_runs.draw(
+            jax.eval_shape(init, jax.random.key(0), groups[name].example), i
+        )
+        members[name].append(f"{name}={tmp_path / str(i)}")
+        checkpoint.save_variables(tmp_path / str(i), saved[i])
+
+    (narrow,), wide = members["narrow"], members["wide"]
+    small = narrow.replace("narrow=", "wide=")
+    for wrong, words in (
+        ([str(tmp_path / "0")], "GROUP=PATH per network, with GROUP one of narrow, w"),
+        (["vit=a"], r"--members has 'vit=a'; accepted"),
+        ([narrow, wide[0]], "names 1 networks of teachers/wide; accepted: 2"),
+        ([wide[0], small], r"wide member 1 \(.*/0\) does not fit"),
+    ):
+        with pytest.raises(InputError, match=words):
+            import_teachers.import_teachers(experiment, wrong)
+        assert not experiment.run.teachers_dir.exists()
+
+    import_teachers.import_teachers(experiment, wide)
+    assert not (experiment.run.teachers_dir / "complete.json").exists()
+    train_teachers.train_teachers(experiment)
+    record = restore.teachers_record(experiment.run)
+    assert "imported_from" in record["groups"]["wide"]
+    seconds = record["groups"]["narrow"]["train_seconds"]
+    assert record["train_seconds"] == seconds > 0
+    directory = experiment.run.teachers_dir
+    logs = [
+        json.loads((place / "metrics.jsonl").read_text())
+        for place in (directory, directory / "groups/narrow")
+    ]
+    assert logs[0] == logs[1]
+    _, variables = restore.load_teachers(experiment.run, None)
+    for m in range(2):
+        own = ensemble.select(variables["wide"], m)
+        jax.tree.map(np.testing.assert_array_equal, own, saved[m + 1])
+
+    # All of them: nothing is left to train.
+    other = experiment._replace(
+        run=create_experiment(two_groups(), tmp_path / "other").run
+    )
+    import_teachers.import_teachers(other, [wide[1], narrow, wide[0]])
+    _, variables = restore.load_teachers(other.run, None)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        [ensemble.select(variables[n], 0) for n in ("narrow", "wide")],
+        [saved[0], saved[2]],
+    )
+    assert not (other.run.teachers_dir / "metrics.jsonl").exists()
 
 
 def test_groups_differ_in_their_seeds_and_not_by_each_other():

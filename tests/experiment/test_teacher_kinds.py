@@ -115,13 +115,17 @@ def test_networks_and_masks():
     everyone, _ = logits(plain, networks)
     deep = ensemble.logits(plain, networks, x)
     np.testing.assert_allclose(everyone, jnp.concatenate([deep, deep]), atol=1e-6)
+    # Variables that a traced function holds as constants, as an exported program does.
+    held = jax.device_get(networks)
+    shape = jax.eval_shape(lambda: logits.__wrapped__(model, held)[0]).shape
+    assert shape == everyone.shape
     one = ensemble.select(networks, jnp.array([0]))
     alone = ensemble.teachers_from_masks(model, ensemble.select(one, 0), keys)
     np.testing.assert_allclose(logits(model, one)[0], alone.all_logits(x), atol=1e-6)
 
 
 def test_a_prior_adds_a_frozen_network():
-    plain = build_model(name="resnet", depth=8, width=4)
+    plain = build_model(name="convnet", width=4)
     kind = teacher_kinds.KINDS["prior"]
 
     def network(scale):
@@ -165,6 +169,47 @@ def test_a_prior_adds_a_frozen_network():
     changed = jax.tree.map(lambda a, b: (a != b).any(), state.params, new.params)
     assert all(jax.tree.leaves(changed))
 
+    # At β = 0, the program of a training step too is that of `deep`.
+    start = jax.eval_shape(lambda: ensemble.create_state(plain, tx, key[None], x[:1]))
+
+    def program(model):
+        step = functools.partial(ensemble.train_step, model=model, tx=tx)
+        return str(jax.make_jaxpr(step)(start, batch, key))
+
+    assert program(network(0.0)) == program(plain)
+
+
+def test_packed_members_are_narrow():
+    config = ml_collections.ConfigDict({"name": "resnet", "depth": 8, "width": 16})
+    build = functools.partial(
+        models.create_model, config, num_classes=K, mean=(0.5,), std=(0.25,)
+    )
+    kind = teacher_kinds.KINDS["packed"]
+    assert kind.network(build, {"num_members": 8}).channels(16) == 4
+    section = {"num_members": 4, "packed_width": 3.0}
+    assert kind.network(build, section).channels(16) == 12
+    # At α = M it is the network of `deep`.
+    assert kind.network(build, {**section, "packed_width": 4.0}) == build()
+
+
+@pytest.mark.long
+def test_kinds_that_are_a_deep_ensemble_bit_for_bit(tmp_path):
+    trained, logits = {}, {}
+    for name, settings in (
+        ("deep", {}),
+        ("prior", {"kind": "prior", "prior_scale": 0.0}),
+        ("dropout", {"kind": "dropout", "networks": 2}),
+        ("packed", {"kind": "packed", "packed_width": 2.0}),
+    ):
+        experiment = create_experiment(tiny_config(**settings), tmp_path / name)
+        train_teachers.train_teachers(experiment)
+        model, trained[name] = restore.load_teachers(experiment.run, None)
+        images = np.float32(experiment.data.dataset.test.images) / 255
+        compute = jax.jit(restore.teacher_logits(experiment.run, None, model))
+        logits[name] = compute(trained[name], images)
+        np.testing.assert_allclose(logits[name], logits["deep"], atol=1e-5)
+        jax.tree.map(np.testing.assert_array_equal, trained[name], trained["deep"])
+
 
 def test_the_epochs_of_checkpoints():
     section = {"num_members": 3, "num_epochs": 10}
@@ -199,6 +244,7 @@ def test_the_epochs_of_checkpoints():
             {"kind": "swag", "num_epochs": 8, "learning_rate": 1e-3},
             r"swag_learning_rate=0\.05 must be at most teachers.learning_rate=0\.001",
         ),
+        ({"kind": "packed", "packed_width": 0.0}, "packed_width=0.0 must be"),
         ({"mixup_alpha": -0.1}, "teachers.mixup_alpha=-0.1 must be"),
     ],
 )
@@ -211,7 +257,7 @@ def test_as_many_networks_as_members_need_no_masks():
     validate.check(tiny_config(kind="dropout", networks=2, bootstrap=True))
 
 
-LONG = ("checkpoint", "dropout", "multiswag", "networks", "prior", "swag")
+LONG = ("checkpoint", "dropout", "multiswag", "networks", "packed", "prior", "swag")
 
 
 def tiny_config(**teachers):
@@ -237,6 +283,8 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     if kind == "dropout":
         config.model.dropout_rate = 0.3
         config.teachers.select = "best"
+    if kind == "packed":
+        config.teachers.packed_width = 1.0
     if kind == "snapshot":  # with the settings that no other run of the tests has
         for section in (config.teachers, config.distill):
             section.optimizer, section.learning_rate = "adamw", 1e-3
@@ -253,10 +301,16 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     }
     assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
     # Some members come from one training; with dropout they may be one network too.
-    trainings = 2 if kind in ("multiswag", "networks", "prior") else 1
+    trainings = 2 if kind in ("multiswag", "networks", "packed", "prior") else 1
     for name in ("train_seconds", "train_flops"):
         assert trainings * rows["DE-1"][name] == rows["DE-2"][name] > 0
-    assert rows["DE-1"]["inference_cost"] == (2 if kind == "prior" else 1)
+    if kind == "packed":
+        plain = rows["single_conf_ods"]["inference_flops"]
+        share = rows["DE-1"]["inference_flops"] / plain
+        assert 2 * rows["DE-1"]["inference_cost"] == rows["DE-2"]["inference_cost"]
+        assert rows["DE-1"]["inference_cost"] == share < 0.5
+    else:
+        assert rows["DE-1"]["inference_cost"] == (2 if kind == "prior" else 1)
     kept = run.num_kept
     assert rows["DE-2"]["num_params"] == kept * rows["DE-1"]["num_params"]
 
@@ -365,7 +419,7 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
             import_teachers.import_teachers(experiment, paths)
         assert not run.teachers_dir.exists()
 
-    refused(paths[:1], "--members names 1 networks; accepted: 2")
+    refused(paths[:1], "--members names 1 networks of teachers; accepted: 2")
     refused(
         [paths[0], str(tmp_path / "no")], "member 1 .* is no checkpoint of variables"
     )

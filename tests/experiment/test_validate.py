@@ -152,6 +152,23 @@ def test_what_was_not_a_setting_once_concerns_only_those_who_change_it(key, othe
     assert settings.teacher_dependencies(config)["teachers"][key] == other
 
 
+def test_the_stride_of_the_first_layer():
+    """A run begun before the setting existed goes on; a wrong one is named."""
+    config = digits.get_config()
+    assert "stem_strides" not in settings.teacher_dependencies(config)["model"]
+    config.model.update({"name": "resnet", "depth": 8, "stem_strides": 2})
+    validate.check(config)
+    assert settings.teacher_dependencies(config)["model"]["stem_strides"] == 2
+    values = config.to_dict()
+    for wrong, words in (
+        ({"stem_strides": 0}, r"model\.stem_strides=0"),
+        ({"stem_stride": 2}, "did you mean model.stem_strides"),
+    ):
+        changed = {**values, "model": {**values["model"], **wrong}}
+        with pytest.raises(InputError, match=words):
+            validate.check(ml_collections.ConfigDict(changed))
+
+
 def test_label_smoothing_concerns_only_students_with_a_label_term():
     config = digits.get_config()
     config.students.dirichlet = default.student(config, student="dirichlet")

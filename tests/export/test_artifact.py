@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import importlib.util
 import json
 import pathlib
 import shutil
@@ -23,7 +24,7 @@ from edp.evaluation import measures, prediction_sets, predictions, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment import open_run, restore
 from edp.experiment.create import create_experiment, record_run
-from edp.export import classify_files, from_run, loader
+from edp.export import classify_files, from_run, loader, targets
 from edp.metrics import conformal, uncertainty
 from edp.runtime import storage
 from tests.configs import tiny
@@ -188,6 +189,8 @@ def test_the_splits_of_the_run_are_the_examples(experiment):
     for found, wanted in zip(examples.validation, dataset.validation, strict=True):
         np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(examples.train, dataset.train.images)
+    for found, wanted in zip(examples.calibration, dataset.calibration, strict=True):
+        np.testing.assert_array_equal(found, wanted)
     everything = from_run.load_examples(opened, held_out=None).held_out
     np.testing.assert_array_equal(everything.labels, dataset.test.labels)
 
@@ -212,40 +215,31 @@ def test_without_a_converter_onnx_is_told_what_it_needs(
     assert not list(tmp_path.iterdir())
 
 
-# ONNX Runtime cannot reproduce the random numbers.
-DRAWS = "functional"
-
-
 @pytest.mark.long
-def test_what_draws_is_not_converted_to_onnx(experiment, tmp_path):
+@pytest.mark.parametrize("name", ["teachers", *students.STUDENTS])
+def test_other_runtimes_predict_the_same(name, experiment, exported, tmp_path):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
+    wanted = ["onnx", "openvino"] if importlib.util.find_spec("openvino") else ["onnx"]
     opened = open_run.open_run(experiment.run.workdir)
-    with pytest.raises(InputError, match="cannot be converted to ONNX"):
-        from_run.export_predictor(opened, DRAWS, tmp_path / "out", targets=["onnx"])
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["teachers", *sorted({*students.STUDENTS} - {DRAWS})])
-def test_onnx_predicts_the_same(name, experiment, exported, tmp_path):
-    pytest.importorskip("jax2onnx")
-    onnxruntime = pytest.importorskip("onnxruntime")
-    opened = open_run.open_run(experiment.run.workdir)
-    from_run.export_predictor(opened, name, tmp_path / "out", targets=["onnx"])
-    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    from_run.export_predictor(opened, name, tmp_path / "out", targets=wanted)
     predict, metadata = loader.load(exported[name])
-    for size in (1, 7, 256):
-        images = experiment.data.dataset.test.images[:size]
-        found = session.run(None, {"images": images})
-        for key, values in zip(metadata["outputs"], found, strict=True):
-            np.testing.assert_allclose(values, predict(images)[key], atol=1e-4)
+    for target in wanted:
+        classify = targets.load(target, tmp_path / "out")
+        for size in (1, 7, 256):
+            images = experiment.data.dataset.test.images[:size]
+            found, reference = classify(images), predict(images)
+            for key in metadata["outputs"]:
+                np.testing.assert_allclose(
+                    found[key], reference[key], rtol=1e-4, atol=1e-4, err_msg=key
+                )
 
 
 @pytest.mark.long
-def test_masks_of_teachers_with_dropout_are_exported(tmp_path):
+@pytest.mark.parametrize("networks", [1, 3])
+def test_masks_of_teachers_with_dropout_are_exported(networks, tmp_path):
     experiment = create_evaluated(
-        tmp_path / "run", ["single"], kind="dropout", num_members=3
+        tmp_path / "run", ["single"], kind="dropout", num_members=3, networks=networks
     )
     from_run.export_predictor(
         open_run.open_run(experiment.run.workdir), "teachers", tmp_path / "out"

@@ -18,7 +18,7 @@ SETTINGS = {"num_classes": 3, "mean": (0.5, 0.4, 0.6), "std": (0.2, 0.3, 0.25)}
 # Network, its convolutions, and its batch normalisations that follow no layer.
 NETWORKS = {
     "convnet": ({"width": 4}, 3, 0),
-    "resnet": ({"depth": 8, "width": 4}, 7, 0),
+    "resnet": ({"depth": 8, "width": 4, "stem_strides": 2}, 7, 0),
     # The first normalisation of each block is of a sum, and so is the last one.
     "wide_resnet": ({"depth": 10, "widen_factor": 1}, 9, 4),
     "resnet50": ({"blocks": (1, 1)}, 9, 0),

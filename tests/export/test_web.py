@@ -33,20 +33,34 @@ def test_the_folder_needs_nothing_else(tmp_path):
     kept = json.loads(files["web/metadata.json"])
     assert kept == {"classes": ["a"], "input": {}, "outputs": {}, "runtime": "ort/"}
     page = files["web/index.html"].decode()
-    for name in ("main.js", "prepare.js"):
+    for name in ("main.js", "prepare.js", "style.css"):
         assert f"web/{name}" in files
         page += files[f"web/{name}"].decode()
     # Only the runtime comes from elsewhere, from the address in the metadata.
-    assert 'src="main.js"' in page and "://" not in page
+    assert 'src="main.js"' in page and 'href="style.css"' in page
+    assert "://" not in page
 
 
 @pytest.fixture
-def server(tmp_path):
+def network_arrives():
+    """An event: while it is not set, the server answers no request for a network."""
+    event = threading.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def server(tmp_path, network_arrives):
     """Serves a directory; yields it and its address."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             del args
+
+        def do_GET(self):
+            if self.path.endswith(".onnx"):
+                network_arrives.wait(60)
+            super().do_GET()
 
     handler = functools.partial(Handler, directory=tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
@@ -58,9 +72,24 @@ def server(tmp_path):
 def wait(page, expression):
     until = time.time() + 60
     while not page.evaluate(expression):
-        error = page.evaluate("document.getElementById('error').textContent")
+        error = text(page, "#error")
         assert not error and time.time() < until, error
         time.sleep(0.1)
+
+
+def text(page, selector):
+    return page.evaluate(f"document.querySelector('{selector}').textContent")
+
+
+def drop(page, *paths):
+    """Drops files on the page."""
+    page.evaluate(
+        "(async () => { const files = new DataTransfer();"
+        f"for (const path of {json.dumps(paths)})"
+        " files.items.add(new File([await (await fetch(path)).blob()], path));"
+        "document.body.dispatchEvent(new DragEvent('drop',"
+        " { dataTransfer: files, bubbles: true })); })(); 0"
+    )
 
 
 @pytest.mark.long
@@ -119,7 +148,7 @@ def prepared(path, shape, resize, factor):
 @pytest.mark.long
 @pytest.mark.skipif(browser.EXECUTABLE is None, reason="needs Chromium")
 @pytest.mark.skipif(not RUNTIME.exists(), reason="needs ONNXRUNTIME_WEB=DIRECTORY")
-def test_the_page_classifies_an_image(server):
+def test_the_page_classifies_images(server, network_arrives):
     pytest.importorskip("jax2onnx")
     pytest.importorskip("onnxruntime")
     directory, address = server
@@ -147,23 +176,20 @@ def test_the_page_classifies_an_image(server):
     pixels = np.random.default_rng(2).integers(0, 256, (1, 8, 8, 1), np.uint8)
     Image.fromarray(pixels[0, ..., 0]).save(folder / "image.png")
     wanted = {k: np.asarray(v)[0] for k, v in jax.jit(program)(pixels).items()}
+    (folder / "notes.txt").write_text("no image")
+    network_arrives.clear()
     with browser.Page(800) as page:
         page.go_to(f"{address}/out/web/index.html")
-        wait(page, "!!(window.classifier)")
-        page.evaluate(
-            "fetch('image.png').then((r) => r.blob()).then(classifier.show); 0"
-        )
-        wait(page, "!document.getElementById('result').hidden")
-
-        def text(name):
-            return page.evaluate(f"document.getElementById('{name}').textContent")
-
+        drop(page, "image.png")
+        wait(page, "document.getElementById('state').textContent.includes('then')")
+        assert not page.evaluate("!!document.querySelector('article')")
+        network_arrives.set()
+        wait(page, "!!document.querySelector('article')")
         best = int(wanted["probs"].argmax())
-        assert text("class") == ("one", "two", "three")[best]
-        assert float(text("probability")) == pytest.approx(
-            wanted["probs"].max(), abs=1e-4
-        )
-        assert text("uncertainty") == f"energy: {wanted['energy']:.4f}"
+        assert text(page, ".class") == ("one", "two", "three")[best]
+        shown = text(page, ".probability").removesuffix(" %")
+        assert float(shown) == pytest.approx(100 * wanted["probs"].max(), abs=0.01)
+        assert text(page, ".scores dd") == f"{wanted['energy']:.4f}"
         order = np.argsort(-wanted["probs"])
         kept = [
             k
@@ -171,7 +197,42 @@ def test_the_page_classifies_an_image(server):
             if total <= 0.8
         ]
         names = ", ".join(("one", "two", "three")[k] for k in kept or order[:1])
-        assert text("set") == f"0.9: {names}"
+        assert text(page, ".sets dt") == "Prediction set with 90 % coverage"
+        assert text(page, ".sets dd") == names
         assert all(
             one.startswith(address) for one in page.requests if "blob" not in one
         )
+        check_batches(page, pixels, wanted["probs"])
+
+        # The second file of three is no image; the others have cards, the last on top.
+        shutil.copy(folder / "image.png", folder / "last.png")
+        drop(page, "image.png", "notes.txt", "last.png")
+        while page.evaluate("document.querySelectorAll('article').length") < 3:
+            time.sleep(0.05)
+        assert text(page, ".file") == "last.png"
+        assert text(page, "#error").startswith("notes.txt cannot be classified: ")
+
+        (folder / "model.onnx").unlink()
+        page.go_to(f"{address}/out/web/index.html?again")
+        drop(page, "image.png")
+        while not (error := text(page, "#error")):
+            time.sleep(0.05)
+        assert error.startswith("The network cannot be loaded: ")
+
+
+def check_batches(page, pixels, probs):
+    """Runs batches of several sizes in the browser's runtime."""
+    for size in (0, 1, 7, 256):
+        page.evaluate(
+            "window.found = null;"
+            f"classifier.run(Uint8Array.from(Array({size}).fill("
+            f"{pixels.ravel().tolist()}).flat()), {size})"
+            ".then((o) => { window.found = o; }, (e) => { window.found = `${e}`; }); 0"
+        )
+        while (found := page.evaluate("window.found")) is None:
+            time.sleep(0.05)
+        if size:
+            rows = np.reshape(found["probs"], (size, 3))
+            np.testing.assert_allclose(rows, np.tile(probs, (size, 1)), atol=1e-4)
+        else:
+            assert "accepted: at least one" in found

@@ -354,17 +354,21 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
         "functional": "functional",
         "hydra": "hydra",
         "latent": "latent_batch_ensemble",
+        "mimo": "mimo",
+        "packed": "packed",
     }
     first, again = tmp_path / "run", tmp_path / "again"
     flags = [f"--config.teachers_workdir={finished}"]
-    flags.append("--config.evaluation.step_sizes=()")
+    for name in ("step_sizes", "ood_sets", "corruptions"):  # the finished run has them
+        flags.append(f"--config.evaluation.{name}=()")
     succeed(server.run("run", *tiny(first, ",".join(kinds)), *flags))
     rows = read_rows(first)[2:]
     assert {row["model"]: row["student"] for row in rows} == kinds
     costs = {row["model"]: row["inference_cost"] for row in rows}
     # Counted, with the frozen member and the steps of two samples.
     assert 1 < costs.pop("bridge") < 1.1 < 2 < costs.pop("flow") < 3
-    assert costs == {"dirichlet": 1, "functional": 8, "hydra": 1, "latent": 1}
+    assert costs.pop("functional") == 8 and costs.pop("packed") == 2  # α²/M
+    assert costs == {"dirichlet": 1, "hydra": 1, "latent": 1, "mimo": 1}
     compared = json.loads((first / "analysis.json").read_text())["students"]
     page = (first / "report.html").read_text()
     for name in kinds:

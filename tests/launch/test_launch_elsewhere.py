@@ -55,7 +55,8 @@ def test_seeds_are_summarised(finished, server, tmp_path):
     done = succeed(server.run("summarize", workdirs, f"--out={out}"))
     assert snapshot(finished) == before
     assert "DE-2" in done.stdout and f"Summary: {out}/summary.md" in done.stdout
-    files = {"cnll.svg", "argument.svg", "pareto.svg", "summary.json", "summary.md"}
+    files = {f"{name}.svg" for name in ("cnll", "argument", "distance", "pareto")}
+    files |= {"summary.json", "summary.md"}
     assert {path.name for path in out.iterdir()} == files
     found = json.loads((out / "summary.json").read_text())
     only = [f"{name} exists only in the runs with seeds 0." for name in STUDENTS[:2]]

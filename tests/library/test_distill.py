@@ -415,3 +415,27 @@ def test_labels_out_of_range_are_refused_outside_jit(kind, teachers, batch):
                 perturb=perturbation("none"),
                 tx=tx,
             )
+
+
+@pytest.mark.parametrize("kind", MATCHING)
+def test_members_at_temperatures_of_their_own(kind, teachers, batch):
+    """All 1 change no bit; others are those of members with divided logits."""
+
+    def step(own):
+        student = make_student(kind)
+        return one_step(student, own, batch, perturbation("conf_ods"))[1:]
+
+    plain = step(teachers)
+    ones = step(ensemble.temper(teachers, np.ones(M, np.float32)))
+    jax.tree.map(np.testing.assert_array_equal, ones, plain)
+    scales = np.array([0.5, 2.0, 4.0], np.float32)
+    divided = ensemble.teachers_from_functions(
+        [lambda x, m=m: teachers.member_logits(m, x) / scales[m] for m in range(M)]
+    )
+    found, expected = step(ensemble.temper(teachers, scales)), step(divided)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        found,
+        expected,
+    )
+    assert found[1]["distillation_loss"] != plain[1]["distillation_loss"]

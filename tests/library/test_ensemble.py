@@ -63,7 +63,7 @@ def test_logits_are_those_of_each_member(model, state, batch):
         np.testing.assert_allclose(stacked[m], alone, atol=1e-5)
 
 
-def test_teachers_from_groups_has_the_members_in_order():
+def test_teachers_from_groups_has_the_members_in_order(monkeypatch):
     def group(*scales):
         return ensemble.teachers_from_functions(
             [lambda x, s=s: s * x[:, :K] for s in scales]
@@ -86,6 +86,26 @@ def test_teachers_from_groups_has_the_members_in_order():
     other = ensemble.teachers_from_functions([lambda x: x[:, :2]])
     with pytest.raises(InputError, match=r"group 1 returns logits \[2, 2\]; accepted"):
         ensemble.teachers_from_groups([group(1.0), other]).all_logits(x)
+    # As jax2onnx replaces it while it converts a program.
+    monkeypatch.setattr(jnp, "shape", lambda x: jnp.asarray(np.shape(x)))
+    assert jax.eval_shape(teachers.all_logits, x).shape == (4, 2, K)
+
+
+def test_tempered_members_have_their_logits_divided():
+    functions = [lambda x, s=s: s * x[:, :K] for s in (1.0, 3.0)]
+    teachers = ensemble.teachers_from_functions(functions)
+    x = jnp.arange(2.0 * K).reshape(2, K)
+    tempered = ensemble.temper(teachers, [2.0, 4.0])
+    expected = [x / 2, 3 * x / 4]
+    np.testing.assert_array_equal(tempered.all_logits(x), expected)
+    np.testing.assert_array_equal(tempered.all_logits(x, members_at_once=1), expected)
+    gradient = jax.jit(jax.grad(lambda x, m: tempered.member_logits(m, x).sum()))
+    for m, slope in enumerate((0.5, 0.75)):
+        np.testing.assert_array_equal(tempered.member_logits(m, x), expected[m])
+        np.testing.assert_array_equal(gradient(x, m), jnp.full_like(x, slope))
+    for wrong in ([1.0], [1.0, 0.0], [1.0, np.nan]):
+        with pytest.raises(InputError, match=r"temperatures.*accepted: "):
+            ensemble.temper(teachers, wrong)
 
 
 def test_stack_undoes_unstack(state):

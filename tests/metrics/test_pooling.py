@@ -55,6 +55,13 @@ def test_tempered_members_have_their_own_temperatures():
     )
 
 
+def test_a_members_temperature_is_proportional_to_its_sharpness():
+    probs, labels = draw(1, 1.0)
+    sharper = probs**4 / (probs**4).sum(-1, keepdims=True)
+    of = metrics.member_temperatures(np.concatenate([probs, sharper]), labels)
+    assert of[1] == pytest.approx(4 * of[0], rel=1e-3)
+
+
 def test_the_best_pool_has_the_lowest_nll():
     for sharpness in ([3.0, 3.0, 3.0], [0.2, 1.0, 5.0]):
         probs, labels = draw(3, sharpness)

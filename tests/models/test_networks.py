@@ -30,6 +30,7 @@ SMALL = {
     "wide_resnet": {"depth": 10, "widen_factor": 1},
     "resnet50": {"blocks": (2, 1)},  # one of each kind of block
 }
+STRIDED = {**SMALL["resnet"], "stem_strides": 2}
 
 
 def build(name, num_classes=5, **kwargs):
@@ -145,12 +146,15 @@ def test_batch_ensemble_parameter_count_by_hand():
     [
         ("convnet", 8, "norm3", (4, 4, 8)),
         ("resnet", 32, "stage3_block1", (8, 8, 16)),
+        ("resnet_stem", 32, "stage3_block1", (4, 4, 16)),
+        ("resnet_stem", 7, "stage1_block1", (4, 4, 4)),
         ("wide_resnet", 32, "final_norm", (8, 8, 64)),
         ("resnet50", 224, "stage4_block3", (7, 7, 2048)),
     ],
 )
 def test_feature_maps_have_the_size_of_the_papers(name, size, last, expected):
-    model = build(name, **(SMALL[name] if name != "resnet50" else {}))
+    own = {"resnet50": {}, "resnet_stem": STRIDED}.get(name, SMALL.get(name))
+    model = build(name.removesuffix("_stem"), **own)
     x = jnp.zeros((2, size, size, 3))
     apply = partial(model.apply, train=False, capture_intermediates=True)
     _, state = jax.eval_shape(apply, shapes(model, size), x)
@@ -385,7 +389,7 @@ def test_bottleneck_has_its_stride_in_the_3x3():
     assert state["conv2"]["__call__"][0].shape == (1, 4, 4, 2)
 
 
-def reference_logits(name, variables, x):
+def reference_logits(name, stem_strides, variables, x):
     """Computes evaluation logits of the small plain networks without modules."""
     params, stats = variables["params"], variables["batch_stats"]
 
@@ -413,7 +417,7 @@ def reference_logits(name, variables, x):
 
     x = (x - np.array(MEAN)) / np.array(STD)
     if name == "resnet":
-        x = relu(norm(conv(x, "stem_conv"), "stem_norm"))
+        x = relu(norm(conv(x, "stem_conv", stem_strides), "stem_norm"))
         for block, strides in (("stage1", 1), ("stage2", 2), ("stage3", 2)):
             block += "_block1/"
             y = relu(norm(conv(x, block + "conv1", strides), block + "norm1"))
@@ -444,12 +448,19 @@ def reference_logits(name, variables, x):
     return x.mean(axis=(1, 2)) @ params["head"]["kernel"] + params["head"]["bias"]
 
 
-@pytest.mark.parametrize("name", ["resnet", "wide_resnet", "resnet50"])
-def test_networks_equal_the_reference(name):
-    model = build(name, **SMALL[name])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("resnet", STRIDED),
+        *((name, SMALL[name]) for name in ("resnet", "wide_resnet", "resnet50")),
+    ],
+)
+def test_networks_equal_the_reference(name, settings):
+    model = build(name, **settings)
     variables, x = random_variables(shapes(model)), images(batch=2, size=16)
     logits = quick_jit(partial(model.apply, train=False))(variables, x)
-    expected = quick_jit(partial(reference_logits, name))(variables, x)
+    reference = partial(reference_logits, name, settings.get("stem_strides", 1))
+    expected = quick_jit(reference)(variables, x)
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -562,6 +573,8 @@ def test_create_model_passes_the_settings_of_the_model():
         ("resnet", {"depth": 34}, r"depth=34.*6n\+2"),
         ("resnet", {"depth": 2}, r"depth=2.*6n\+2"),
         ("resnet", {"depth": "32"}, "depth='32'"),
+        ("resnet", {"stem_strides": 0}, "stem_strides=0"),
+        ("resnet", {"stem_strides": 2.0}, r"stem_strides=2\.0"),
         ("wide_resnet", {"depth": 26}, r"depth=26.*6n\+4.*28"),
         ("wide_resnet", {"depth": 4}, r"depth=4.*6n\+4"),
         ("wide_resnet", {"widen_factor": 0}, "widen_factor=0"),

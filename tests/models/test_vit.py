@@ -4,6 +4,7 @@ from functools import partial
 
 import chex
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -113,6 +114,15 @@ def test_a_member_is_the_plain_network_of_its_kernels():
         plain = {"params": of_member(m, variables["params"])}
         expected = apply(build(), plain)
         np.testing.assert_allclose(logits[m], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_program_for_any_batch_size():
+    model = build()
+    (size,) = jax.export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((size, *X.shape[1:]), X.dtype)
+    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), X)
+    logits = jax.eval_shape(partial(model.apply, train=False), variables, x)
+    assert logits.shape == (size, 5)
 
 
 def test_rematerialised_blocks_compute_the_same():

@@ -17,7 +17,7 @@ from launch.cli import config_flag
 ROOT = pathlib.Path(__file__).parents[2]
 NAMES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
 # Networks that are slow to trace or compile; `make test-long` runs them.
-LARGE = {"cifar10_resnet32", "cifar100_wrn28x10", "imagenet_resnet50"}
+LARGE = {"cifar10_resnet32", "cifar10_vit", "cifar100_wrn28x10", "imagenet_resnet50"}
 QUICK_RUNS = {"digits"}
 
 
@@ -66,6 +66,27 @@ def test_the_comparison_with_other_teachers(teachers):
     assert plain.to_dict() != own.to_dict()
     with pytest.raises(ValueError, match=r"teachers 'sgld'; accepted: .* multiswag"):
         load("compare", "debug+sgld")
+
+
+def test_variants_of_the_protocols_at_32x32():
+    plain, mixed = (load("cifar10_resnet", *v) for v in ((), ("mixup",)))
+    search, gpu = load("cifar10_resnet", "search"), load("cifar10_resnet32", "gpu")
+    for config in (plain, mixed, search, gpu):
+        config.data.data_dir = "data"
+        validate.check(config)
+    assert (plain.teachers.mixup_alpha, mixed.teachers.mixup_alpha) == (0.0, 1.0)
+    assert plain.students.to_dict() == mixed.students.to_dict()
+    splits = (search.data.train_split, search.data.test_split)
+    assert splits == ("train[:45000]", "train[45000:]")
+    long = settings.student_settings(plain, "single_mixup_tau4_long")
+    assert long["num_epochs"] == 2 * plain.distill.num_epochs
+    # Only how the paper's protocol is computed changes.
+    paper = load("cifar10_resnet32")
+    for key in ("teachers", "distill", "model"):
+        assert gpu[key].to_dict() == paper[key].to_dict()
+    for name, words in (("cifar10_resnet", "search"), ("cifar10_resnet32", "gpu")):
+        with pytest.raises(ValueError, match=f"variant 'debgu'; accepted: .*{words}"):
+            load(name, "debgu")
 
 
 def test_the_search_sees_no_test_image():

@@ -21,6 +21,7 @@ from edp.evaluation import scoring
 from edp.evaluation.predictions import save_predictions
 from edp.metrics import statistics
 from edp.report.figures import seed_figures
+from edp.report.figures.distance import by_distance
 from edp.report.figures.svg import standalone
 from edp.report.seeds import runs, summary, sweep_results, sweep_tables, tables
 
@@ -490,6 +491,7 @@ def larger_ensembles(path, seed, cnlls):
         | {"cnll": cnll, "best_cnll": cnll - 0.1, "accuracy": 0.5}
         for m, cnll in enumerate(cnlls, 1)
     ]
+    rows.append({"model": "mine", "kind": "student", "cnll": 1.0, "accuracy": 0.6})
     (path / "results.json").write_text(json.dumps(rows))
     save_predictions(path / "predictions/teachers.npz", make_predictions(seed, 1.0))
 
@@ -522,12 +524,42 @@ def test_models_beside_another_ensemble(copies, tmp_path):
     assert rows[2][:3] == ["large DE-1", "50.00 ± 0.00", "1.5000 ± 0.5000"]
     row = next(row for row in rows if row[0] == "single_ods")
     assert row[4:] == ["≥ 2.85 ± 1.15", "≥ 2.80 ± 1.20", "107.1", "92.9"]
+    # The reference's own student, of mean cNLL 1.0 in both seeds.
+    row = find(of["students"], model="mine")
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 2.0, "1": 1.0})
+    assert row["gap_closed"] == pytest.approx((1.5 - 1.0) / 0.7)
+    assert rows[-1][:3] == ["large mine", "60.00 ± 0.00", "1.0000 ± 0.0000"]
 
     # A seed whose cNLL is missing, as it was not finite, is left out.
     rewrite(copies[1] / "results.json", change(None))
     found = summary.summarize_runs(runs.read_runs(copies), references=[text])
     row = find(found["references"]["large"]["models"], model="single_ods")
     assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7})
+
+
+def test_deep_ensemble_equivalents_among_sixteen(copies, tmp_path):
+    """From 2 to 0.5, DE-m of 16 members falls by 0.1 for each further member."""
+    for seed in range(2):
+        cnlls = [2 - 0.1 * m for m in range(16)]
+        larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
+    found = {}
+    for cnll in (0.72, 0.5, 0.3):
+
+        def change(rows, cnll=cnll):
+            own = {"cnll": cnll}
+            return [r | (own if r["model"] == "single_ods" else {}) for r in rows]
+
+        for path in copies:
+            rewrite(path / "results.json", change)
+        text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
+        result = summary.summarize_runs(runs.read_runs(copies), references=[text])
+        assert result["references"]["large"]["largest"] == 16
+        rows = cells(tables.format_markdown(result), "## Beside large")
+        assert rows[17][0] == "large DE-16"
+        found[cnll] = next(row[4] for row in rows if row[0] == "single_ods")
+    # 12.8 steps below 2. At and below the cNLL of all 16, the size is a bound.
+    assert found[0.72] == "13.80 ± 0.00"
+    assert found[0.5].startswith("≥ 16.00") and found[0.3].startswith("≥ 16.00")
 
 
 @pytest.mark.parametrize(
@@ -592,6 +624,29 @@ def test_the_figures_say_what_they_show(summed):
     assert "pairwise KL: training inputs 0.200 ± 0.0577" in label
     assert "ods, 5.1/255" in label and "10.2/255" not in label
     assert "mean member error, %: training inputs 1.0 ± 0.0" in label
+
+
+def test_disagreement_by_distance_to_the_data():
+    def row(inputs, distance, kl, error):
+        values = {"pairwise_kl": kl, "error": error, "distance": distance}
+        return {"inputs": inputs} | {k: {"mean": v} for k, v in values.items()}
+
+    rows = [
+        row("train", 0.0, 0.1, 0.0),
+        row("test", 1.25, 0.8, 0.4),
+        row("ods", 0.25, 0.4, 0.1),
+        row("ods@0.1", 0.5, 0.6, 0.5),
+        row("ods@0.01", 0.0625, 0.2, 0.0),
+        row("noise", 0.3, 0.5, 0.4),
+    ]
+    svg = by_distance(rows)
+    assert re.search('aria-label="([^"]*)"', svg)[1] == (
+        "Pairwise KL by distance: training inputs 0.1; test inputs 0.8; "
+        "ods 0.2 at 0.0625, 0.4 at 0.25, 0.6 at 0.5, lost; noise 0.5 at 0.3"
+    )
+    assert by_distance(rows[:2]) is by_distance(rows[2:]) is None
+    del rows[2]["distance"]
+    assert "0.4 at" not in by_distance(rows)
 
 
 def test_nothing_to_draw_is_no_figure(tmp_path):

@@ -135,9 +135,8 @@ def test_strategies_count_alike():
     )
     x = array(1, 8, 8, 3)
     init = functools.partial(model.init, jax.random.key(0), train=False)
-    variables = jax.tree.map(
-        lambda leaf: array(3, *leaf.shape), jax.eval_shape(init, x)
-    )
+    init_shapes = jax.eval_shape(init, x)
+    variables = jax.tree.map(lambda leaf: array(3, *leaf.shape), init_shapes)
     own = [
         flops.flops(
             stacking.member_map(
@@ -156,6 +155,10 @@ def test_strategies_count_alike():
     layers += 16 * (9 * 4 * 8 + 9 * 8 * 8)
     layers += 4 * (9 * 8 * 16 + 9 * 16 * 16) + 16 * 3
     assert own == [3 * 2 * layers] * 3
+    # A strided first layer leaves a quarter of the places to all but the last.
+    strided = model.clone(stem_strides=2)
+    count = flops.flops(lambda v, x: strided.apply(v, x, train=False), init_shapes, x)
+    assert count == 2 * ((layers - 16 * 3) // 4 + 16 * 3)
 
 
 RECORD = {"num_params": 100, "train_seconds": 8.0}
@@ -229,6 +232,15 @@ def test_the_costs_of_a_run(tmp_path):
     shared, own = 8 + 16 + 4 * 16, 10 + 4 * 8 + 10
     steps = 13 * 16 * (shared + 2 * own)
     assert of["flow"]["inference_flops"] == image - 2 * 8 * 10 + steps
+
+
+def test_narrow_members_cost_what_is_counted(tmp_path):
+    one, _ = costs.of_ensembles(create(tmp_path / "deep"), RECORD)
+    narrow = create(tmp_path / "packed", kind="packed", packed_width=1.0)
+    rows = costs.of_ensembles(narrow, RECORD)
+    share = rows[0]["inference_flops"] / one["inference_flops"]
+    assert [row["inference_cost"] for row in rows] == [share, 2 * share]
+    assert 1 / 4 < share < 1 / 2  # half of the channels, but as many of the images
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,7 @@ def check_member_inputs(case):
     metrics.geometric_mean,
     metrics.fit_pool,
     metrics.best_pool,
+    metrics.member_temperatures,
 )
 def check_pools(case):
     m, b, k = case.shape
@@ -227,9 +228,15 @@ def check_pools(case):
         fitted = metrics.fit_pool(name, probs, labels)
         finite(fitted.calibrate(probs), (b, k), np.float64, 0, 1, slack=2e-2)
         nlls[name] = fitted.validation_nll
-        assert fitted.name == name and 0 <= nlls[name] <= MAX_NLL + 1
+        # The probability of an example may round to 1, of which 1e-12 is added.
+        assert fitted.name == name and -1e-9 <= nlls[name] <= MAX_NLL + 1
     best = metrics.best_pool(probs, labels)
     assert best.validation_nll == min(nlls.values()) == nlls[best.name]
+    temperatures = np.array(metrics.member_temperatures(probs, labels))
+    finite(temperatures, (m,), np.float64, 0, 100)
+    own = metrics.fit_temperature(probs[-1], labels).temperature
+    assert temperatures[-1] == own
+    close(metrics.member_temperatures(probs[members], labels), temperatures[members])
 
 
 @covers(metrics.soft_label_scores)

@@ -20,10 +20,19 @@ async function decode(blob) {
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.fillStyle = "white";
-  context.fillRect(0, 0, canvas.width, canvas.height);
+  const all = [0, 0, canvas.width, canvas.height];
   context.drawImage(bitmap, 0, 0);
-  return context.getImageData(0, 0, canvas.width, canvas.height);
+  const isOpaque = context.getImageData(...all).data.every((v, i) => i % 4 < 3 || v === 255);
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = "white";
+  context.fillRect(...all);
+  const pixels = context.getImageData(...all);
+  if (!isOpaque && pixels.data.every((value) => value === 255)) {
+    throw new Error(
+      "it is blank once its transparency is laid on white; give it an opaque background",
+    );
+  }
+  return pixels;
 }
 
 /** ITU-R 601-2 luma in 16-bit fixed point, rounded. */

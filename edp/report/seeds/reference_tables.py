@@ -19,7 +19,8 @@ _COLUMNS = (
     Column("gap_closed_best", "gap closed (best pool) %", "gap %", 100, 1),
 )
 _LEGEND = (
-    "Mean ± standard error over seeds. Rows of the reference are {name} DE-m. DEE: the "
+    "Mean ± standard error over seeds. Rows of the reference are {name} DE-m and, at "
+    "the end, its own students, distilled from its members. DEE: the "
     "size of the reference's ensemble with the same cNLL; ≥ {largest}: in some seed at "
     "least its whole {largest}. Gap closed: the fraction of the gap from {name} DE-1 "
     "to DE-{size}, from the mean cNLLs. Published: the mean probability, then "
@@ -32,11 +33,12 @@ def sections(references: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, reference in references.items():
         shown = escape_markdown(name)
-        rows = [
-            row | {"model": f"{name} {row['model']}"} for row in reference["ensembles"]
-        ]
+        ensembles, students = (
+            [row | {"model": f"{name} {row['model']}"} for row in reference[key]]
+            for key in ("ensembles", "students")
+        )
+        rows = [*ensembles, *reference["models"], *students]
         table = [_cells(row, reference["largest"]) for row in rows]
-        table += [_cells(row, reference["largest"]) for row in reference["models"]]
         kept = [
             i for i, c in enumerate(_COLUMNS) if any(line[i] != DASH for line in table)
         ]

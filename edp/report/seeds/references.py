@@ -12,7 +12,7 @@ import numpy as np
 from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import predictions, scoring
-from edp.report.rows import Row, ensemble_rows
+from edp.report.rows import Row, ensemble_rows, student_rows
 from edp.report.seeds import runs as finished
 from edp.report.seeds.aggregate import over_seeds, quantity
 from edp.report.seeds.runs import Run
@@ -90,25 +90,32 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
       `ensembles`: DE-1, DE-2, ... of the reference over seeds; `models`: those of
       `runs`, with `cnll`, the quantities `dee` and `dee_best`, and `gap_closed` and
       `gap_closed_best` by mean cNLLs ("best" is beside the ensembles pooled in their
-      best way). Absent: quantities that the rows lack, and gaps that are none.
+      best way); `students`: the same of the reference's own students, which are
+      distilled from its members. Absent: quantities that the rows lack, and gaps that
+      are none.
     """
     found = {s: ensemble_rows(run.rows) for s, run in reference.items()}
     own = max(len(ensemble_rows(run.rows)) for run in runs)
     largest = min(map(len, found.values()))
     size = min(own, largest)
     ensembles = {s: rows[:largest] for s, rows in found.items()}
-    models = []
-    for model in over_seeds({r.seed: r.rows for r in runs}, ("model",), ("cnll",)):
-        if "cnll" not in model:
-            continue
-        cnlls = {int(seed): cnll for seed, cnll in model["cnll"]["by_seed"].items()}
-        models.append(model | _standing(cnlls, ensembles, size))
+
+    def placed(by_seed: Mapping[int, Sequence[Row]]) -> list[Row]:
+        models = []
+        for model in over_seeds(by_seed, ("model",), ("accuracy", "cnll")):
+            if "cnll" not in model:
+                continue
+            cnlls = {int(seed): cnll for seed, cnll in model["cnll"]["by_seed"].items()}
+            models.append(model | _standing(cnlls, ensembles, size))
+        return models
+
     fields = ("accuracy", *_BASES)
     return {
         "size": size,
         "largest": largest,
         "ensembles": over_seeds(ensembles, ("model",), fields),
-        "models": models,
+        "models": placed({run.seed: run.rows for run in runs}),
+        "students": placed({s: student_rows(run.rows) for s, run in reference.items()}),
     }
 
 

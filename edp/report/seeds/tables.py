@@ -41,6 +41,7 @@ _DIVERSITY = (
     Column("disagreement_rate", "disagreement %", "disagree", 100, 2),
     Column("variance", "variance, 1e-3", "variance", 1000, 3),
     Column("error", "mean member error %", "error", 100, 2),
+    Column("distance", "distance to the data", "distance", 1, 3),
 )
 _MATCHES = {
     "match_kl": "KL(teachers ‖ student)",
@@ -49,7 +50,8 @@ _MATCHES = {
 _LEGEND = (
     "Mean ± standard error over seeds (n − 1). DE-m is the mean over the ensembles of "
     "m of the members. cNLL, cECE: after temperature scaling on the validation set. "
-    "DEE: the size of the ensemble with the same cNLL; 0 is worse than one network. "
+    "DEE: the size of the ensemble with the same cNLL; 0 is worse than one network; "
+    "the whole ensemble is the maximum (a larger one is a --reference). "
     "Gap closed: the fraction of the gap between DE-1 and the whole ensemble, computed "
     "from the mean cNLLs; mean of gaps: the mean of this fraction over seeds, which is "
     "sensitive to a small gap in one seed; by first members: with the first member as "
@@ -70,7 +72,14 @@ _LEGEND_OF_COMPARISONS = (
 _LEGEND_OF_DIVERSITY = (
     "Diversity of the teachers on clean inputs and on training inputs perturbed as for "
     "each student (once if several share a perturbation), with its step size. Mean ± "
-    "standard error over seeds. In the figure, dashed: the level on test inputs."
+    "standard error over seeds. In the figure, dashed: the level on test inputs. "
+    "Distance: from an input to the nearest training image, in units of the mean "
+    "distance of such an image to the nearest other one."
+)
+_LEGEND_OF_DISTANCE = (
+    "The teachers' disagreement on perturbed training inputs against their distance to "
+    "the data; a line joins the step sizes of one perturbation. Hollow dots: the "
+    "members are wrong more often than on test inputs, so the effect is lost."
 )
 _LEGEND_OF_MATCHES = (
     "KL(teachers ‖ student) in nats on training inputs, on training inputs perturbed "
@@ -92,6 +101,7 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
     """
     # Only the figures need Matplotlib.
     from edp.report.figures import seed_figures
+    from edp.report.figures.distance import by_distance
     from edp.report.figures.svg import standalone
     from edp.report.page import pareto
 
@@ -99,6 +109,7 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
         "cnll": seed_figures.cnll(summary["models"]),
         "pareto": pareto.pareto_svg(summary["models"]),
         "argument": seed_figures.argument(summary["diversity"]),
+        "distance": by_distance(summary["diversity"]),
     }
     files = {f"{name}.svg": svg for name, svg in svgs.items() if svg}
     for name, svg in files.items():
@@ -138,6 +149,9 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
         lines += ["No run has an analysis.json with diversity."]
     if "argument.svg" in figures:
         lines += ["", "![Diversity of the teachers](argument.svg)"]
+    if "distance.svg" in figures:
+        lines += ["", "![Disagreement by distance to the data](distance.svg)"]
+        lines += ["", _LEGEND_OF_DISTANCE]
     lines += _matches(summary["students"])
     lines += _measures(summary["measures"], summary["models"])
     lines += _out_of_distribution(summary["ood"])

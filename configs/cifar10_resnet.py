@@ -1,0 +1,125 @@
+"""CIFAR-10 at 32x32, all 50,000 training images, sized for a CPU.
+
+The protocol of Nam et al., *Diversity Matters When Learning From Ensembles* (NeurIPS
+2021, arXiv 2110.14149), with a network that a CPU can train: ResNet-8 of width 32,
+whose first convolution has stride 2. 45,000 training and 5,000 validation images, all
+10,000 test images, no augmentation, so that the teachers fit their training images.
+DIR is a TFDS directory:
+
+    python -m launch.run --config=configs/cifar10_resnet.py \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet0
+
+That takes tens of core-hours. It saves as it goes, and the same command resumes it;
+`launch.train_teachers` and `launch.distill --only=NAME,...` run a part of it.
+
+The control is the same protocol with teachers trained with mixup, the augmentation of
+the best students. One table has the students of both kinds of teachers beside the
+mixup-trained ensembles:
+
+    python -m launch.run --config=configs/cifar10_resnet.py:mixup \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
+    python -m launch.summarize --workdirs=runs/resnet0 --out=runs/resnet \\
+        --reference=mixup=runs/resnet_mixup0
+
+The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
+students, are a reference for it:
+
+    python -m launch.train_teachers --config=configs/cifar10_resnet.py \\
+        --config.teachers.num_members=16 --config.data.data_dir=DIR \\
+        --config.seed=0 --workdir=runs/resnet16_0
+    python -m launch.evaluate --config=configs/cifar10_resnet.py \\
+        --config.teachers.num_members=16 --config.data.data_dir=DIR \\
+        --config.seed=0 --workdir=runs/resnet16_0
+
+Perturbed students use the η of configs/cifar10_small.py, 16/255, and 12/255 after a
+random step. `:search` has candidates, on training images only:
+
+    python -m launch.run --config=configs/cifar10_resnet.py:search \\
+        --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
+
+Expected result: not yet measured.
+"""
+
+import ml_collections
+
+from . import default
+
+VARIANTS = ("", "debug", "mixup", "search")
+_TAU4 = {"temperature": 4.0}
+
+
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """Returns the CIFAR-10 settings, or a variant of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(
+            f"variant {variant!r}; accepted: debug, mixup, search, or none"
+        )
+    config = default.get_config()
+    data = config.data
+    data.source, data.name = "tfds", "cifar10"
+    data.image_shape, data.num_classes = (32, 32, 3), 10
+    data.validation_size = 5000
+    data.mean, data.std = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+    config.model.name = "resnet"
+    config.model.depth, config.model.width, config.model.stem_strides = 8, 32, 2
+    for section in (config.teachers, config.distill):
+        section.batch_size, section.learning_rate = 128, 0.1
+        section.num_epochs, section.warmup_epochs = 14, 2.0
+        section.weight_decay = 5e-4
+    if variant == "mixup":
+        config.teachers.mixup_alpha = 1.0
+    distill = config.distill
+    distill.step_size = 16 / 255
+    # As in configs/cifar10_small.py.
+    distill.quantity, distill.random_members = "projection", 2
+    evaluation = config.evaluation
+    evaluation.step_sizes = tuple(n / 255 for n in (1, 4, 8, 24))
+    evaluation.ood_sets = ("digits", "noise")
+    evaluation.corruptions, evaluation.corruption_size = ("all",), 500
+    config.students = ml_collections.ConfigDict()
+
+    def add(name, **overrides):
+        config.students[name] = default.student(config, **overrides)
+
+    if variant == "search":
+        _add_candidates(config, add)
+        return config
+    add("single_none", perturbation="none")
+    add("single_none_tau4", perturbation="none", **_TAU4)
+    add("single_mixup_tau4", perturbation="mixup", **_TAU4)
+    for name in ("gaussian", "ods", "conf_ods"):
+        add(f"single_{name}", perturbation=name)
+    after_random = {"perturbation": "gaussian+disagreement", "step_size": 12 / 255}
+    add("single_gaussian_disagreement", **after_random)
+    be, latent = "batch_ensemble", "latent_batch_ensemble"
+    add("be_conf_ods", student=be, perturbation="conf_ods")
+    add("be_mixup_tau4", student=be, perturbation="mixup", **_TAU4)
+    own = {"alpha": 1.0, "nesterov": True, "clean_pass": False, **_TAU4}
+    add("latent_be_mixup_tau4", student=latent, perturbation="mixup", **own)
+    # Controls: twice the epochs.
+    epochs = 2 * distill.num_epochs
+    for name in ("none", "mixup"):
+        add(f"single_{name}_tau4_long", perturbation=name, num_epochs=epochs, **_TAU4)
+    return default.choose(config, variant if variant == "debug" else "")
+
+
+def _add_candidates(config: ml_collections.ConfigDict, add) -> None:
+    """Adds the candidates of the search, tested on the last training images."""
+    config.data.train_split = "train[:45000]"
+    config.data.test_split = "train[45000:]"
+    add("none")
+    for name in ("mixup", "none"):
+        add(f"{name}_tau4", perturbation=name, **_TAU4)
+    for name in ("gaussian", "conf_ods", "gaussian+disagreement"):
+        for step in (4, 8, 16, 32):
+            own = {"perturbation": name, "step_size": step / 255}
+            add(f"{name.replace('+', '_')}_{step}", **own)
+    # Gradient perturbations beside the best plain recipe.
+    for step in (4, 8):
+        own = {"perturbation": "mixup+disagreement", "step_size": step / 255}
+        add(f"mixup_disagreement_tau4_{step}", **own, **_TAU4)
+    for name, own in (
+        ("geometric", {"target_pool": "geometric"}),
+        ("fitted", {"member_temperatures": "fitted"}),
+    ):
+        add(f"mixup_tau4_{name}", perturbation="mixup", **own, **_TAU4)
