@@ -81,7 +81,8 @@ def _with_expanded_operands(model: bytes) -> bytes:
     """Returns a model whose products of matrices broadcast no first operand.
 
     For [1, B, I] times constants [M, I, O], as heads on one body multiply, the CPU
-    plugin of 2026.4.1 computes an empty batch where B is dynamic.
+    plugin of 2026.4.1 raises or computes an empty batch where B is dynamic; see
+    findings/openvino_broadcast_product.sh.
     """
     import onnx
     from onnx import helper, numpy_helper
