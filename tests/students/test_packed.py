@@ -73,6 +73,7 @@ def test_it_is_the_mean_of_narrow_students_with_a_teacher_each():
     assert set(metrics) == {"label_loss", "distillation_loss", "accuracy"}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not native.in_use(), reason="of the native kernels")
 def test_four_members_at_once_compute_what_each_does(monkeypatch):
     build_model = builder(name="resnet", depth=8, width=16)
