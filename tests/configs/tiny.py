@@ -12,7 +12,7 @@ STUDENTS = {
     "latent": {"student": "latent_batch_ensemble", "select": "best"},
     "hydra": {"student": "hydra", "hydra_mean_share": 0.5, "hydra_diversity": 0.1},
     "mimo": {"student": "mimo"},
-    "packed": {"student": "packed", "perturbation": "disagreement"},
+    "packed": {"student": "packed"},
     "dirichlet": {"student": "dirichlet"},
     "functional": {"student": "functional", "functional_teachers": 1},
     "bridge": {"student": "bridge", "bridge_width": 8, "optimizer": "adamw"},
