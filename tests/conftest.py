@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 
 import pytest
 import quick_compiler
@@ -18,6 +19,10 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if not (os.environ.get("CXX") or any(map(shutil.which, ("g++", "clang++", "c++")))):
     os.environ.setdefault("EDP_NATIVE", "0")
 
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Whose asserts shall say their values, as those of the tests do.
 pytest.register_assert_rewrite(
