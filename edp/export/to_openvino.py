@@ -81,7 +81,8 @@ def _with_expanded_operands(model: bytes) -> bytes:
     """Returns a model whose products of matrices broadcast no first operand.
 
     For [1, B, I] times constants [M, I, O], as heads on one body multiply, the CPU
-    plugin of 2026.4.1 computes an empty batch where B is dynamic.
+    plugin of 2026.4.1 raises or computes an empty batch where B is dynamic; see
+    findings/openvino_broadcast_product.sh.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -93,7 +94,9 @@ def _with_expanded_operands(model: bytes) -> bytes:
         leading = dims.get(node.input[1], [])[:-2] if node.op_type == "MatMul" else []
         if leading:
             operand = f"{node.output[0]}_operand"
-            shape = numpy_helper.from_array(np.int64([*leading, 1, 1]), operand + "_to")
+            shape = numpy_helper.from_array(
+                np.array([*leading, 1, 1], np.int64), f"{operand}_shape"
+            )
             loaded.graph.initializer.append(shape)
             inputs = [node.input[0], shape.name]
             nodes.append(helper.make_node("Expand", inputs, [operand], name=operand))

@@ -199,7 +199,7 @@ class Classifier(nn.Module):
             "factor_init": self.factor_init,
             "shared_bias": self.shared_bias,
         }
-        conv = partial(Conv, dtype=self.dtype, **members)
+        conv: Callable = partial(Conv, dtype=self.dtype, **members)
         head = Dense if self.num_heads is None else _several(Dense, self.num_heads)
         if self.interleaved is not None:
             members = {"num_members": self.interleaved}

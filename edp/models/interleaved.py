@@ -33,7 +33,7 @@ class Conv(nn.Module):
     strides: int = 1
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernels = self.get_variable("params", "kernel")
+        kernels: jax.Array = self.get_variable("params", "kernel")
         size = (self.kernel_size, self.kernel_size)
         chex.assert_shape(kernels, (self.num_members, *size, None, self.features))
         if x.shape[-1] == kernels.shape[3]:
@@ -56,6 +56,6 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         chex.assert_rank(x, 2)
         x = jnp.moveaxis(x.reshape(x.shape[0], -1, self.num_members), -1, 0)
-        kernel = self.get_variable("params", "kernel")
+        kernel: jax.Array = self.get_variable("params", "kernel")
         chex.assert_shape(kernel, (self.num_members, x.shape[-1], self.features))
         return jnp.matmul(x, kernel) + self.get_variable("params", "bias")[:, None]

@@ -1,7 +1,6 @@
 """Targets from members at temperatures fitted on the validation images."""
 
 import runpy
-import shutil
 
 import jax
 import numpy as np
@@ -35,52 +34,49 @@ def distance(variables, others):
     return max(float(abs(a - b).max()) for a, b in leaves)
 
 
+def fit(experiment):
+    """Returns the temperatures fitted to the teachers' stored predictions."""
+    known = results.load_predictions(experiment, Predictors(experiment), TEACHERS)
+    return metrics.member_temperatures(known.validation_probs, known.validation_labels)
+
+
 def test_a_student_of_members_at_temperatures_of_their_own(tmp_path):
     experiment = create_experiment(tiny(), tmp_path / "run")
     run = experiment.run
     finish_teachers(run, 0)
-    teachers = restore.teachers_record(run)["id"]
+    # Those of other teachers are fitted again.
     path = run.workdir / "students/fitted/member_temperatures.json"
-
-    # What is stored is what a training uses: with 1, it is that without temperatures.
-    storage.write_json(path, {"teachers": teachers, "temperatures": [1.0, 1.0]})
-    distill.distill_student(experiment, "fitted")
-    _, ones = restore.load_student(run, None, "fitted")
-    plain = create_experiment(tiny(member_temperatures="none"), tmp_path / "plain")
-    finish_teachers(plain.run, 0)
-    distill.distill_student(plain, "fitted")
-    assert not (plain.run.workdir / "students/fitted" / path.name).exists()
-    _, expected = restore.load_student(plain.run, None, "fitted")
-    assert distance(ones, expected) < 1e-5
-
-    # Those of other teachers are replaced by the fit to these.
     storage.write_json(path, {"teachers": "other", "temperatures": [1.0, 1.0]})
-    (path.parent / "complete.json").unlink()
-    for name in ("checkpoints", "variables"):
-        shutil.rmtree(path.parent / name)
     distill.distill_student(experiment, "fitted")
-    predictors = Predictors(experiment)
-    of_teachers = results.load_predictions(experiment, predictors, TEACHERS)
-    fitted = metrics.member_temperatures(
-        of_teachers.validation_probs, of_teachers.validation_labels
-    )
+    fitted = fit(experiment)
+    teachers = restore.teachers_record(run)["id"]
     assert storage.read_mapping(path) == {"teachers": teachers, "temperatures": fitted}
     assert min(abs(np.subtract(fitted, 1))) > 0.01
-    _, variables = restore.load_student(run, None, "fitted")
-    assert distance(variables, expected) > 1e-3
 
+
+@pytest.mark.long
+def test_temperatures_of_1_change_nothing_and_others_do(tmp_path):
+    trained, analysed = {}, {}
+    for name in ("fitted", "ones", "plain"):
+        own = {"member_temperatures": "none"} if name == "plain" else {}
+        experiment = create_experiment(tiny(**own), tmp_path / name)
+        run = experiment.run
+        finish_teachers(run, 0)
+        path = run.workdir / "students/fitted/member_temperatures.json"
+        if name == "ones":  # as stored before an interruption
+            teachers = restore.teachers_record(run)["id"]
+            storage.write_json(path, {"teachers": teachers, "temperatures": [1.0, 1.0]})
+        distill.distill_student(experiment, "fitted")
+        assert path.exists() == (name != "plain")
+        trained[name] = restore.load_student(run, None, "fitted")[1]
+        analysis.write_analysis(experiment, Predictors(experiment))
+        rows = storage.read_mapping(run.workdir / "analysis.json")["diversity"]
+        analysed[name] = {row["inputs"]: row["pairwise_kl"] for row in rows}
+    assert distance(trained["ones"], trained["plain"]) < 1e-5
+    assert distance(trained["fitted"], trained["plain"]) > 1e-3
     # The analysis perturbs with the tempered teachers too.
-    analysed = []
-    for one in (experiment, plain):
-        analysis.write_analysis(one, Predictors(one))
-        record = storage.read_mapping(one.run.workdir / "analysis.json")
-        analysed.append(
-            {row["inputs"]: row["pairwise_kl"] for row in record["diversity"]}
-        )
-    changed = {
-        name for name, value in analysed[0].items() if value != analysed[1][name]
-    }
-    assert changed == {"fitted"}
+    differ = {n for n, v in analysed["fitted"].items() if v != analysed["plain"][n]}
+    assert differ == {"fitted"}
 
 
 def test_a_damaged_file_is_refused(tmp_path):

@@ -75,42 +75,50 @@ def test_it_is_the_mean_of_narrow_students_with_a_teacher_each():
 
 
 @pytest.mark.skipif(not native.in_use(), reason="of the native kernels")
-def test_four_members_at_once_compute_what_each_does(monkeypatch):
+def test_four_members_at_once_compute_what_each_does():
+    num_members = 5
     build_model = builder(name="resnet", depth=8, width=16)
-    members = 5
-    settings = {"student": "packed", "packed_alpha": members / 2}
-    student = students.create_student(
-        {**settings, "alpha": 0.7, "temperature": 2.0},
-        build_model,
-        num_members=members,
-        training_steps=1,
+    settings = {"alpha": 0.7, "temperature": 2.0, "packed_alpha": num_members / 2}
+    create = functools.partial(students.create_student, training_steps=1)
+    packed = create(
+        {"student": "packed", **settings}, build_model, num_members=num_members
     )
-    variables = jax.jit(student.init)(jax.random.key(1), X[:1])
+    single = create(
+        {"student": "single", **settings},
+        functools.partial(build_model, width_factor=0.5),
+        num_members=1,
+    )
+    variables = jax.jit(packed.init)(jax.random.key(1), X[:1])
     # Not the initial statistics and scales, which are alike in all channels.
     variables = jax.tree.map(
         lambda x: x + 0.1 * jax.random.uniform(jax.random.key(2), x.shape), variables
     )
-    teacher_logits = jax.random.normal(jax.random.key(3), (members, B, K))
-    batch = DistillBatch(X, LABEL, None, teacher_logits, jnp.int32(0))
+    teacher_logits = jax.random.normal(jax.random.key(3), (num_members, B, K))
 
-    def compute():
+    def compute(student, variables, teacher_logits):
+        batch = DistillBatch(X, LABEL, None, teacher_logits, jnp.int32(0))
+
         def loss(params):
-            total, aux = student.loss(
-                {**variables, "params": params}, batch, jax.random.key(2)
-            )
-            return total.mean(), aux
+            new = {**variables, "params": params}
+            total, (state, _) = student.loss(new, batch, jax.random.key(2))
+            return len(teacher_logits) * total.mean(), (total, state)
 
-        step = jax.value_and_grad(loss, has_aux=True)
-        program = jax.jit(
-            lambda: (step(variables["params"]), student.predict(variables, X))
-        ).trace()
-        calls = str(program.jaxpr).count("target_name=edp_")
-        return calls, program.lower().compile()()
+        grads, (total, state) = jax.grad(loss, has_aux=True)(variables["params"])
+        return total, grads, state, student.predict(variables, X)
 
-    number, results = compute()
-    monkeypatch.setattr(models.ResNet, "takes_interleaved", False)
-    number_apart, expected = compute()
-    assert 0 < number < number_apart
+    program = jax.jit(functools.partial(compute, packed))
+    assert "edp_affine" in str(program.trace(variables, teacher_logits).jaxpr)
+    total, *results = program(variables, teacher_logits)
+    alone = jax.jit(functools.partial(compute, single))
+    expected_total, *expected = jax.tree.map(
+        lambda *leaves: np.stack(leaves),
+        *[
+            alone(jax.tree.map(lambda x, m=m: x[m], variables), teacher_logits[m, None])
+            for m in range(num_members)
+        ],
+    )
+    expected[-1] = expected[-1][:, 0]
+    np.testing.assert_allclose(total, expected_total.mean(axis=0), rtol=1e-5)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
         results,
@@ -143,7 +151,7 @@ def test_a_network_that_keeps_its_width_is_refused():
 
 def test_the_members_start_apart():
     packed = create("packed", builder(name="convnet", width=4), M)
-    variables = packed.init(jax.random.key(1), X[:1])
+    variables = jax.jit(packed.init)(jax.random.key(1), X[:1])
     first, second = variables["params"]["conv1"]["kernel"]
     assert np.abs(first - second).max() > 0.1
 

@@ -153,8 +153,9 @@ def affine(x: jax.Array, slope: jax.Array, offset: jax.Array, relu: bool) -> jax
       offset: float32 [C].
       relu: whether max(·, 0) follows.
     """
-    relu = np.bool_(relu)
-    return _call("edp_affine", x, slope, offset, shapes=[x.shape], relu=relu)[0]
+    return _call("edp_affine", x, slope, offset, shapes=[x.shape], relu=np.bool_(relu))[
+        0
+    ]
 
 
 def _affine_bwd(relu, residuals, cotangent):
