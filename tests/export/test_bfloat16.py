@@ -1,5 +1,7 @@
 """Tests of programs that compute their layers in bfloat16."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from small_programs import labelled_examples, small_program, write
 
 from edp.errors import InputError
-from edp.export import loader
+from edp.export import loader, targets
 from edp.export.bfloat16 import to_bfloat16
 from edp.models import native
 from edp.runtime import storage
@@ -56,3 +58,9 @@ def test_an_artifact_in_bfloat16_is_compared_with_float32(tmp_path):
     storage.write_json(path, {**metadata, "temperature_factor": 1.5})
     written = write(tmp_path / "float32", examples, "jax")
     assert written["temperature_factor"] == 1.5
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"pip install jax2onnx .*openvino"):
+        targets.check_settings(["openvino"], "bfloat16")
