@@ -13,11 +13,11 @@ Another seed, and a single student:
     python -m launch.distill --config=configs/cifar10_resnet32.py --only=be_conf_ods \\
         --workdir=runs/c10_resnet32
 
-On a GPU that is lent for ten minutes at a time, `:gpu` computes in bfloat16 and several
-steps per dispatched program; the rest is the same. This goes on where the last piece
-was stopped, until all is done or an error ends it (DIR is a TFDS directory):
+`:gpu` computes in bfloat16 and several steps per dispatched program; the rest is the
+same. Where jobs may run for ten minutes at most, each goes on where the last one was
+stopped, until all is done or an error ends it (DIR is a TFDS directory):
 
-    until timeout 540 python -m launch.run --config=configs/cifar10_resnet32.py:gpu \
+    until timeout 540 python -m launch.run --config=configs/cifar10_resnet32.py:gpu \\
         --config.data.data_dir=DIR --workdir=runs/c10_resnet32_gpu
     do [ $? = 124 ] || break; done
 

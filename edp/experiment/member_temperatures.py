@@ -12,6 +12,7 @@ from edp.errors import InputError
 from edp.experiment import restore
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
+from edp.metrics.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE
 from edp.runtime import multihost, sharding, storage
 
 # Fits temperatures [M] to probabilities of the members [M, N, K] and labels [N].
@@ -66,6 +67,7 @@ def read_or_fit(
         predict = restore.create_predict(probs_fn, run.config.evaluation.batch_size)
         images, labels = experiment.data.dataset.validation
         temperatures = list(fit(predict(variables, images), labels))
+        _warn_of_bounds(name, temperatures)
         stored = {"teachers": teachers, "temperatures": temperatures}
         stored = multihost.from_first(stored)
         storage.write_json(path, stored)
@@ -83,6 +85,18 @@ def like(run: Run, name: str) -> jax.ShapeDtypeStruct | None:
     if fit_of(run.students[name]) is None:
         return None
     return jax.ShapeDtypeStruct((run.num_members,), np.float32)
+
+
+def _warn_of_bounds(name: str, temperatures: Sequence[float]) -> None:
+    """Warns of temperatures that are no optimum, as of members without an error."""
+    bounds = (MIN_TEMPERATURE, MAX_TEMPERATURE)
+    if at_bound := [m for m, t in enumerate(temperatures) if t in bounds]:
+        multihost.warn(
+            f"students.{name}.member_temperatures: those of the members "
+            f"{', '.join(map(str, at_bound))} are at a bound of the search, "
+            f"{MIN_TEMPERATURE} or {MAX_TEMPERATURE}, so these members are not "
+            "calibrated; more validation images may help"
+        )
 
 
 def _are_positive(values: Any, count: int) -> bool:

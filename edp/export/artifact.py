@@ -42,6 +42,8 @@ _MEANINGS = {
 _MEASURED = {"checks", "target_prediction_sets", "target_sha256", "temperature_factors"}
 # Keys of the metadata that concern the targets other than 'jax'.
 _OF_OTHERS = {"targets", "precision", "web_runtime"}
+# Key that earlier versions wrote for the targets other than 'jax'.
+_EARLIER = {"temperature_factor"}
 
 # (variables, x [B, H, W, C] in [0, 1]) -> probabilities [S, B, K].
 ProbsFn = Callable[[Any, jax.Array], jax.Array]
@@ -171,11 +173,13 @@ def _refuse_others(directory: pathlib.Path, metadata: dict[str, Any]) -> dict[st
     """
     ignored = _MEASURED
     if metadata["targets"] == [runtimes.JAX]:  # which is part of every artifact
-        ignored = _MEASURED | _OF_OTHERS
+        ignored = _MEASURED | _OF_OTHERS | _EARLIER
     path, model = directory / "metadata.json", directory / "model.jax"
     why = "no artifact"
     if path.exists() and model.exists():
         found = storage.read_mapping(path)
+        if "bfloat16" in (found.get("precision"), metadata["precision"]):
+            ignored = ignored - {"precision"}  # which is then of 'jax' too
         keys = found.keys() | metadata
         different = sorted(k for k in keys - ignored if found.get(k) != metadata.get(k))
         digests = dict(metadata["sha256"])

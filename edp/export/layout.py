@@ -1,5 +1,6 @@
 """Removes transpositions of constants from ONNX models."""
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -62,6 +63,17 @@ def _remove_unused(graph: Any) -> None:
         if needed.isdisjoint(node.output):
             graph.node.remove(node)
         else:
-            needed.update(node.input)
+            needed.update(_inputs(node))
     for array in [one for one in graph.initializer if one.name not in needed]:
         graph.initializer.remove(array)
+
+
+def _inputs(node: Any) -> Iterator[str]:
+    """Yields the names that a node reads, and those that its subgraphs read."""
+    yield from node.input
+    for attribute in node.attribute:
+        graphs = [attribute.g] if attribute.HasField("g") else attribute.graphs
+        for graph in graphs:
+            yield from (output.name for output in graph.output)
+            for inner in graph.node:
+                yield from _inputs(inner)

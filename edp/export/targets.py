@@ -228,8 +228,6 @@ def check_settings(wanted: Sequence[str], reduced: str) -> None:
                 f"precision={', '.join(TARGETS[name].precisions)}; or "
                 f"to={','.join(able)}"
             )
-    if reduced == precision.BFLOAT16 and "openvino" in others:
-        to_openvino.check_bfloat16()
     needed = [package for name in others for package in TARGETS[name].packages]
     if reduced != precision.FLOAT32 and "jax2onnx" in needed:
         needed.append("onnx")
@@ -241,6 +239,8 @@ def check_settings(wanted: Sequence[str], reduced: str) -> None:
                 f"to={','.join(others)} needs further packages ({error}); accepted: "
                 f"pip install {' '.join(dict.fromkeys(needed))}{_APART}"
             ) from error
+    if reduced == precision.BFLOAT16 and "openvino" in others:
+        to_openvino.check_bfloat16()
 
 
 def required(examples: Examples | None, reduced: str) -> Examples:

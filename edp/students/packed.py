@@ -74,11 +74,12 @@ def _is_interleaved(network, variables, x: jax.Array) -> bool:
     ):
         return False
     like = jax.ShapeDtypeStruct(x.shape, network.dtype)
+    strides = getattr(network, "stem_strides", 1)  # the largest others are 2
     leaves = jax.tree.leaves(variables["params"])
     kernels = [leaf.shape for leaf in leaves if leaf.ndim == 5]
     return all(
         num_members >= size
-        and native.takes_convolution(like, shape, 1, interleaved=size)
+        and native.takes_convolution(like, shape, strides, interleaved=size)
         for num_members, *shape in kernels
     )
 

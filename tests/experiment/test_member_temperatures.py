@@ -12,7 +12,7 @@ from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import analysis, results
 from edp.evaluation.predictor import TEACHERS, Predictors
-from edp.experiment import restore, settings
+from edp.experiment import member_temperatures, restore, settings
 from edp.experiment.create import create_experiment
 from edp.runtime import storage
 from launch import distill
@@ -87,6 +87,19 @@ def test_a_damaged_file_is_refused(tmp_path):
     storage.write_json(path, {"teachers": teachers, "temperatures": [1.0]})
     with pytest.raises(InputError, match=r"temperatures=\[1.0\]; accepted: 2 positive"):
         distill.distill_student(experiment, "fitted")
+
+
+def test_a_temperature_at_a_bound_is_warned_of(capsys):
+    # Member 0 makes no error, and member 2 is surely wrong: no finite optimum.
+    right, wrong = np.eye(2)[[0, 1]] * 0.8 + 0.1, np.eye(2)[[1, 0]] * 0.8 + 0.1
+    uneven = np.array([[0.9, 0.1], [0.6, 0.4]])
+    fitted = metrics.member_temperatures(np.stack([right, uneven, wrong]), [0, 1])
+    member_temperatures._warn_of_bounds("fitted", fitted)
+    assert "students.fitted.member_temperatures: those of the members 0, 2 are at" in (
+        capsys.readouterr().err
+    )
+    member_temperatures._warn_of_bounds("fitted", fitted[1:2])
+    assert not capsys.readouterr().err
 
 
 def test_perturbations_that_use_the_teachers_depend_on_the_temperatures():

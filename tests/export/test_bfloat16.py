@@ -1,13 +1,18 @@
 """Tests of programs that compute their layers in bfloat16."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from small_programs import labelled_examples, small_program, write
 
-from edp.export import loader
+from edp.errors import InputError
+from edp.export import loader, targets
 from edp.export.bfloat16 import to_bfloat16
 from edp.models import native
+from edp.runtime import storage
 
 
 def test_layers_round_their_operands_and_nothing_else():
@@ -45,3 +50,17 @@ def test_an_artifact_in_bfloat16_is_compared_with_float32(tmp_path):
     program = (tmp_path / "out/model.jax").read_bytes()
     write(tmp_path / "out", examples, "jax", precision="bfloat16")
     assert (tmp_path / "out/model.jax").read_bytes() == program
+    with pytest.raises(InputError, match="an artifact with another precision, sha256"):
+        write(tmp_path / "out", examples, "jax")
+    # As earlier versions wrote of an artifact for other targets.
+    path = tmp_path / "float32/metadata.json"
+    metadata = storage.read_mapping(path)
+    storage.write_json(path, {**metadata, "temperature_factor": 1.5})
+    written = write(tmp_path / "float32", examples, "jax")
+    assert written["temperature_factor"] == 1.5
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"pip install jax2onnx .*openvino"):
+        targets.check_settings(["openvino"], "bfloat16")

@@ -226,6 +226,43 @@ def test_factors_are_transposed_before_they_are_repeated():
     assert found.graph.node[1].output[0] == "found"
 
 
+def test_what_a_branch_reads_is_kept():
+    onnx = pytest.importorskip("onnx")
+    make = onnx.helper.make_node
+    number = onnx.TensorProto.FLOAT
+
+    def branch(name):
+        output = onnx.helper.make_tensor_value_info("y", number, [1])
+        nodes = [make("Add", [name, "halved"], ["y"])]
+        return onnx.helper.make_graph(nodes, name, [], [output])
+
+    outer = [
+        make("Div", ["one", "two"], ["halved"]),
+        make("Div", ["two", "one"], ["unused"]),
+        make(
+            "If",
+            ["condition"],
+            ["found"],
+            then_branch=branch("one"),
+            else_branch=branch("two"),
+        ),
+    ]
+    graph = onnx.helper.make_graph(
+        outer,
+        "",
+        [onnx.helper.make_tensor_value_info("condition", onnx.TensorProto.BOOL, [])],
+        [onnx.helper.make_tensor_value_info("found", number, [1])],
+        [
+            onnx.numpy_helper.from_array(np.float32([value]), name)
+            for name, value in (("one", 1), ("two", 2), ("three", 3))
+        ],
+    )
+    model = onnx.helper.make_model(graph).SerializeToString()
+    found = onnx.load_model_from_string(layout.transpose_constants(model)).graph
+    assert [node.op_type for node in found.node] == ["Div", "If"]
+    assert [array.name for array in found.initializer] == ["one", "two"]
+
+
 # ONNX Runtime in float32 is quick: where it is installed, it is always tested.
 CASES = [
     pytest.param(*case, marks=() if case == ("onnx", "float32") else pytest.mark.long)

@@ -162,6 +162,7 @@ def test_the_wheel_has_one_package(installed):
             assert {p.suffix for p in wanted} == {
                 ".py",
                 ".cc",
+                ".css",
                 ".h",
                 ".html",
                 ".js",

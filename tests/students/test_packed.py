@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from edp import models, students
 from edp.errors import InputError
 from edp.models import native
+from edp.students.packed import _is_interleaved
 from edp.students.student import DistillBatch
 
 M, B, K = 2, 5, 4
@@ -123,6 +124,19 @@ def test_four_members_at_once_compute_what_each_does():
         results,
         expected,
     )
+
+
+@pytest.mark.parametrize(("stem_strides", "fits"), [(1, True), (2, True), (3, False)])
+def test_a_stride_without_a_kernel_is_not_interleaved(stem_strides, fits):
+    settings = {"name": "resnet", "depth": 8, "width": 8}
+    network = builder(**settings, stem_strides=stem_strides)()
+    like = jax.eval_shape(
+        functools.partial(network.init, train=False), jax.random.key(0), X
+    )
+    four = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((4, *leaf.shape), leaf.dtype), like
+    )
+    assert _is_interleaved(network, four, X) == (fits and native.in_use())
 
 
 def test_a_network_that_keeps_its_width_is_refused():
