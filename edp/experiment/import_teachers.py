@@ -98,13 +98,19 @@ def _by_group(
 
 
 def _create_import(label: str, run: Run, members: Sequence[str]) -> _Import:
-    """Raises an InputError unless there is a path for each network."""
+    """Raises an InputError unless there is a path of its own for each network."""
     paths = [pathlib.Path(path).expanduser().absolute() for path in members]
     if len(paths) != run.num_kept:
         raise InputError(
             f"--members names {len(paths)} networks of {label}; accepted: "
             f"{run.num_kept}, as num_members={run.num_members} and "
             f"kind={run.config.teachers.kind!r} have it"
+        )
+    repeated = [str(path) for path in paths if paths.count(path) > 1]
+    if repeated:
+        raise InputError(
+            f"--members names {repeated[0]} more than once among the networks of "
+            f"{label}; accepted: each once"
         )
     return _Import(label, run, paths, Stage(run.teachers_dir, run.teacher_dependencies))
 

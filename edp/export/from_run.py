@@ -26,7 +26,6 @@ HELD_OUT = 100
 
 _RANGES = 100  # training images for the ranges of int8
 _VALIDATION = 2000
-_CALIBRATION = 2000
 
 
 def export_predictor(
@@ -114,7 +113,7 @@ def load_examples(run: Run, held_out: int | None = HELD_OUT) -> export.Examples:
         held_out=_spread(dataset.test, held_out or len(dataset.test.labels)),
         validation=_spread(dataset.validation, _VALIDATION),
         train=train.images[:],
-        calibration=None if calibration is None else _spread(calibration, _CALIBRATION),
+        calibration=None if calibration is None else calibration.in_memory(),
     )
 
 

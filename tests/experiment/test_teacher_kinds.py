@@ -420,6 +420,7 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
         assert not run.teachers_dir.exists()
 
     refused(paths[:1], "--members names 1 networks of teachers; accepted: 2")
+    refused(paths[:1] * 2, "member0 more than once .* accepted: each once")
     refused(
         [paths[0], str(tmp_path / "no")], "member 1 .* is no checkpoint of variables"
     )

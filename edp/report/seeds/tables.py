@@ -73,8 +73,8 @@ _LEGEND_OF_DIVERSITY = (
     "Diversity of the teachers on clean inputs and on training inputs perturbed as for "
     "each student (once if several share a perturbation), with its step size. Mean ± "
     "standard error over seeds. In the figure, dashed: the level on test inputs. "
-    "Distance: from an input to the nearest training image, in units of the mean "
-    "distance of such an image to the nearest other one."
+    "Distance: from an input to the nearest of at most 500 training images, in units "
+    "of the mean distance of such an image to the nearest other one."
 )
 _LEGEND_OF_DISTANCE = (
     "The teachers' disagreement on perturbed training inputs against their distance to "
