@@ -217,10 +217,10 @@ def test_damaged_teachers_of_another_run_are_refused(copied, server, tmp_path):
 def test_a_full_disk_ends_the_run_in_a_line(finished, server, tmp_path):
     """Uses cached programs, as compiled programs are files too."""
     workdir = tmp_path / "run"
-    for limit, place in ((8000, "teachers/checkpoints"), (2000, "config.json")):
+    for limit, place in ((10_000, "teachers/checkpoints"), (2000, "config.json")):
         done = server.run("run", *tiny(workdir), max_file_bytes=limit)
         last = done.stderr.splitlines()[-1]
-        assert done.code == (1 if limit == 8000 else 2) and "File too large" in last
+        assert done.code == (1 if limit == 10_000 else 2) and "File too large" in last
         assert str(workdir / place) in last
         assert "Traceback" not in done.stderr
     assert not (workdir / "teachers/complete.json").exists()

@@ -440,7 +440,7 @@ OTHERS = {
     "import of too few": (
         "import_teachers",
         ["--members={empty}"],
-        ["--members names 1 networks; accepted: 2"],
+        ["--members names 1 networks of teachers; accepted: 2"],
     ),
     "import of what is no checkpoint": (
         "import_teachers",
