@@ -23,6 +23,8 @@ from launch.cli import arguments
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 # PyTorch's waiting threads must not spin for long, or they block other threads.
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+# PyTorch asks for huge pages then, as `edp.runtime.xla.keep_memory` does.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _BOOLS = {
     "quick": "Run three CPU cases in less than eight minutes.",

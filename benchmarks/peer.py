@@ -80,6 +80,7 @@ def versions() -> dict[str, Any]:
         "torch": torch.__version__,
         "torch_threads": torch.get_num_threads(),
         "gomp_spincount": os.environ.get("GOMP_SPINCOUNT", "default"),
+        "huge_pages": os.environ.get("THP_MEM_ALLOC_ENABLE", "default"),
     }
 
 

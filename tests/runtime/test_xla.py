@@ -1,6 +1,7 @@
 """Tests that the options of XLA and of the allocator take effect."""
 
 import os
+import pathlib
 import subprocess
 import sys
 import types
@@ -30,6 +31,19 @@ for _ in range(3):
     libc.free(memory)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(kept, *faults)
+"""
+
+HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
+# Prints how many parts of the heap may have huge pages, and the peak of memory used.
+HEAP = """
+import pathlib, re, resource, sys
+from edp.runtime import xla
+
+kept = xla.keep_memory() if sys.argv[1] == "True" else True
+smaps = pathlib.Path("/proc/self/smaps").read_text()
+parts = re.findall(r"\\[heap\\](?s:.*?)VmFlags:(.*)", smaps)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(kept, sum("hg" in flags.split() for flags in parts), 1024 * peak)
 """
 
 
@@ -93,6 +107,26 @@ def test_freed_memory_is_reused():
         pytest.skip("another C library")
     assert first > 16
     assert max(later) < 16
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_kept_heap_may_have_huge_pages(kept):
+    overcommit = pathlib.Path("/proc/sys/vm/overcommit_memory").read_text().strip()
+    if overcommit == "2" or not HUGE_PAGES.exists():
+        pytest.skip("the heap stays as it is")
+    done = subprocess.run(
+        [sys.executable, "-c", HEAP, str(kept)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    took_effect, num_advised, bytes_used = done.stdout.split()
+    if took_effect == "False":
+        pytest.skip("another C library")
+    assert bool(int(num_advised)) == kept
+    assert int(bytes_used) < 2**30  # addresses are reserved, not memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
