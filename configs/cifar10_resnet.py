@@ -22,11 +22,12 @@ mixup-trained ensembles:
         --reference=mixup=runs/resnet_mixup0
 
 The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
-students, are a reference for it. `:sixteen` has the four teachers of a run, imported
-from a file of each, and twelve more, in two groups:
+students, are a reference for it. `:sixteen` has the four teachers of a run, imported,
+and twelve more, in two groups:
 
+    NET=first=runs/resnet0/teachers
     python -m launch.import_teachers --config=configs/cifar10_resnet.py:sixteen \\
-        --members=first=FILE,first=FILE,first=FILE,first=FILE \\
+        --members="$NET#0,$NET#1,$NET#2,$NET#3" \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
     python -m launch.train_teachers --config=configs/cifar10_resnet.py:sixteen \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
