@@ -18,6 +18,7 @@ from edp.experiment.run import Run
 from edp.runtime import sharding
 
 _MOST_BYTES = 2**29
+_LOGITS = "logits of the training images"  # in `Experiment.shared`
 
 
 def compute(
@@ -41,13 +42,22 @@ def compute(
     """
     if like(experiment.run, name, params) is None:
         return None
-    run, mesh = experiment.run, experiment.mesh
-    logits_fn = restore.teacher_logits(run, mesh, run.build_teacher())
+    # Students of a run have the same teachers and differ in their temperatures.
+    if _LOGITS not in experiment.shared:
+        experiment.shared[_LOGITS] = _logits(experiment, teacher_variables)
+    logits = experiment.shared[_LOGITS]
+    if temperatures is not None:
+        logits = logits / sharding.fetch(temperatures)[:, None]
+    return sharding.put(logits, experiment.mesh)
+
+
+def _logits(experiment: Experiment, teacher_variables: Any) -> np.ndarray:
+    """Computes the teachers' logits [N, M, K] of the training images."""
+    run = experiment.run
+    logits_fn = restore.teacher_logits(run, experiment.mesh, run.build_teacher())
     predict = restore.create_predict(logits_fn, run.config.evaluation.batch_size)
     logits = predict(teacher_variables, experiment.data.dataset.train.images)
-    if temperatures is not None:
-        logits /= sharding.fetch(temperatures)[:, None, None]
-    return sharding.put(np.ascontiguousarray(logits.swapaxes(0, 1)), mesh)
+    return np.ascontiguousarray(logits.swapaxes(0, 1))
 
 
 def like(run: Run, name: str, params: Any) -> jax.ShapeDtypeStruct | None:
