@@ -22,14 +22,19 @@ mixup-trained ensembles:
         --reference=mixup=runs/resnet_mixup0
 
 The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
-students, are a reference for it:
+students, are a reference for it. `:sixteen` has the four teachers of a run, imported,
+and twelve more, in two groups:
 
-    python -m launch.train_teachers --config=configs/cifar10_resnet.py \\
-        --config.teachers.num_members=16 --config.data.data_dir=DIR \\
-        --config.seed=0 --workdir=runs/resnet16_0
-    python -m launch.evaluate --config=configs/cifar10_resnet.py \\
-        --config.teachers.num_members=16 --config.data.data_dir=DIR \\
-        --config.seed=0 --workdir=runs/resnet16_0
+    NET=first=runs/resnet0/teachers
+    python -m launch.import_teachers --config=configs/cifar10_resnet.py:sixteen \\
+        --members="$NET#0,$NET#1,$NET#2,$NET#3" \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
+    python -m launch.train_teachers --config=configs/cifar10_resnet.py:sixteen \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
+    python -m launch.evaluate --config=configs/cifar10_resnet.py:sixteen \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
+
+Without the import it trains all of them.
 
 Perturbed students use the η of configs/cifar10_small.py, 16/255, and 12/255 after a
 random step. `:search` has candidates, on training images only:
@@ -44,16 +49,15 @@ import ml_collections
 
 from . import default
 
-VARIANTS = ("", "debug", "mixup", "search")
+VARIANTS = ("", "debug", "mixup", "search", "sixteen")
 _TAU4 = {"temperature": 4.0}
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the CIFAR-10 settings, or a variant of `VARIANTS`."""
     if variant not in VARIANTS:
-        raise ValueError(
-            f"variant {variant!r}; accepted: debug, mixup, search, or none"
-        )
+        accepted = ", ".join(filter(None, VARIANTS))
+        raise ValueError(f"variant {variant!r}; accepted: {accepted}, or none")
     config = default.get_config()
     data = config.data
     data.source, data.name = "tfds", "cifar10"
@@ -68,6 +72,12 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         section.weight_decay = 5e-4
     if variant == "mixup":
         config.teachers.mixup_alpha = 1.0
+    if variant == "sixteen":
+        model = config.model.to_dict()
+        for name, size in (("added", 12), ("first", 4)):
+            group = default.group(config, model, num_members=size)
+            config.teachers.groups[name] = group
+        config.teachers.num_members = 16
     distill = config.distill
     distill.step_size = 16 / 255
     # As in configs/cifar10_small.py.

@@ -3,12 +3,14 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from edp import losses
 from edp.ensemble import Teachers
+from edp.errors import InputError
 from edp.perturbations import Perturb
 from edp.runtime import sharding
 from edp.runtime.state import TrainState, split_variables
@@ -75,7 +77,8 @@ def distill_step(
     Args:
       state: from `create_state`.
       batch: `image` [B, ...] in [0, 1] and `label`, integers [B] or distributions
-        [B, K].
+        [B, K]. May have `teacher_logits` [M, B, K], those of the teachers for these
+        images, which are then not computed.
       key: PRNG key.
       student: a student from `edp.students.create_student`.
       teachers: the members to match.
@@ -93,19 +96,30 @@ def distill_step(
       The new state, and the batch means of `loss` and of the student's metrics.
 
     Raises:
-      InputError: outside `jit`, for integer labels outside 0..K-1 (inside `jit` their
-        label term is 0) and for images outside the `clip` of `perturb`.
+      InputError: if the batch has `teacher_logits` and `perturb` is no identity;
+        outside `jit`, for integer labels outside 0..K-1 (inside `jit` their label term
+        is 0) and for images outside the `clip` of `perturb`.
     """
     perturb_key, student_key = jax.random.split(key)
     image = batch["image"]
     matched = student.matched and functools.partial(student.matched, state.variables)
     perturbed = perturb(perturb_key, image, teachers, matched)
     # From the attributes: comparing arrays fails, as jit returns a copy of its input.
-    one_pass = getattr(perturb, "identity", False) or not clean_pass
+    is_identity = getattr(perturb, "identity", False)
+    one_pass = is_identity or not clean_pass
     mix_labels = None if clean_pass else getattr(perturb, "mix_labels", None)
     # Sharded for the teachers; below, over more devices, for the student.
     perturbed = sharding.constrain(perturbed, mesh, sharding.DATA)
-    teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
+    if "teacher_logits" in batch:
+        if not is_identity:
+            raise InputError(
+                "batch has teacher_logits, of images that are not perturbed; accepted "
+                "with a perturbation whose attribute `identity` is true, such as 'none'"
+            )
+        teacher_logits = batch["teacher_logits"]
+        chex.assert_shape(teacher_logits, (None, len(image), None))
+    else:
+        teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
     label = batch["label"]
     losses.check_labels(label, teacher_logits.shape[-1])
     if mix_labels is not None:

@@ -4,8 +4,9 @@
         --members=/nets/0,/nets/1,/nets/2,/nets/3
 
 Each is a checkpoint of one network of the configured model: an Orbax directory, or a
-.msgpack, .npz or .safetensors file (see `edp.experiment.weights`). `launch.run`, with
-the same configuration and workdir, trains the students. With `teachers.groups`, give
+.msgpack, .npz or .safetensors file (see `edp.experiment.weights`), or a network of
+another run, such as runs/other/teachers#2. `launch.run`, with the same configuration
+and workdir, trains the students. With `teachers.groups`, give
 GROUP=PATH for every network of a group; groups that are not named are trained.
 """
 

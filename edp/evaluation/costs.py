@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from edp import distill, ensemble
-from edp.experiment import distillation, restore
+from edp.experiment import clean_targets, distillation, restore
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.models import cpu_convolution
@@ -28,11 +28,11 @@ class Operations(NamedTuple):
     """Floating-point operations of a student; None where they cannot be counted.
 
     Attributes:
-      step: of a training step.
+      training: of all optimizer steps, and of targets computed before them.
       prediction: of the prediction of one image.
     """
 
-    step: int | None
+    training: int | None
     prediction: int | None
 
 
@@ -135,7 +135,7 @@ def of_student(
         "num_params": record["num_params"],
         "inference_cost": inference_cost,
         "train_seconds": record["train_seconds"],
-        "train_flops": _times(_num_steps(run, run.students[name]), operations.step),
+        "train_flops": operations.training,
         "inference_flops": operations.prediction,
     }
 
@@ -168,8 +168,18 @@ def count_student(run: Run, name: str) -> Operations:
         restore.with_first(run, teachers),
     )
     batch = _batch(run, section["batch_size"])
+    before: int | None = 0
+    if targets := clean_targets.like(run, name, state.params):
+        num_train, num_members, num_classes = targets.shape
+        shape = (num_members, section["batch_size"], num_classes)
+        batch["teacher_logits"] = jax.ShapeDtypeStruct(shape, targets.dtype)
+        logits_fn = restore.teacher_logits(run, None, run.build_teacher())
+        before = _times(num_train, _flops(logits_fn, teachers, run.example))
+    steps = _times(
+        _num_steps(run, section), _flops(step, state, batch, run.key, teachers)
+    )
     return Operations(
-        _flops(step, state, batch, run.key, teachers),
+        None if before is None or steps is None else before + steps,
         _flops(student.predict, variables, run.example),
     )
 

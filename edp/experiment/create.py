@@ -51,7 +51,7 @@ class Experiment(NamedTuple):
       data: its data.
       mesh: its devices, or None for one device.
       shared: what stages of this process share, by what it depends on: the jitted
-        initialisations of students, operations counted.
+        initialisations of students, operations counted, `clean_targets`.
     """
 
     run: Run

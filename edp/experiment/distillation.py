@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
@@ -26,7 +27,8 @@ class Distillation(NamedTuple):
         `Student.begin`, the teachers' variables are a third argument.
       init_key: its key.
       step: see `loop.fit`, also of the next two. Its resources are the training
-        images, the teachers' variables and their `member_temperatures`.
+        images, the teachers' variables, their `member_temperatures` and
+        `clean_targets`.
       feed: its inputs.
       length: the length of training.
     """
@@ -57,10 +59,13 @@ def create_distillation(experiment: Experiment, name: str) -> Distillation:
     augment = step_inputs.create_augment(experiment.run.config.data)
 
     def step(state, resources, inputs):
-        train, teacher_variables, temperatures = resources
+        train, teacher_variables, temperatures, targets = resources
         batch, step_key = step_inputs.draw_batch(
             key, state.step, train, inputs, augment=augment, mesh=mesh
         )
+        if targets is not None:
+            logits = jnp.take(targets, inputs, axis=0, mode="clip")
+            batch["teacher_logits"] = jnp.moveaxis(logits, 1, 0)
         return distill_step(state, batch, step_key, teacher_variables, temperatures)
 
     batch_size = config["batch_size"]

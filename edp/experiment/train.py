@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import jax
 
 from edp import distill
-from edp.experiment import distillation, member_temperatures, restore
+from edp.experiment import (
+    clean_targets,
+    distillation,
+    member_temperatures,
+    restore,
+)
 from edp.experiment.create import Experiment, record_run
 from edp.runtime import best_epoch, loop, steps, trackers
 from edp.runtime.feed import Feed, TrainingLength
@@ -59,6 +64,9 @@ def fit_student(
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
+    targets = clean_targets.compute(
+        experiment, name, state.params, teacher_variables, temperatures
+    )
 
     def probs_fn(variables, x):
         return own.student.predict(own.student.finalise(variables), x)
@@ -69,7 +77,7 @@ def fit_student(
         name,
         own.step,
         state,
-        (experiment.data.train, teacher_variables, temperatures),
+        (experiment.data.train, teacher_variables, temperatures, targets),
         own.feed,
         own.length,
         restore.create_selection(experiment, config, probs_fn, of_each=False),
@@ -107,10 +115,12 @@ def compile_student(experiment: Experiment, name: str) -> Compiled:
     with contextlib.closing(own.feed(own.length, 0)) as feed:
         arrays = experiment.data.train, next(feed)
     train, inputs = jax.eval_shape(lambda: arrays)
+    temperatures = member_temperatures.like(run, name)
+    targets = clean_targets.like(run, name, state.params)
     run_steps = steps.compile_steps(
         step,
         state,
-        (train, teachers, member_temperatures.like(run, name)),
+        (train, teachers, temperatures, targets),
         inputs,
         num_steps,
         runs_briefly=run.trains_briefly(run.students[name], state.params),

@@ -18,11 +18,12 @@ import numpy as np
 
 from edp.errors import InputError
 from edp.runtime import checkpoint, checksums, orbax_files
+from edp.runtime.stage import read_record
 
 ACCEPTED = (
     "a directory that Orbax wrote (of a checkpointer or a CheckpointManager), a "
-    ".msgpack file of flax.serialization, or an .npz or .safetensors file of named "
-    "arrays"
+    ".msgpack file of flax.serialization, an .npz or .safetensors file of named "
+    "arrays, or WORKDIR/teachers#m, network m = 0, 1, ... of the teachers of a run"
 )
 
 # How many of a member's faulty leaves an error names.
@@ -102,6 +103,21 @@ def _orbax(path: pathlib.Path) -> Any | None:
     return orbax_files.read(directory)
 
 
+def _member(path: pathlib.Path) -> Any | None:
+    stage, _, number = path.name.rpartition("#")
+    directory = path.parent / stage
+    if not number.isdecimal() or read_record(directory) is None:
+        return None
+    stacked = _orbax(directory / "variables")
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(stacked) if leaf.ndim}
+    if int(number) >= max(sizes):
+        raise InputError(
+            f"{path} is not among the {max(sizes)} networks of {directory}; accepted: "
+            f"#0 to #{max(sizes) - 1}"
+        )
+    return jax.tree.map(lambda leaf: leaf[int(number)], stacked)
+
+
 def _npz(path: pathlib.Path) -> Any | None:
     if path.suffix != ".npz" or not path.is_file():
         return None
@@ -130,6 +146,7 @@ def _msgpack(path: pathlib.Path) -> Any | None:
 
 
 READERS: dict[str, Callable[[pathlib.Path], Any | None]] = {
+    "a network of a run": _member,
     "an Orbax checkpoint": _orbax,
     "an .npz file": _npz,
     "a safetensors file": _safetensors,

@@ -17,6 +17,8 @@ from flax.training import orbax_utils, train_state
 
 from edp.errors import InputError
 from edp.experiment import weights
+from edp.runtime import checkpoint
+from edp.runtime.stage import Stage
 
 RNG = np.random.default_rng(0)
 VARIABLES = {
@@ -202,6 +204,23 @@ def test_safetensors_without_the_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(InputError, match=r"pip install safetensors"):
         read(tmp_path / "net.safetensors")
+
+
+def test_a_network_of_the_teachers_of_a_run(tmp_path):
+    others = jax.tree.map(np.zeros_like, VARIABLES)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), others, VARIABLES)
+    stage = Stage(tmp_path / "run/teachers", {})
+    with stage.making():
+        stage.begin()
+        checkpoint.save_variables(stage.variables, stacked)
+        stage.complete({"train_seconds": 0.0, "num_params": 22})
+    assert_read(tmp_path / "run/teachers#1", "a network of a run")
+    zeros = read(tmp_path / "run/teachers#0").variables
+    assert not any(leaf.any() for leaf in jax.tree.leaves(zeros))
+    with pytest.raises(InputError, match=r"not among the 2 networks .*: #0 to #1"):
+        read(tmp_path / "run/teachers#2")
+    with pytest.raises(InputError, match=r"accepted: .*WORKDIR/teachers#m"):
+        read(tmp_path / "other/teachers#0")
 
 
 # --- Leaves -----------------------------------------------------------------------

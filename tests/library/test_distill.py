@@ -106,6 +106,25 @@ def one_step(student, teachers, batch, perturb, **kwargs) -> tuple[Any, Any, Any
     return (state, *step(state, batch, jax.random.key(3)))
 
 
+def test_given_teacher_logits_are_not_computed(teachers, batch):
+    student = make_student("single", alpha=0.7, temperature=2.0)
+    none = perturbation("none")
+    computed = one_step(student, teachers, batch, none)
+    logits = jax.jit(teachers.all_logits)(batch["image"])
+    silent = teachers._replace(all_logits=None)
+    given = one_step(student, silent, {**batch, "teacher_logits": logits}, none)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, atol=1e-6), computed, given
+    )
+
+
+def test_given_teacher_logits_need_unperturbed_images(teachers, batch):
+    student = make_student("single")
+    batch = {**batch, "teacher_logits": jnp.zeros((M, len(batch["image"]), 2))}
+    with pytest.raises(InputError, match=r"teacher_logits.*such as 'none'"):
+        one_step(student, teachers, batch, perturbation("ods"))
+
+
 def training_pass(model, variables, x):
     logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
     return logits, {**variables, **updated}

@@ -71,11 +71,19 @@ def test_the_comparison_with_other_teachers(teachers):
 def test_variants_of_the_protocols_at_32x32():
     plain, mixed = (load("cifar10_resnet", *v) for v in ((), ("mixup",)))
     search, gpu = load("cifar10_resnet", "search"), load("cifar10_resnet32", "gpu")
-    for config in (plain, mixed, search, gpu):
+    sixteen = load("cifar10_resnet", "sixteen")
+    for config in (plain, mixed, search, sixteen, gpu):
         config.data.data_dir = "data"
         validate.check(config)
     assert (plain.teachers.mixup_alpha, mixed.teachers.mixup_alpha) == (0.0, 1.0)
     assert plain.students.to_dict() == mixed.students.to_dict()
+    # The groups of the sixteen are of the plain teachers' network and settings.
+    for name, size in (("added", 12), ("first", 4)):
+        group = settings.group_config(sixteen, name)
+        assert group.model.to_dict() == plain.model.to_dict()
+        own = {**plain.teachers.to_dict(), "num_members": size}
+        own.pop("groups")
+        assert group.teachers.to_dict() == own
     splits = (search.data.train_split, search.data.test_split)
     assert splits == ("train[:45000]", "train[45000:]")
     long = settings.student_settings(plain, "single_mixup_tau4_long")
