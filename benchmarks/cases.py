@@ -68,7 +68,7 @@ CASES: dict[str, Case] = {
             "resnet8_32",
             {"name": "resnet", "depth": 8, "width": 32, "stem_strides": 2},
             batch_size=128,
-            step_size=16 / 255,
+            step_size=4 / 255,
             temperature=4.0,
         ),
         Case("resnet32", _RESNET32, batch_size=128),

@@ -36,8 +36,10 @@ and twelve more, in two groups:
 
 Without the import it trains all of them.
 
-Perturbed students use the η of configs/cifar10_small.py, 16/255, and 12/255 after a
-random step. `:search` has candidates, on training images only:
+Steps along a gradient have η = 4/255, where the teachers are wrong on 23 % of the
+training images, as on test images (21 %). With the η of configs/cifar10_small.py, 16/255,
+they are wrong on 46 %; with Gaussian noise of that size, which has it here, on 11 %.
+`:search` has candidates, on training images only:
 
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
@@ -79,11 +81,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             config.teachers.groups[name] = group
         config.teachers.num_members = 16
     distill = config.distill
-    distill.step_size = 16 / 255
+    distill.step_size = 4 / 255
     # As in configs/cifar10_small.py.
     distill.quantity, distill.random_members = "projection", 2
     evaluation = config.evaluation
-    evaluation.step_sizes = tuple(n / 255 for n in (1, 4, 8, 24))
+    evaluation.step_sizes = tuple(n / 255 for n in (1, 2, 8, 16))
     evaluation.ood_sets = ("digits", "noise")
     evaluation.corruptions, evaluation.corruption_size = ("all",), 500
     config.students = ml_collections.ConfigDict()
@@ -97,10 +99,9 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     add("single_none", perturbation="none")
     add("single_none_tau4", perturbation="none", **_TAU4)
     add("single_mixup_tau4", perturbation="mixup", **_TAU4)
-    for name in ("gaussian", "ods", "conf_ods"):
-        add(f"single_{name}", perturbation=name)
-    after_random = {"perturbation": "gaussian+disagreement", "step_size": 12 / 255}
-    add("single_gaussian_disagreement", **after_random)
+    add("single_gaussian", perturbation="gaussian", step_size=16 / 255)
+    for name in ("ods", "conf_ods", "gaussian+disagreement"):
+        add(f"single_{name.replace('+', '_')}", perturbation=name)
     be, latent = "batch_ensemble", "latent_batch_ensemble"
     add("be_conf_ods", student=be, perturbation="conf_ods")
     add("be_mixup_tau4", student=be, perturbation="mixup", **_TAU4)
@@ -121,7 +122,7 @@ def _add_candidates(config: ml_collections.ConfigDict, add) -> None:
     for name in ("mixup", "none"):
         add(f"{name}_tau4", perturbation=name, **_TAU4)
     for name in ("gaussian", "conf_ods", "gaussian+disagreement"):
-        for step in (4, 8, 16, 32):
+        for step in (2, 4, 8, 16):
             own = {"perturbation": name, "step_size": step / 255}
             add(f"{name.replace('+', '_')}_{step}", **own)
     # Gradient perturbations beside the best plain recipe.
