@@ -5,6 +5,7 @@ Measured on 2 cores of an AVX2 machine with jax 0.10; `BENCHMARKS.md` has the nu
 
 import ctypes
 import functools
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -136,9 +137,17 @@ def _use_huge_pages(libc: ctypes.CDLL) -> None:
     starts.
 
     The heap grows to half of the machine's memory: addresses only, as no page of it is
-    touched. Without effect where that is not allowed (`ulimit -v`), where the kernel
-    counts addresses as memory (`vm.overcommit_memory=2`) and where it knows no request.
+    touched. Without effect where addresses are limited (`ulimit -v`, `ulimit -d`) or
+    count as memory (`vm.overcommit_memory=2`), where glibc fills what it allocates
+    (`MALLOC_PERTURB_`, a debugging aid) and where the kernel knows no request.
     """
+    resource = importlib.import_module("resource")  # of Unix only
+    limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    if any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in limits):
+        return
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "MALLOC_PERTURB_" in os.environ or "malloc.perturb" in tunables:
+        return
     try:
         if int(_OVERCOMMIT.read_text()) == 2:
             return

@@ -129,6 +129,32 @@ def test_the_kept_heap_may_have_huge_pages(kept):
     assert int(bytes_used) < 2**30  # addresses are reserved, not memory
 
 
+@pytest.mark.parametrize(
+    ("limits", "environment"),
+    [
+        ({"RLIMIT_AS": 2**35}, {}),
+        ({"RLIMIT_DATA": 2**35}, {}),
+        ({}, {"MALLOC_PERTURB_": "1"}),
+        ({}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=1"}),
+    ],
+)
+def test_addresses_are_not_reserved_where_they_are_limited_or_filled(
+    limits, environment, monkeypatch
+):
+    resource = pytest.importorskip("resource")
+    infinity = resource.RLIM_INFINITY
+    kinds = {getattr(resource, name): value for name, value in limits.items()}
+    monkeypatch.setattr(
+        resource, "getrlimit", lambda kind: (kinds.get(kind, infinity), infinity)
+    )
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        xla, "_OVERCOMMIT", types.SimpleNamespace(read_text=lambda: "0")
+    )
+    xla._use_huge_pages(types.SimpleNamespace())  # has no malloc
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 def test_freed_memory_is_returned_if_another_device_computes():
     kept, counts = faults("keep", JAX_PLATFORMS="cuda,cpu")
