@@ -117,7 +117,8 @@ def distill_step(
                 "with a perturbation whose attribute `identity` is true, such as 'none'"
             )
         teacher_logits = batch["teacher_logits"]
-        chex.assert_shape(teacher_logits, (None, len(image), None))
+        expected = (teachers.num_members, len(image), None)
+        chex.assert_shape(teacher_logits, expected)
     else:
         teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
     label = batch["label"]

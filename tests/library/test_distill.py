@@ -123,6 +123,9 @@ def test_given_teacher_logits_need_unperturbed_images(teachers, batch):
     batch = {**batch, "teacher_logits": jnp.zeros((M, len(batch["image"]), 2))}
     with pytest.raises(InputError, match=r"teacher_logits.*such as 'none'"):
         one_step(student, teachers, batch, perturbation("ods"))
+    missing = {**batch, "teacher_logits": batch["teacher_logits"][1:]}
+    with pytest.raises(AssertionError, match="shape"):
+        one_step(student, teachers, missing, perturbation("none"))
 
 
 def training_pass(model, variables, x):
