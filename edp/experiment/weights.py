@@ -104,11 +104,23 @@ def _orbax(path: pathlib.Path) -> Any | None:
 
 
 def _member(path: pathlib.Path) -> Any | None:
-    stage, _, number = path.name.rpartition("#")
+    stage, separator, number = path.name.rpartition("#")
     directory = path.parent / stage
-    if not number.isdecimal() or read_record(directory) is None:
+    if not separator or not number.isdecimal():
         return None
+    if (record := read_record(directory)) is None:
+        return None
+    if groups := record.get("groups"):
+        raise InputError(
+            f"{directory} has its networks in groups; accepted: {directory}/groups/"
+            f"GROUP#m, with GROUP one of {', '.join(groups)}"
+        )
     stacked = _orbax(directory / "variables")
+    if stacked is None:
+        raise InputError(
+            f"{directory / 'variables'} is missing, though its stage is complete; "
+            "accepted: the teachers of a run with their variables"
+        )
     sizes = {leaf.shape[0] for leaf in jax.tree.leaves(stacked) if leaf.ndim}
     if int(number) >= max(sizes):
         raise InputError(

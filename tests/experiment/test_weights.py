@@ -1,6 +1,7 @@
 """Weights in the formats that others save them in, read as a model's variables."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -206,14 +207,18 @@ def test_safetensors_without_the_package(tmp_path, monkeypatch):
         read(tmp_path / "net.safetensors")
 
 
+def complete_stage(path, variables, **record):
+    stage = Stage(path, {})
+    with stage.making():
+        stage.begin()
+        checkpoint.save_variables(stage.variables, variables)
+        stage.complete({"train_seconds": 0.0, "num_params": 22, **record})
+
+
 def test_a_network_of_the_teachers_of_a_run(tmp_path):
     others = jax.tree.map(np.zeros_like, VARIABLES)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), others, VARIABLES)
-    stage = Stage(tmp_path / "run/teachers", {})
-    with stage.making():
-        stage.begin()
-        checkpoint.save_variables(stage.variables, stacked)
-        stage.complete({"train_seconds": 0.0, "num_params": 22})
+    complete_stage(tmp_path / "run/teachers", stacked)
     assert_read(tmp_path / "run/teachers#1", "a network of a run")
     zeros = read(tmp_path / "run/teachers#0").variables
     assert not any(leaf.any() for leaf in jax.tree.leaves(zeros))
@@ -221,6 +226,21 @@ def test_a_network_of_the_teachers_of_a_run(tmp_path):
         read(tmp_path / "run/teachers#2")
     with pytest.raises(InputError, match=r"accepted: .*WORKDIR/teachers#m"):
         read(tmp_path / "other/teachers#0")
+    with pytest.raises(InputError, match="no checkpoint of variables"):
+        read(tmp_path / "run/teachers/1")
+    shutil.rmtree(tmp_path / "run/teachers/variables")
+    with pytest.raises(InputError, match="variables is missing"):
+        read(tmp_path / "run/teachers#1")
+
+
+def test_a_network_of_teachers_in_groups(tmp_path):
+    stacked = jax.tree.map(lambda leaf: leaf[None], VARIABLES)
+    grouped = {"small": stacked, "large": stacked}
+    complete_stage(tmp_path / "teachers", grouped, groups={"small": {}, "large": {}})
+    complete_stage(tmp_path / "teachers/groups/small", stacked)
+    with pytest.raises(InputError, match=r"teachers/groups/GROUP#m.* small, large"):
+        read(tmp_path / "teachers#0")
+    assert_read(tmp_path / "teachers/groups/small#0", "a network of a run")
 
 
 # --- Leaves -----------------------------------------------------------------------
