@@ -37,8 +37,9 @@ and twelve more, in two groups:
 Without the import it trains all of them.
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 23 % of the
-training images, as on test images (21 %). With the η of configs/cifar10_small.py, 16/255,
-they are wrong on 46 %; with Gaussian noise of that size, which has it here, on 11 %.
+training images, as on test images (21 %). With the η of configs/cifar10_small.py,
+16/255, they are wrong on 46 %; with Gaussian noise of that size, which has it here, on
+11 %.
 `:search` has candidates, on training images only:
 
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
