@@ -6,6 +6,7 @@ half of such a step.
 """
 
 import math
+import time
 from typing import Any
 
 import jax
@@ -44,11 +45,21 @@ def compute(
         return None
     # Students of a run have the same teachers and differ in their temperatures.
     if _LOGITS not in experiment.shared:
-        experiment.shared[_LOGITS] = _logits(experiment, teacher_variables)
-    logits = experiment.shared[_LOGITS]
+        begun = time.monotonic()
+        logits = _logits(experiment, teacher_variables)
+        experiment.shared[_LOGITS] = logits, time.monotonic() - begun
+    logits, _ = experiment.shared[_LOGITS]
     if temperatures is not None:
         logits = logits / sharding.fetch(temperatures)[:, None]
     return sharding.put(logits, experiment.mesh)
+
+
+def seconds(experiment: Experiment) -> float:
+    """Returns the time of the logits that `compute` used; 0 before it used any.
+
+    It is a part of each student's training, though the students share them.
+    """
+    return experiment.shared.get(_LOGITS, (None, 0.0))[1]
 
 
 def _logits(experiment: Experiment, teacher_variables: Any) -> np.ndarray:

@@ -86,6 +86,8 @@ def fit_student(
         run_steps=ready.run_steps,
         after_first=after_first,
     )
+    if targets is not None:
+        record["train_seconds"] += clean_targets.seconds(experiment)
     variables = own.student.finalise(variables)
     restore.complete(stage, variables, record, num_networks=1)
 

@@ -59,8 +59,11 @@ def test_students_of_stored_and_of_computed_targets_are_equal(
 
         with monkeypatch.context() as patched:
             patched.setattr(clean_targets, "compute", compute)
+            patched.setattr(clean_targets, "seconds", lambda _: 1e6)
             distill.distill_student(experiment, "plain")
         assert called[0] is not None
+        record = restore.student_stage(experiment.run, "plain").record
+        assert (record["train_seconds"] > 1e6) == (name == "stored")
         trained[name] = restore.load_student(experiment.run, None, "plain")[1]
     pairs = zip(*map(jax.tree.leaves, trained.values()), strict=True)
     assert max(float(abs(a - b).max()) for a, b in pairs) < 1e-5
@@ -72,7 +75,9 @@ def test_targets_are_the_logits_of_the_images_in_their_order(optimised, tmp_path
     finish_teachers(run, 0)
     model, variables = restore.load_teachers(run, None)
     divisors = jnp.array([2.0, 0.5])
+    assert clean_targets.seconds(experiment) == 0
     targets = clean_targets.compute(experiment, "plain", PARAMS, variables, divisors)
+    assert clean_targets.seconds(experiment) > 0
     shape = clean_targets.like(experiment.run, "plain", PARAMS)
     assert (targets.shape, targets.dtype) == (shape.shape, shape.dtype)
     images = data.to_float(experiment.data.train[0][7:9])
