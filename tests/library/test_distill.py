@@ -120,7 +120,7 @@ def test_given_teacher_logits_are_not_computed(teachers, batch):
 
 def test_given_teacher_logits_need_unperturbed_images(teachers, batch):
     student = make_student("single")
-    batch = {**batch, "teacher_logits": jnp.zeros((M, len(batch["image"]), 2))}
+    batch = {**batch, "teacher_logits": jnp.zeros((M, len(batch["image"]), K))}
     with pytest.raises(InputError, match=r"teacher_logits.*such as 'none'"):
         one_step(student, teachers, batch, perturbation("ods"))
     missing = {**batch, "teacher_logits": batch["teacher_logits"][1:]}

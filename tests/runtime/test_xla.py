@@ -34,6 +34,7 @@ print(kept, *faults)
 """
 
 HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
+LIMITS = ("RLIMIT_AS", "RLIMIT_DATA")  # on the addresses of the heap
 # Prints how many parts of the heap may have huge pages, and the peak of memory used.
 HEAP = """
 import pathlib, re, resource, sys
@@ -112,8 +113,11 @@ def test_freed_memory_is_reused():
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_kept_heap_may_have_huge_pages(kept):
+    resource = pytest.importorskip("resource")
     overcommit = pathlib.Path("/proc/sys/vm/overcommit_memory").read_text().strip()
-    if overcommit == "2" or not HUGE_PAGES.exists():
+    limits = {resource.getrlimit(getattr(resource, k))[0] for k in LIMITS}
+    is_limited = limits != {resource.RLIM_INFINITY}
+    if overcommit == "2" or is_limited or not HUGE_PAGES.exists():
         pytest.skip("the heap stays as it is")
     done = subprocess.run(
         [sys.executable, "-c", HEAP, str(kept)],
@@ -132,8 +136,8 @@ def test_the_kept_heap_may_have_huge_pages(kept):
 @pytest.mark.parametrize(
     ("limits", "environment"),
     [
-        ({"RLIMIT_AS": 2**35}, {}),
-        ({"RLIMIT_DATA": 2**35}, {}),
+        ({LIMITS[0]: 2**35}, {}),
+        ({LIMITS[1]: 2**35}, {}),
         ({}, {"MALLOC_PERTURB_": "1"}),
         ({}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=1"}),
     ],
