@@ -45,7 +45,8 @@ training images, as on test images (21 %). With the η of configs/cifar10_small.
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
 
-Expected result: not yet measured.
+Expected result, of one seed (RESULTS.md): cNLL of one network 0.66 and of four 0.55; of
+students 0.64 (none), 0.60 (disagreement), 0.56 (τ = 4, with or without mixup).
 """
 
 import ml_collections
