@@ -338,7 +338,7 @@ QUOTES = {
 # Further numbers in % or of three decimals: those of no single cell of the tables.
 OTHERS = {
     RESULTS: [
-        "No student closes 100 % yet",
+        "No student closes 100 %",
         "(0.009 ± 0.002 in cNLL",  # of the paired comparison
         "by 0.0117 ± 0.0016 on",  # of paired comparisons
     ],
