@@ -37,14 +37,16 @@ HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
 LIMITS = ("RLIMIT_AS", "RLIMIT_DATA")  # on the addresses of the heap
 # Prints how many parts of the heap may have huge pages, and the peak of memory used.
 HEAP = """
-import pathlib, re, resource, sys
+import pathlib, re, sys
 from edp.runtime import xla
 
 kept = xla.keep_memory() if sys.argv[1] == "True" else True
 smaps = pathlib.Path("/proc/self/smaps").read_text()
 parts = re.findall(r"\\[heap\\](?s:.*?)VmFlags:(.*)", smaps)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(kept, sum("hg" in flags.split() for flags in parts), 1024 * peak)
+# Of this program; `ru_maxrss` is inherited from the process that started it.
+status = pathlib.Path("/proc/self/status").read_text()
+peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", status)[1])
+print(kept, sum("hg" in flags.split() for flags in parts), peak)
 """
 
 
