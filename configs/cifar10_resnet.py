@@ -13,13 +13,12 @@ That takes tens of core-hours. It saves as it goes, and the same command resumes
 `launch.train_teachers` and `launch.distill --only=NAME,...` run a part of it.
 
 The control is the same protocol with teachers trained with mixup, the augmentation of
-the best students. One table has the students of both kinds of teachers beside the
-mixup-trained ensembles:
+the best students:
 
-    python -m launch.run --config=configs/cifar10_resnet.py:mixup \\
+    python -m launch.train_teachers --config=configs/cifar10_resnet.py:mixup \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
-    python -m launch.summarize --workdirs=runs/resnet0 --out=runs/resnet \\
-        --reference=mixup=runs/resnet_mixup0
+    python -m launch.evaluate --config=configs/cifar10_resnet.py:mixup \\
+        --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
 
 The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
 students, are a reference for it. `:sixteen` has the four teachers of a run, imported,
@@ -34,7 +33,10 @@ and twelve more, in two groups:
     python -m launch.evaluate --config=configs/cifar10_resnet.py:sixteen \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
 
-Without the import it trains all of them.
+Without the import it trains all of them. One table of all:
+
+    python -m launch.summarize --workdirs=runs/resnet0 --out=runs/resnet \\
+        --reference=mixup=runs/resnet_mixup0 --reference=plain16=runs/resnet16_0
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 23 % of the
 training images, as on test images (21 %). With the η of configs/cifar10_small.py,
