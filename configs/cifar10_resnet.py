@@ -40,9 +40,8 @@ Without the import it trains all of them. One table of all:
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 23 % of the
 training images, as on test images (21 %). With the η of configs/cifar10_small.py,
-16/255, they are wrong on 46 %; with Gaussian noise of that size, which has it here, on
-11 %.
-`:search` has candidates, on training images only:
+16/255, they are wrong on 46 %; with Gaussian noise of that size, used here, on 11 %. No
+search was run; `:search` has candidates, on training images only:
 
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
