@@ -105,6 +105,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     add("single_gaussian", perturbation="gaussian", step_size=16 / 255)
     for name in ("ods", "conf_ods", "gaussian+disagreement"):
         add(f"single_{name.replace('+', '_')}", perturbation=name)
+    combined = "gaussian+disagreement"
+    add("single_gaussian_disagreement_tau4", perturbation=combined, **_TAU4)
     be, latent = "batch_ensemble", "latent_batch_ensemble"
     add("be_conf_ods", student=be, perturbation="conf_ods")
     add("be_mixup_tau4", student=be, perturbation="mixup", **_TAU4)
