@@ -8,7 +8,7 @@ import jax
 
 from edp import ensemble
 from edp.errors import InputError
-from edp.experiment import restore, train_teachers, weights
+from edp.experiment import data_record, restore, train_teachers, weights
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
 from edp.runtime.stage import Stage, read_record
@@ -38,8 +38,9 @@ class _Import(NamedTuple):
 def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     """Completes the teachers' stage, or groups of it, with variables from elsewhere.
 
-    The data that they were trained on are unknown: the run's validation and test
-    images should not be among them.
+    Networks of another run must have had the same training and validation images. What
+    others were trained on is unknown: the run's validation and test images should not
+    be among it.
 
     Args:
       experiment: a run of the members' architecture; its seed draws the data split.
@@ -48,8 +49,9 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
         of each group that is imported; `train_teachers` trains the others.
 
     Raises:
-      InputError: if the stage has teachers already, or a member does not fit; names
-        the member and the leaf. Nothing of the stage is written then.
+      InputError: if the stage has teachers already, a member does not fit, which names
+        the member and the leaf, or its run had other data. Nothing of the stage is
+        written then.
     """
     run = experiment.run
     if run.config.teachers_workdir is not None:
@@ -62,6 +64,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
         if _is_done(one):
             print(f"{one.label}: complete")
         else:
+            _check_data(experiment, one)
             new.append((one, _read(one)))
     for one, variables in new:
         _write(experiment, one, variables)
@@ -124,6 +127,28 @@ def _is_done(one: _Import) -> bool:
         raise InputError(f"{stage.path} has other teachers; give another workdir")
     restore.check_complete(stage.path)
     return True
+
+
+def _check_data(experiment: Experiment, one: _Import) -> None:
+    """Raises an InputError if a network of another run had other data."""
+    digests = experiment.data.digests
+    for path in one.paths:
+        if "#" not in path.name:
+            continue
+        in_group = path.parent.name == "groups"  # RUN/teachers/groups/NAME#m
+        try:
+            data_record.check(
+                path.parents[2] if in_group else path.parent,
+                digests,
+                experiment.run.config.data,
+                lambda: {"form": digests["form"]},  # data.stream is to be the same
+                own=False,
+            )
+        except InputError as error:
+            raise InputError(
+                f"{path} was trained in a run with another split or other data; "
+                f"accepted: networks of runs with this seed and `data` section; {error}"
+            ) from error
 
 
 def _read(one: _Import) -> Any:

@@ -453,3 +453,39 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
     with pytest.raises(InputError, match="has other teachers"):
         import_teachers.import_teachers(experiment, paths[::-1])
     assert restore.teachers_record(run) == record
+
+
+def test_imported_networks_of_a_run_had_the_same_split(tmp_path):
+    networks = [f"{tmp_path / 'source'}/teachers#{m}" for m in range(2)]
+    source = create_experiment(tiny_config(), tmp_path / "source")
+    members = [str(tmp_path / f"member{m}") for m in range(2)]
+    for m, path in enumerate(members):
+        variables = source.run.build_model().init(
+            jax.random.key(m), source.run.example, train=False
+        )
+        checkpoint.save_variables(pathlib.Path(path), variables)
+    import_teachers.import_teachers(source, members)
+
+    for name, setting, words in (
+        ("seed", {"seed": 1}, "train, validation differ"),
+        ("size", {"data": {"validation_size": 50}}, "train, validation differ"),
+    ):
+        config = tiny_config()
+        config.update(setting)
+        other = create_experiment(config, tmp_path / name)
+        with pytest.raises(InputError, match=rf"teachers#0 was .*this seed.*{words}"):
+            import_teachers.import_teachers(other, networks)
+        assert not other.run.teachers_dir.exists()
+
+    same = create_experiment(tiny_config(), tmp_path / "same")
+    import_teachers.import_teachers(same, networks)
+    _, imported = restore.load_teachers(same.run, None)
+    _, kept = restore.load_teachers(source.run, None)
+    jax.tree.map(np.testing.assert_array_equal, imported, kept)
+
+    # As if the source had been trained on streamed images.
+    record = tmp_path / "source/data.json"
+    record.write_text(record.read_text().replace('"pixels"', '"files"'))
+    again = create_experiment(tiny_config(), tmp_path / "again")
+    with pytest.raises(InputError, match="form differ"):
+        import_teachers.import_teachers(again, networks)
