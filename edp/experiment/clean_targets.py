@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from edp import perturbations
-from edp.experiment import restore
+from edp.experiment import restore, step_inputs
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.runtime import sharding
@@ -83,7 +83,7 @@ def like(run: Run, name: str, params: Any) -> jax.ShapeDtypeStruct | None:
       params: the student's parameters, or their shapes.
     """
     section, data = run.students[name], run.config.data
-    augmented = data.crop_padding > 0 or data.flip
+    augmented = step_inputs.augments(data)
     if data.stream or augmented or section["num_epochs"] < 2:
         return None
     if not perturbations.create_perturbation(section).identity:

@@ -87,6 +87,11 @@ def create_augment(config: ml_collections.ConfigDict) -> Augment:
     )
 
 
+def augments(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether `create_augment` changes images."""
+    return config.crop_padding > 0 or config.flip
+
+
 def draw_batch(
     key: jax.Array,
     step: jax.Array,
