@@ -8,7 +8,8 @@ import numpy as np
 
 from edp import data, metrics
 from edp.data import corruption_files, corruptions
-from edp.evaluation import incremental, results
+from edp.evaluation import image_scores, incremental, results
+from edp.evaluation.image_scores import ImageScores
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import Predictor, Predictors
 from edp.experiment.create import Experiment
@@ -35,8 +36,9 @@ def write_robustness(experiment: Experiment, predictors: Predictors) -> None:
     `severity`, and `accuracy`, `nll`, `cnll` and `ece`. The corruption 'none' of
     severity 0 is the same images uncorrupted; 'mean' is the mean over the corruptions
     of a severity. Those of a folder of published images are named
-    '<folder>/<corruption>' and '<folder>/mean'. Without corruptions, the file of an
-    earlier evaluation is kept as it is.
+    '<folder>/<corruption>' and '<folder>/mean'. `corruptions/<student>.npz` has the
+    scores of each image, in the mean over all corruptions and severities, for paired
+    comparisons. Without corruptions, the files of an earlier evaluation are kept.
 
     Args:
       experiment: the run.
@@ -50,7 +52,8 @@ def write_robustness(experiment: Experiment, predictors: Predictors) -> None:
     names = [n for n in evaluation.corruptions if not corruption_files.is_folder(n)]
     names = list(corruptions.CORRUPTIONS) if names == ["all"] else names
     chosen = incremental.test_subset(experiment, size)
-    depends = {"corruptions": names, "corruption_size": size}
+    # `by_image`: earlier versions of edp did not write the scores of each image.
+    depends = {"corruptions": names, "corruption_size": size, "by_image": True}
     protocol = _PROTOCOL.format(size=len(chosen), num_members=run.num_members)
     if published := experiment.data.corrupted_sets:
         depends["published"] = corruption_files.corrupted_digests(published, size)
@@ -73,7 +76,7 @@ def _score_all(
     chosen: np.ndarray,
     names: Sequence[str],
 ) -> dict[str, incremental.Rows]:
-    """Returns the rows of each predictor in `names`.
+    """Returns the rows of each predictor in `names`; writes its scores by image.
 
     Each corrupted set is made once, and every network predicts it in turn: a
     corruption takes longer than moving a network to the device.
@@ -85,12 +88,24 @@ def _score_all(
         for name in names
     }
     rows: dict[str, incremental.Rows] = {name: [] for name in names}
+    # By student and set, of each corruption and severity.
+    by_image: dict[str, dict[str, list[ImageScores]]] = {name: {} for name in names}
     for corruption, severity, split in _sets(experiment, corruption_names, chosen):
         images = data.downsample(split.images, experiment.run.config.data.downsample)
         setting = {"corruption": corruption, "severity": severity}
         for name in names:
             scores = score(predictors[name], images, split.labels, temperatures[name])
-            rows[name] += [{"model": m, **setting, **s} for m, s in scores.items()]
+            rows[name] += [{"model": m, **setting, **s} for m, (s, _) in scores.items()]
+            if severity and name in scores:
+                of_set = by_image[name].setdefault(_mean_name(corruption), [])
+                of_set.append(scores[name][1])
+    for name, sets in by_image.items():
+        if sets:
+            image_scores.save(
+                image_scores.path_of(experiment.run.workdir, name),
+                predictors.records[name]["id"],
+                {of: image_scores.mean(scores) for of, scores in sets.items()},
+            )
     return {name: own + _means(own) for name, own in rows.items()}
 
 
@@ -115,23 +130,27 @@ def _sets(
             yield name, severity, full
 
 
+def _mean_name(corruption: str) -> str:
+    """Returns the name of the mean over the corruptions of a set: '<folder>/mean'."""
+    return "".join((*corruption.rpartition("/")[:2], "mean"))
+
+
 def _means(rows: incremental.Rows) -> incremental.Rows:
     """Returns the rows of 'mean': by folder, severity and model, over corruptions."""
     scores: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for row in rows:
         if row["severity"]:
             of_row = {key: row[key] for key in _SCORES}
-            folder = "".join(row["corruption"].rpartition("/")[:2])
-            key = folder, row["severity"], row["model"]
+            key = _mean_name(row["corruption"]), row["severity"], row["model"]
             scores.setdefault(key, []).append(of_row)
     return [
         {
             "model": model,
-            "corruption": f"{folder}mean",
+            "corruption": name,
             "severity": severity,
             **incremental.mean(alike),
         }
-        for (folder, severity, model), alike in scores.items()
+        for (name, severity, model), alike in scores.items()
     ]
 
 
@@ -153,8 +172,8 @@ def score(
     images: np.ndarray,
     labels: np.ndarray,
     temperatures: _Temperatures,
-) -> dict[str, dict[str, float]]:
-    """Computes by model the scores of its predictions.
+) -> dict[str, tuple[dict[str, float], ImageScores]]:
+    """Computes by model the scores of its predictions, and those of each image.
 
     Args:
       predictor: the teachers or a student.
@@ -163,28 +182,34 @@ def score(
       temperatures: from `fit_temperatures`.
     """
     probs = predictor.predict(images)
-    return {
-        model: incremental.mean(
-            [
+    result = {}
+    for model, groups in predictor.groups.items():
+        scores, of_images = zip(
+            *(
                 _scores(_pool(probs[group]), labels, temperature)
                 for group, temperature in zip(groups, temperatures[model], strict=True)
-            ]
+            ),
+            strict=True,
         )
-        for model, groups in predictor.groups.items()
-    }
+        result[model] = incremental.mean(scores), image_scores.mean(of_images)
+    return result
 
 
 def _scores(
     probs: np.ndarray, labels: np.ndarray, temperature: float
-) -> dict[str, float]:
+) -> tuple[dict[str, float], ImageScores]:
     calibrated = metrics.apply_temperature(probs, temperature)
+    of_images = ImageScores(
+        metrics.example_nll(calibrated, labels),
+        (probs.argmax(-1) == labels).astype(np.float64),
+    )
     values = (
         metrics.accuracy(probs, labels),
         metrics.nll(probs, labels),
-        metrics.nll(calibrated, labels),
+        float(of_images.nll.mean()),
         metrics.ece(probs, labels),
     )
-    return dict(zip(_SCORES, values, strict=True))
+    return dict(zip(_SCORES, values, strict=True)), of_images
 
 
 def _pool(probs: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ def prepare_evaluation(experiment: Experiment) -> None:
 def evaluate(experiment: Experiment) -> None:
     """Writes `predictions/`, `results.json`, `measures.json`, `analysis.json` and more.
 
-    That is `gallery.npz`, and `ood.json` and `corruptions.json` if the settings ask for
-    them. Each network is loaded and compiled once.
+    That is `gallery.npz`, and `ood.json`, `corruptions.json` and `corruptions/` if the
+    settings ask for them. Each network is loaded and compiled once.
     """
     workdir = experiment.run.workdir
     with lock.held(workdir):

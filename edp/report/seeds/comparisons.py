@@ -7,6 +7,7 @@ import numpy as np
 from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import predictions
+from edp.evaluation.image_scores import ImageScores
 from edp.report.evidence import Scored, score_images, score_members
 from edp.report.seeds.aggregate import Row, quantity
 from edp.report.seeds.runs import Run
@@ -38,7 +39,7 @@ def score_runs(
 
 
 def compare_students(
-    scored: Mapping[str, Mapping[int, Scored]],
+    scored: Mapping[str, Mapping[int, Scored | ImageScores]],
     names: Sequence[str],
     baselines: Sequence[str],
 ) -> list[Row]:
@@ -70,6 +71,39 @@ def compare_students(
         for row in rows:
             row["cnll"]["interval"], row["accuracy"]["interval"] = ends[:2]
             del ends[:2]
+    return rows
+
+
+def compare_corrupted(
+    runs: Sequence[Run], names: Sequence[str], baselines: Sequence[str]
+) -> list[Row]:
+    """Compares students as `compare_students`, on each set of corrupted images.
+
+    Returns:
+      `corrupted_comparisons` of `summarize_runs`.
+
+    Raises:
+      InputError: if the sets of two students differ in size, or a file is damaged.
+    """
+    by_set: dict[str, dict[str, dict[int, ImageScores]]] = {}
+    for run in runs:
+        for name in run.student_names:
+            for corruption, scores in run.corrupted(name).items():
+                of = by_set.setdefault(corruption, {n: {} for n in names})
+                of[name][run.seed] = scores
+    rows = []
+    for corruption, scored in by_set.items():
+        sizes = {len(s.nll) for of in scored.values() for s in of.values()}
+        if len(sizes) > 1:
+            raise InputError(
+                f"corruptions/*.npz of these runs have {corruption!r} of "
+                f"{' and '.join(map(str, sorted(sizes)))} images; accepted: the same "
+                "number; evaluate all of them with the same settings"
+            )
+        rows += [
+            {"corruption": corruption, **row}
+            for row in compare_students(scored, names, baselines)
+        ]
     return rows
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from edp.errors import InputError
+from edp.evaluation import image_scores
 from edp.experiment.rules import DATA_LOCATION
 from edp.runtime import storage
 from edp.runtime.stage import different_settings, flatten
@@ -41,6 +42,7 @@ class Run(NamedTuple):
       notes: sentences of `analysis.json` on what it leaves out.
       ood: rows of `ood.json`.
       corruptions: rows of `corruptions.json`.
+      corrupted_ids: by student of `corruptions.json`, the `id` of its training.
       measures: rows of `measures.json`.
     """
 
@@ -52,6 +54,7 @@ class Run(NamedTuple):
     notes: list[str]
     ood: Rows
     corruptions: Rows
+    corrupted_ids: dict[str, str]
     measures: Rows
 
     @property
@@ -68,6 +71,13 @@ class Run(NamedTuple):
     def predictions(self, student: str) -> pathlib.Path:
         """Returns the path of a student's predictions."""
         return self.path / "predictions" / f"{student}.npz"
+
+    def corrupted(self, student: str) -> dict[str, image_scores.ImageScores]:
+        """Returns a student's scores by set of corrupted images; {} without a file."""
+        path = image_scores.path_of(self.path, student)
+        if student not in self.corrupted_ids or not path.exists():
+            return {}
+        return image_scores.load(path, self.corrupted_ids[student])
 
     def last_epoch(self, stage: str) -> dict[str, Any]:
         """Returns the last record of a stage's `metrics.jsonl`; {} if it is missing."""
@@ -240,6 +250,7 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
     if not all("model" in row for row in rows):
         raise InputError(f"{results} has a row without a model")
     analysis = _read_mapping(path / "analysis.json")
+    corrupted = _read_mapping(path / "corruptions.json").get("made_from", {})
     return Run(
         path=path,
         seed=seed,
@@ -247,6 +258,7 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
         diversity=_rows(analysis.get("diversity", []), path / "analysis.json"),
         students=_rows(analysis.get("students", []), path / "analysis.json"),
         notes=_sentences(analysis.get("notes", []), path / "analysis.json"),
+        corrupted_ids=dict(corrupted.get("predictors", {})),
         **{
             name: _rows(
                 _read_mapping(path / f"{name}.json").get("rows", []),

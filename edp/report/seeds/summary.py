@@ -59,6 +59,9 @@ def summarize_runs(
         "seeds", "cnll", "accuracy"}; both quantities have `p` of a paired t-test over
         seeds (absent if undefined) and `interval` of the paired bootstrap over test
         images.
+      * `corrupted_comparisons`: the same in the mean over the corruptions and
+        severities of a set of corrupted images, with its name, as `corruption`; empty
+        without these images.
       * `references`: by name, what `references.compare_with` returns.
       * `diversity`, `students`, `ood`, `corruptions`, `measures`: quantities of the
         rows of those names; empty if no run has them.
@@ -106,6 +109,9 @@ def summarize_runs(
         **({"gap": gap} if gap else {}),
         **({"best_plain": best} if best else {}),
         "comparisons": comparisons.compare_students(scored, names, list(chosen)),
+        "corrupted_comparisons": comparisons.compare_corrupted(
+            runs, names, list(chosen)
+        ),
         "references": {
             name: other_ensembles.compare_with(of, runs)
             for name, of in other_ensembles.read_references(references, runs).items()

@@ -9,8 +9,8 @@ from edp.report.page import measures, ranking
 from edp.report.page.markup import escape_markdown
 from edp.report.page.table import BOLD, Column, markdown_table, plain_table
 from edp.report.rows import CLEAN_INPUTS, NO_GAP, Row, inputs_name
-from edp.report.seeds import reference_tables
-from edp.report.seeds.number_format import DASH, mean_text, p_text
+from edp.report.seeds import comparison_tables, reference_tables
+from edp.report.seeds.number_format import DASH, mean_text
 from edp.runtime.storage import write_json, write_text
 
 _MODEL = Column("model", "model", "model")
@@ -59,15 +59,6 @@ _LEGEND = (
     "is the mean of the members' probabilities; best pool: it is pooled as is best on "
     "the validation images. Training accuracy: of "
     f"single members, on training images. {BOLD}"
-)
-_LEGEND_OF_COMPARISONS = (
-    "The row's student minus the baseline: below 0 is better in cNLL, above 0 in "
-    "accuracy. ± and p (two-sided paired t-test) are over the seeds ({seeds}) and "
-    "estimate the variation between seeds on these test images; with few seeds p is "
-    "imprecise, and it is not corrected for multiple comparisons. Brackets are 95 % "
-    "percentile intervals of a paired bootstrap over the test images (10,000 resamples "
-    "of the differences, averaged over seeds): they estimate the variation between "
-    "test sets for these networks. Neither includes both sources."
 )
 _LEGEND_OF_DIVERSITY = (
     "Diversity of the teachers on clean inputs and on training inputs perturbed as for "
@@ -140,7 +131,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     if "cnll.svg" in figures:
         lines += ["", "![cNLL of ensembles and students](cnll.svg)"]
     lines += _ranking(summary, "pareto.svg" in figures)
-    lines += _comparisons(summary)
+    lines += comparison_tables.sections(summary)
     lines += reference_tables.sections(summary["references"])
     lines += ["", "## Diversity of the teachers", ""]
     if rows := [{**row, "inputs": inputs_name(row)} for row in summary["diversity"]]:
@@ -156,6 +147,7 @@ def format_markdown(summary: Mapping[str, Any], figures: Sequence[str] = ()) -> 
     lines += _measures(summary["measures"], summary["models"])
     lines += _out_of_distribution(summary["ood"])
     lines += _corruptions(summary["corruptions"])
+    lines += comparison_tables.corrupted_sections(summary)
     return "\n".join([*lines, ""])
 
 
@@ -182,47 +174,6 @@ def _ranking(summary: Mapping[str, Any], is_drawn: bool) -> list[str]:
         "![Calibrated NLL against the cost of a prediction](pareto.svg)",
     ] * is_drawn
     return ["", "## Ranking", "", table, "", ranking.LEGEND, *drawn]
-
-
-def _comparisons(summary: Mapping[str, Any]) -> list[str]:
-    rows = summary["comparisons"]
-    if not rows:
-        return []
-    lines = ["", "## Comparisons of students"]
-    for baseline in dict.fromkeys(row["baseline"] for row in rows):
-        lines += ["", f"### Against {escape_markdown(baseline)}", ""]
-        best = summary.get("best_plain", {})
-        if best.get("model") == baseline:
-            cnll = mean_text(best["validation_cnll"], 1, 4)
-            lines += [
-                f"{escape_markdown(baseline)} is the best plain student by mean cNLL "
-                f"on the validation images ({cnll}).",
-                "",
-            ]
-        lines += [_differences([row for row in rows if row["baseline"] == baseline])]
-    counts = [len(row["seeds"]) for row in rows]
-    least, most = min(counts), max(counts)
-    seeds = f"{most}" if least == most else f"{least} to {most}"
-    return [*lines, "", _LEGEND_OF_COMPARISONS.format(seeds=seeds)]
-
-
-def _differences(rows: Sequence[Row]) -> str:
-    columns = [_MODEL]
-    for title in ("cNLL", "acc %"):
-        columns += [
-            Column("", heading, heading, 1)
-            for heading in (f"Δ {title}", "p", "over images")
-        ]
-    cells = []
-    for row in rows:
-        line = [escape_markdown(row["model"])]
-        for metric, scale, digits in (("cnll", 1, 4), ("accuracy", 100, 2)):
-            found = row[metric]
-            low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
-            p = escape_markdown(p_text(found.get("p")))
-            line += [mean_text(found, scale, digits, "+"), p, f"[{low}, {high}]"]
-        cells.append(line)
-    return markdown_table(columns, cells)
 
 
 def _matches(rows: Sequence[Row]) -> list[str]:
