@@ -110,12 +110,13 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     be, latent = "batch_ensemble", "latent_batch_ensemble"
     add("be_conf_ods", student=be, perturbation="conf_ods")
     add("be_mixup_tau4", student=be, perturbation="mixup", **_TAU4)
-    own = {"alpha": 1.0, "nesterov": True, "clean_pass": False, **_TAU4}
-    add("latent_be_mixup_tau4", student=latent, perturbation="mixup", **own)
+    unlabelled = {"alpha": 1.0, "nesterov": True, "clean_pass": False, **_TAU4}
+    add("latent_be_mixup_tau4", student=latent, perturbation="mixup", **unlabelled)
     # Controls: twice the epochs.
     epochs = 2 * distill.num_epochs
-    for name in ("none", "mixup"):
-        add(f"single_{name}_tau4_long", perturbation=name, num_epochs=epochs, **_TAU4)
+    for name in ("none", "mixup", combined):
+        own = {"perturbation": name, "num_epochs": epochs, **_TAU4}
+        add(f"single_{name.replace('+', '_')}_tau4_long", **own)
     return default.choose(config, variant if variant == "debug" else "")
 
 
