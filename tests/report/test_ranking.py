@@ -159,6 +159,7 @@ def test_the_ranking_over_seeds():
         "notes": [],
         "models": over_seeds(ROWS),
         "comparisons": [],
+        "corrupted_comparisons": [],
         "references": {},
         "diversity": [],
         "students": [],
