@@ -35,6 +35,14 @@ def tables(text: str) -> dict[str, list[Table]]:
     return found
 
 
+def cells(text: str, heading: str) -> list[list[str]]:
+    """Returns the cells of the first table below a heading, line by line."""
+    after = text[text.index(heading) :].splitlines()
+    start = next(i for i, line in enumerate(after) if line.startswith("|"))
+    table = itertools.takewhile(lambda line: line.startswith("|"), after[start:])
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+
+
 def number(text: str) -> float:
     """Returns the first number of a text."""
     return float(_NUMBER.search(text)[0].replace("−", "-"))

@@ -1,4 +1,4 @@
-"""Writes synthetic runs of three students under several seeds."""
+"""Writes synthetic runs of three students under several seeds, and changes them."""
 
 import json
 
@@ -84,3 +84,26 @@ def make_run(path, seed, strengths=(1.0, 2.0, 2.2), **changes):
     for name, value in files.items():
         (path / f"{name}.json").write_text(json.dumps(value))
     return path
+
+
+def rewrite(path, change):
+    """Replaces the content of a JSON file, which `change` changes or returns anew."""
+    value = json.loads(path.read_text())
+    changed = change(value)
+    path.write_text(json.dumps(value if changed is None else changed))
+
+
+def without(section, key):
+    """Returns a change that removes a key of a section."""
+    return lambda value: value[section].pop(key) and None
+
+
+def set_in(section, **values):
+    """Returns a change that sets values of a section."""
+    return lambda config: config[section].update(values)
+
+
+def find(rows, **wanted):
+    """Returns the only row that has these values."""
+    (row,) = (r for r in rows if all(r.get(k) == v for k, v in wanted.items()))
+    return row

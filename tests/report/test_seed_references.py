@@ -1,0 +1,111 @@
+"""Tests of summaries beside a larger ensemble of other runs."""
+
+import json
+
+import pytest
+from result_tables import cells
+from seed_runs import find, make_predictions, make_run, rewrite
+
+from edp.errors import InputError
+from edp.evaluation.predictions import save_predictions
+from edp.report.seeds import runs, summary, tables
+
+
+def larger_ensembles(path, seed, cnlls):
+    """Writes a run whose rows are ensembles of these calibrated NLLs."""
+    make_run(path, seed)
+    rows = [
+        {"model": f"DE-{m}", "kind": "ensemble", "num_members": m, "seed": seed}
+        | {"cnll": cnll, "best_cnll": cnll - 0.1, "accuracy": 0.5}
+        for m, cnll in enumerate(cnlls, 1)
+    ]
+    rows.append({"model": "mine", "kind": "student", "cnll": 1.0, "accuracy": 0.6})
+    (path / "results.json").write_text(json.dumps(rows))
+    save_predictions(path / "predictions/teachers.npz", make_predictions(seed, 1.0))
+
+
+def test_models_beside_another_ensemble(copies, tmp_path):
+    def change(cnll):
+        return lambda rows: [
+            row | ({"cnll": cnll} if row["model"] == "single_ods" else {})
+            for row in rows
+        ]
+
+    for path, cnll in zip(copies, (1.3, 0.2), strict=True):
+        rewrite(path / "results.json", change(cnll))
+    # The fifth of one seed alone is left out.
+    for seed, cnlls in enumerate(([2.0, 1.0, 0.6, 0.5], [1.0, 0.6, 0.5, 0.4, 0.3])):
+        larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
+    text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
+    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
+    of = found["references"]["large"]
+    assert (of["size"], of["largest"]) == (2, 4)
+    assert [row["model"] for row in of["ensembles"]] == ["DE-1", "DE-2", "DE-3", "DE-4"]
+    row = find(of["models"], model="single_ods")
+    # 1.3 is 0.7 of the way from 2 to 1, 0.2 below 0.4; pooled best from 1.9 to 0.9.
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7, "1": 4.0})
+    assert row["dee_best"]["by_seed"] == pytest.approx({"0": 1.6, "1": 4.0})
+    # Mean cNLLs: 0.75, from 1.5 to 0.8; from 1.4 to 0.7.
+    assert row["gap_closed"] == pytest.approx(0.75 / 0.7)
+    assert row["gap_closed_best"] == pytest.approx(0.65 / 0.7)
+    rows = cells(tables.format_markdown(found), "## Beside large")
+    assert rows[2][:3] == ["large DE-1", "50.00 ± 0.00", "1.5000 ± 0.5000"]
+    row = next(row for row in rows if row[0] == "single_ods")
+    assert row[4:] == ["≥ 2.85 ± 1.15", "≥ 2.80 ± 1.20", "107.1", "92.9"]
+    # The reference's own student, of mean cNLL 1.0 in both seeds.
+    row = find(of["students"], model="mine")
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 2.0, "1": 1.0})
+    assert row["gap_closed"] == pytest.approx((1.5 - 1.0) / 0.7)
+    assert rows[-1][:3] == ["large mine", "60.00 ± 0.00", "1.0000 ± 0.0000"]
+
+    # A seed whose cNLL is missing, as it was not finite, is left out.
+    rewrite(copies[1] / "results.json", change(None))
+    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
+    row = find(found["references"]["large"]["models"], model="single_ods")
+    assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7})
+
+
+def test_deep_ensemble_equivalents_among_sixteen(copies, tmp_path):
+    """From 2 to 0.5, DE-m of 16 members falls by 0.1 for each further member."""
+    for seed in range(2):
+        cnlls = [2 - 0.1 * m for m in range(16)]
+        larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
+    found = {}
+    for cnll in (0.72, 0.5, 0.3):
+
+        def change(rows, cnll=cnll):
+            own = {"cnll": cnll}
+            return [r | (own if r["model"] == "single_ods" else {}) for r in rows]
+
+        for path in copies:
+            rewrite(path / "results.json", change)
+        text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
+        result = summary.summarize_runs(runs.read_runs(copies), references=[text])
+        assert result["references"]["large"]["largest"] == 16
+        rows = cells(tables.format_markdown(result), "## Beside large")
+        assert rows[17][0] == "large DE-16"
+        found[cnll] = next(row[4] for row in rows if row[0] == "single_ods")
+    # 12.8 steps below 2. At and below the cNLL of all 16, the size is a bound.
+    assert found[0.72] == "13.80 ± 0.00"
+    assert found[0.5].startswith("≥ 16.00") and found[0.3].startswith("≥ 16.00")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{0}", "accepted: NAME=WORKDIR"),
+        ("x={0}", "lacks seed 1"),
+        ("x={0},{1}", "have different test labels"),
+    ],
+)
+def test_references_that_do_not_fit_are_refused(text, message, copies, tmp_path):
+    other = [tmp_path / "other0", tmp_path / "other1"]
+    for seed, path in enumerate(other):
+        larger_ensembles(path, seed, [1.0])
+        of = make_predictions(seed, 1.0)
+        labels = (of.test_labels + 1) % 4
+        save_predictions(
+            path / "predictions/teachers.npz", of._replace(test_labels=labels)
+        )
+    with pytest.raises(InputError, match=message):
+        summary.summarize_runs(runs.read_runs(copies), references=[text.format(*other)])

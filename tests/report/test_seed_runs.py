@@ -1,0 +1,78 @@
+"""Tests that runs to summarize are read, and that those that do not fit are refused."""
+
+import pytest
+from seed_runs import make_predictions, rewrite, set_in, without
+
+from edp.errors import InputError
+from edp.evaluation.predictions import save_predictions
+from edp.report.seeds import runs, summary
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config", set_in("data", train_size=4), "\\(data.train_size is 80 and 4\\)"),
+        (
+            "config",
+            lambda c: c["students"]["be_none"].update(alpha=0.5),
+            "students.be_none.alpha is None and 0.5",
+        ),
+        ("config", lambda c: c.update(seed=0), "run0 and .*run1 both have seed=0"),
+        ("config", lambda c: [], "config.json is damaged; accepted: a JSON object"),
+        (
+            "results",
+            lambda rows: {"model": 1},
+            "results.json does not contain a list of rows",
+        ),
+        ("results", without(0, "model"), "has a row without a model"),
+        (
+            "analysis",
+            lambda a: a.update(students=3),
+            "analysis.json does not contain a list of rows",
+        ),
+        ("analysis", lambda a: a.update(notes="x"), "has invalid notes"),
+        (
+            "analysis",
+            lambda a: [1],
+            "analysis.json is damaged; accepted: a JSON object",
+        ),
+    ],
+)
+def test_runs_that_do_not_fit_are_refused(copies, file, change, message):
+    rewrite(copies[1] / f"{file}.json", change)
+    with pytest.raises(InputError, match=message):
+        runs.read_runs(copies)
+
+
+def test_what_may_differ(copies):
+    def change(config):
+        config |= {"teachers_workdir": "elsewhere", "checkpoint_minutes": 1.0}
+        config["data"]["data_dir"] = "there"
+        return config
+
+    rewrite(copies[1] / "config.json", change)
+    assert [run.seed for run in runs.read_runs(reversed(copies))] == [0, 1]
+
+
+def test_missing_files_and_names_are_refused(copies):
+    with pytest.raises(InputError, match="workdirs is empty"):
+        runs.read_runs([])
+    read = runs.read_runs(copies)
+    with pytest.raises(
+        InputError, match=r"baseline=kd is no student.*single_none, be_n"
+    ):
+        summary.summarize_runs(read, ["kd"])
+    other = make_predictions(1, 2.2)
+    other = other._replace(test_labels=other.test_labels[::-1])
+    save_predictions(copies[1] / "predictions/single_ods.npz", other)
+    with pytest.raises(InputError, match=r"run1.*different test labels"):
+        summary.summarize_runs(read)
+    (copies[0] / "predictions/be_none.npz").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"be_none\.npz does not hold predictions"):
+        summary.summarize_runs(read)
+    (copies[0] / "students/be_none/metrics.jsonl").write_text("{")
+    with pytest.raises(InputError, match=r"metrics\.jsonl is not JSON Lines"):
+        summary.summarize_runs(read)
+    (copies[0] / "results.json").unlink()
+    with pytest.raises(InputError, match=r"there is no .*results\.json.*finished by"):
+        runs.read_runs(copies)
