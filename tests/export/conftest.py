@@ -1,0 +1,39 @@
+"""Fixtures of the export's tests: an evaluated run, its artifacts and image files."""
+
+import pytest
+from exported_runs import create_evaluated
+from PIL import Image
+
+from edp import students
+from edp.experiment import open_run
+from edp.export import from_run
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory):
+    """An evaluated run of every kind of student, to read."""
+    return create_evaluated(tmp_path_factory.mktemp("run"), students.STUDENTS)
+
+
+@pytest.fixture(scope="session")
+def exported(experiment, tmp_path_factory):
+    """Exports every predictor from the workdir alone; returns artifacts by name."""
+    root = tmp_path_factory.mktemp("exported")
+    opened = open_run.open_run(experiment.run.workdir)
+    names = ["teachers", *students.STUDENTS]
+    assert all(from_run.export_predictor(opened, name, root / name) for name in names)
+    return {name: root / name for name in names}
+
+
+@pytest.fixture
+def photos(experiment, tmp_path):
+    """Writes the run's first test images, and other files."""
+    folder = tmp_path / "photos"
+    (folder / "b/.cache").mkdir(parents=True)
+    for i, image in enumerate(experiment.data.dataset.test.images[:5]):
+        Image.fromarray(image[..., 0]).save(folder / f"b/{i}.png")
+    Image.new("RGB", (20, 12), (200, 10, 10)).save(folder / "a.JPG")
+    (folder / "b/2b.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
+    (folder / "b/.cache/x.png").write_bytes(b"hidden")
+    return folder
