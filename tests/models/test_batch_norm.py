@@ -1,10 +1,13 @@
-"""Batch normalisation: its gradient against that of the formula."""
+"""Batch normalisation: values by hand, and its gradient against the formula."""
+
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from small_networks import quick_jit
 
 from edp import models
 from edp.errors import InputError
@@ -19,6 +22,25 @@ COTANGENT = jax.random.normal(KEYS[2], X.shape)
 def as_written(x, scale, bias, epsilon):
     mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     return scale * (x - mean) / jnp.sqrt(var + epsilon) + bias, mean, var
+
+
+def test_batch_norm_momentum_and_epsilon_by_hand():
+    params = {"scale": np.array([2.0]), "bias": np.array([1.0])}
+    stats = {"mean": np.array([10.0]), "var": np.array([3.0])}
+    variables = {"params": params, "batch_stats": stats}
+    x = np.array([1.0, 3.0, 5.0, 7.0]).reshape(4, 1, 1, 1)  # Mean 4, variance 5.
+    train = BatchNorm(use_running_average=False)
+    train = quick_jit(partial(train.apply, mutable=["batch_stats"]))
+    y, state = train(variables, x)
+    np.testing.assert_allclose(state["batch_stats"]["mean"], [9.4], rtol=1e-6)
+    np.testing.assert_allclose(state["batch_stats"]["var"], [3.2], rtol=1e-6)
+    np.testing.assert_allclose(y[0, 0, 0, 0], 1 - 2 * 3 / np.sqrt(5), rtol=1e-5)
+    # A variance of 9e-6 is about as large as the epsilon of 1e-5.
+    x = np.array([-0.003, 0.003]).reshape(2, 1, 1, 1)
+    y, _ = train(variables, x)
+    np.testing.assert_allclose(y[1, 0, 0, 0], 1 + 2 * 0.003 / 1.9e-5**0.5, rtol=1e-5)
+    y = BatchNorm(use_running_average=True).apply(variables, np.array([[4.0]]))
+    np.testing.assert_allclose(y, [[1 - 2 * 6 / np.sqrt(3)]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 0.5])
