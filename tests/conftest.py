@@ -32,6 +32,7 @@ pytest.register_assert_rewrite(
     "property_losses",
     "property_metrics",
     "property_perturbations",
+    "refusals",
     "report_pages",
     "small_data",
 )
