@@ -1,9 +1,6 @@
-"""Tests of the kinds of teachers: their members, and a whole run with each."""
+"""Tests of the kinds of teachers: their members, and the settings that they refuse."""
 
 import functools
-import json
-import pathlib
-import runpy
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +8,22 @@ import ml_collections
 import numpy as np
 import optax
 import pytest
-from launching import ROOT, TINY
+from tiny_configs import tiny_config
 
-from edp import data, ensemble, models
+from edp import ensemble, models
 from edp.errors import InputError
-from edp.evaluation import results
-from edp.evaluation.predictor import Predictors
-from edp.experiment import (
-    batch_statistics,
-    import_teachers,
-    restore,
-    teacher_kinds,
-    validate,
-)
-from edp.experiment.create import create_experiment, record_run
-from edp.runtime import checkpoint
-from edp.runtime.rng import stream
-from launch import distill, train_teachers
+from edp.experiment import teacher_kinds, validate
 
 B, K, M = 6, 4, 3
+SMALLEST = [
+    {"name": "convnet", "width": 4},
+    {"name": "resnet", "depth": 8, "width": 4, "remat": True},
+]
 
 
 def build_model(**config):
     config = ml_collections.ConfigDict(config)
     return models.create_model(config, num_classes=K, mean=(0.5,), std=(0.25,))
-
-
-SMALLEST = [
-    {"name": "convnet", "width": 4},
-    {"name": "resnet", "depth": 8, "width": 4, "remat": True},
-]
 
 
 @pytest.mark.parametrize("config", SMALLEST, ids=lambda config: config["name"])
@@ -73,21 +56,6 @@ def test_a_mask_makes_a_network_a_function(config):
     np.testing.assert_array_equal(
         model.apply(variables, x, train=False), plain.apply(variables, x, train=False)
     )
-
-
-def test_half_of_the_features_are_dropped_of_each_input_in_training():
-    model = models.Dropout(0.5, train=True)
-    x = jnp.ones((50, 200))
-    dropped = model.apply({}, x, rngs={"dropout": jax.random.key(0)})
-    assert set(np.unique(dropped)) == {0.0, 2.0}
-    assert abs(np.mean(dropped) - 1) < 0.05
-    assert (dropped[0] != dropped[1]).any()
-    fixed = models.Dropout(0.5, train=False)
-    masked = fixed.apply({}, x, rngs={"dropout": jax.random.key(0)})
-    assert set(np.unique(masked)) == {0.0, 2.0} and (masked == masked[0]).all()
-    assert (fixed.apply({}, x) == x).all()
-    # Without dropout, no PRNG stream is requested.
-    assert (models.Dropout(0.0, train=True).apply({}, x) == x).all()
 
 
 def test_networks_and_masks():
@@ -192,25 +160,6 @@ def test_packed_members_are_narrow():
     assert kind.network(build, {**section, "packed_width": 4.0}) == build()
 
 
-@pytest.mark.long
-def test_kinds_that_are_a_deep_ensemble_bit_for_bit(tmp_path):
-    trained, logits = {}, {}
-    for name, settings in (
-        ("deep", {}),
-        ("prior", {"kind": "prior", "prior_scale": 0.0}),
-        ("dropout", {"kind": "dropout", "networks": 2}),
-        ("packed", {"kind": "packed", "packed_width": 2.0}),
-    ):
-        experiment = create_experiment(tiny_config(**settings), tmp_path / name)
-        train_teachers.train_teachers(experiment)
-        model, trained[name] = restore.load_teachers(experiment.run, None)
-        images = np.float32(experiment.data.dataset.test.images) / 255
-        compute = jax.jit(restore.teacher_logits(experiment.run, None, model))
-        logits[name] = compute(trained[name], images)
-        np.testing.assert_allclose(logits[name], logits["deep"], atol=1e-5)
-        jax.tree.map(np.testing.assert_array_equal, trained[name], trained["deep"])
-
-
 def test_the_epochs_of_checkpoints():
     section = {"num_members": 3, "num_epochs": 10}
     kind = teacher_kinds.KINDS["checkpoint"]
@@ -255,237 +204,3 @@ def test_settings_that_a_kind_refuses(settings, message):
 
 def test_as_many_networks_as_members_need_no_masks():
     validate.check(tiny_config(kind="dropout", networks=2, bootstrap=True))
-
-
-LONG = ("checkpoint", "dropout", "multiswag", "networks", "packed", "prior", "swag")
-
-
-def tiny_config(**teachers):
-    load = runpy.run_path(str(ROOT / TINY))["get_config"]
-    config = load("single_conf_ods")
-    config.teachers.update({"num_members": 2, "num_epochs": 2, **teachers})
-    config.distill.num_epochs = 1
-    return config
-
-
-@pytest.mark.parametrize(
-    "kind",
-    ["snapshot", *(pytest.param(k, marks=pytest.mark.long) for k in LONG)],
-)
-def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
-    config = tiny_config(kind=kind)
-    if kind == "networks":
-        config.teachers.update({"kind": "dropout", "networks": 2})
-        config.model.dropout_rate = 0.3
-    if kind.endswith("swag"):
-        config.teachers.update({"kind": "swag", "num_epochs": 3, "swag_start": 2})
-        config.teachers.networks = 2 if kind == "multiswag" else 1
-    if kind == "dropout":
-        config.model.dropout_rate = 0.3
-        config.teachers.select = "best"
-    if kind == "packed":
-        config.teachers.packed_width = 1.0
-    if kind == "snapshot":  # with the settings that no other run of the tests has
-        for section in (config.teachers, config.distill):
-            section.optimizer, section.learning_rate = "adamw", 1e-3
-            section.ema_decay, section.label_smoothing = 0.9, 0.1
-        config.teachers.mixup_alpha = 0.5
-    validate.check(config)
-    experiment = create_experiment(config, tmp_path)
-    run = experiment.run
-    train_teachers.train_teachers(experiment)
-    distill.distill_student(experiment, "single_conf_ods")
-    rows = {
-        row["model"]: row
-        for row in results.collect_rows(experiment, Predictors(experiment))
-    }
-    assert rows.keys() == {"DE-1", "DE-2", "single_conf_ods"}
-    # Some members come from one training; with dropout they may be one network too.
-    trainings = 2 if kind in ("multiswag", "networks", "packed", "prior") else 1
-    for name in ("train_seconds", "train_flops"):
-        assert trainings * rows["DE-1"][name] == rows["DE-2"][name] > 0
-    if kind == "packed":
-        plain = rows["single_conf_ods"]["inference_flops"]
-        share = rows["DE-1"]["inference_flops"] / plain
-        assert 2 * rows["DE-1"]["inference_cost"] == rows["DE-2"]["inference_cost"]
-        assert rows["DE-1"]["inference_cost"] == share < 0.5
-    else:
-        assert rows["DE-1"]["inference_cost"] == (2 if kind == "prior" else 1)
-    kept = run.num_kept
-    assert rows["DE-2"]["num_params"] == kept * rows["DE-1"]["num_params"]
-
-    record = json.loads((tmp_path / "teachers" / "complete.json").read_text())
-    model, variables = restore.load_teachers(run, None)
-    kept = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(variables)}
-    assert kept == {run.num_kept} == {1 if kind == "dropout" else 2}
-    one = ensemble.select(variables, 0)
-    counted = [one["params"], one.get("prior", {})]
-    assert record["num_params"] == models.count_params(counted)
-    if kind in ("snapshot", "checkpoint"):
-        assert record["selected_epoch"] == [1, 2]
-
-    if kind.endswith("swag"):
-        assert record["collected_epochs"] == 2
-
-    # The predictions are those of the members that teach students; they differ.
-    x = np.float32(experiment.data.dataset.test.images) / 255
-    teachers = jax.jit(
-        lambda v: restore.make_teachers(run, None, model, v).all_logits(x)
-    )
-    probs = jax.nn.softmax(teachers(variables))
-    with np.load(tmp_path / "predictions" / "teachers.npz") as file:
-        np.testing.assert_allclose(file["test_probs"], probs, atol=1e-5)
-    # Member 0, as students contain it.
-    source = restore.create_source(run)
-    _, logits = jax.jit(source.features)(ensemble.select(variables, 0), x)
-    np.testing.assert_allclose(jax.nn.softmax(logits), probs[0], atol=1e-5)
-    assert np.abs(probs[0] - probs[1]).max() > 1e-3
-
-
-def test_batch_statistics_are_recomputed_from_training_images(tmp_path):
-    config = tiny_config()
-    config.data.crop_padding = 0
-    experiment = create_experiment(config, tmp_path)
-    run = experiment.run
-    model = run.build_model()
-    variables = ensemble.init(model, jax.random.split(run.key, 2), run.example)
-    new = batch_statistics.recompute(experiment, model, variables, run.key)
-    jax.tree.map(np.testing.assert_array_equal, new["params"], variables["params"])
-    order = data.EpochOrder(
-        np.asarray(jax.random.key_data(stream(run.key, "order"))),
-        run.num_train,
-        20,
-        None,
-    )
-    batches = np.asarray(order(0))
-    assert batches.shape == (run.num_train // 20, 20) and len(batches) > 1
-    images = np.float32(experiment.data.dataset.train.images) / 255
-    for m in range(2):
-        own = ensemble.select(variables, m)
-        _, seen = model.apply(
-            own,
-            images,
-            train=False,
-            capture_intermediates=lambda one, _: one.name == "conv1",
-        )
-        maps = np.float64(seen["intermediates"]["conv1"]["__call__"][0])[batches]
-        found = ensemble.select(new["batch_stats"]["norm1"], m)
-        np.testing.assert_allclose(found["mean"], maps.mean((0, 1, 2, 3)), atol=1e-5)
-        expected = maps.var((1, 2, 3)).mean(0)
-        np.testing.assert_allclose(found["var"], expected, rtol=1e-4)
-
-
-def test_masks_follow_from_the_seed_that_the_teachers_were_trained_from(tmp_path):
-    config = tiny_config(kind="dropout")
-    config.model.dropout_rate = 0.3
-    experiment = create_experiment(config, tmp_path / "a")
-    run = experiment.run
-    record_run(experiment)
-    model = run.build_model()
-    variables = ensemble.init(model, jax.random.split(run.key, 1), run.example)
-    stage_settings = tmp_path / "a" / "teachers"
-    checkpoint.save_variables(stage_settings / "variables", variables)
-    dependencies = run.teacher_dependencies
-    (stage_settings / "settings.json").write_text(json.dumps(dependencies))
-    (stage_settings / "complete.json").write_text("{}")
-    other = tiny_config()  # whose own teachers would be of another kind
-    other.model.dropout_rate = 0.3
-    other.seed, other.teachers_workdir = 7, str(tmp_path / "a")
-    elsewhere = create_experiment(other, tmp_path / "b").run
-    x = np.float32(experiment.data.dataset.test.images[:5]) / 255
-    both = [
-        restore.make_teachers(e, None, model, variables).all_logits(x)
-        for e in (run, elsewhere)
-    ]
-    np.testing.assert_array_equal(*both)
-
-
-# --- Imported ---------------------------------------------------------------
-
-
-def test_imported_members_are_teachers_like_any(tmp_path, capsys):
-    config = tiny_config()
-    experiment = create_experiment(config, tmp_path / "run")
-    run = experiment.run
-    model = run.build_model()
-    keys = jax.random.split(jax.random.key(9), 2)
-    members = [model.init(key, run.example, train=False) for key in keys]
-    paths = [str(tmp_path / f"member{m}") for m in range(2)]
-    for path, variables in zip(paths, members, strict=True):
-        checkpoint.save_variables(pathlib.Path(path), variables)
-
-    def refused(paths, words):
-        with pytest.raises(InputError, match=words):
-            import_teachers.import_teachers(experiment, paths)
-        assert not run.teachers_dir.exists()
-
-    refused(paths[:1], "--members names 1 networks of teachers; accepted: 2")
-    refused(paths[:1] * 2, "member0 more than once .* accepted: each once")
-    refused(
-        [paths[0], str(tmp_path / "no")], "member 1 .* is no checkpoint of variables"
-    )
-    wrong = jax.tree.map(lambda leaf: leaf, members[1])
-    wrong["params"]["head"]["bias"] = jnp.zeros(11)
-    wrong["params"]["other"] = wrong["params"].pop("conv1")
-    checkpoint.save_variables(tmp_path / "wrong", wrong)
-    refused([paths[0], str(tmp_path / "wrong")], r"member 1 \(.*wrong\)")
-    for words in (
-        r"params\.conv1\.kernel is missing",
-        r"params\.head\.bias has shape \(11,\) and should have \(10,\)",
-        r"params\.other\.kernel is not a variable",
-    ):
-        refused([paths[0], str(tmp_path / "wrong")], words)
-
-    capsys.readouterr()
-    import_teachers.import_teachers(experiment, paths)
-    printed = capsys.readouterr().out
-    assert f"({paths[1]}): batch_stats, params of an Orbax checkpoint\n" in printed
-    record = restore.teachers_record(run)
-    assert record["imported_from"] == paths and record["train_seconds"] == 0
-    assert record["num_params"] == models.count_params(members[0]["params"])
-    train_teachers.train_teachers(experiment)  # has nothing left to do
-    assert restore.teachers_record(run) == record
-    _, variables = restore.load_teachers(run, None)
-    for m, member in enumerate(members):
-        own = ensemble.select(variables, m)
-        jax.tree.map(np.testing.assert_array_equal, own, member)
-    import_teachers.import_teachers(experiment, paths)  # nor has this
-    with pytest.raises(InputError, match="has other teachers"):
-        import_teachers.import_teachers(experiment, paths[::-1])
-    assert restore.teachers_record(run) == record
-
-
-def test_imported_networks_of_a_run_had_the_same_split(tmp_path):
-    networks = [f"{tmp_path / 'source'}/teachers#{m}" for m in range(2)]
-    source = create_experiment(tiny_config(), tmp_path / "source")
-    members = [str(tmp_path / f"member{m}") for m in range(2)]
-    for m, path in enumerate(members):
-        variables = source.run.build_model().init(
-            jax.random.key(m), source.run.example, train=False
-        )
-        checkpoint.save_variables(pathlib.Path(path), variables)
-    import_teachers.import_teachers(source, members)
-
-    for name, setting, words in (
-        ("seed", {"seed": 1}, "train, validation differ"),
-        ("size", {"data": {"validation_size": 50}}, "train, validation differ"),
-    ):
-        config = tiny_config()
-        config.update(setting)
-        other = create_experiment(config, tmp_path / name)
-        with pytest.raises(InputError, match=rf"teachers#0 was .*this seed.*{words}"):
-            import_teachers.import_teachers(other, networks)
-        assert not other.run.teachers_dir.exists()
-
-    same = create_experiment(tiny_config(), tmp_path / "same")
-    import_teachers.import_teachers(same, networks)
-    _, imported = restore.load_teachers(same.run, None)
-    _, kept = restore.load_teachers(source.run, None)
-    jax.tree.map(np.testing.assert_array_equal, imported, kept)
-
-    # As if the source had been trained on streamed images.
-    record = tmp_path / "source/data.json"
-    record.write_text(record.read_text().replace('"pixels"', '"files"'))
-    again = create_experiment(tiny_config(), tmp_path / "again")
-    with pytest.raises(InputError, match="form differ"):
-        import_teachers.import_teachers(again, networks)
