@@ -19,7 +19,7 @@ def unseen(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def evaluated(unseen, tmp_path_factory):
-    """Evaluates a run of networks with random weights."""
+    """Evaluates a run of networks with random weights, for tests that only read it."""
     directory = tmp_path_factory.mktemp("run")
     experiment = create_experiment(make_config(unseen), directory)
     initialise_teachers(experiment.run, 0)

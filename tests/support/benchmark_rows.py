@@ -4,6 +4,7 @@ from benchmarks import timing
 
 
 def row(contender, rounds=None, **extra):
+    """Returns the row of a contender, measured in rounds of these seconds per step."""
     common = {
         "case": "c",
         "what": "teacher_step",

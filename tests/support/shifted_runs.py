@@ -58,6 +58,7 @@ def evaluate(experiment):
 
 
 def read_rows(experiment, file):
+    """Returns (model, set or corruption, ...) -> row of a file of the workdir."""
     value = json.loads((experiment.run.workdir / file).read_text())
     return {
         tuple(v for v in row.values() if not isinstance(v, float)): row

@@ -23,6 +23,7 @@ STRIDED = {**SMALL["resnet"], "stem_strides": 2}
 
 
 def build(name, num_classes=5, **kwargs):
+    """Creates a network of colour images; `kwargs` are its settings."""
     common = {"dtype", "num_members", "factor_init"}
     config = {k: v for k, v in kwargs.items() if k not in common}
     return create_model(
@@ -35,6 +36,7 @@ def build(name, num_classes=5, **kwargs):
 
 
 def shapes(model, size=8):
+    """Returns the shapes of its variables for images of size x size pixels."""
     x = jnp.zeros((2, size, size, 3))
     init = partial(model.init, train=False)
     return jax.eval_shape(init, jax.random.key(0), x)
@@ -56,5 +58,6 @@ def random_variables(module_shapes, seed=0):
 
 
 def images(batch=3, size=8, channels=3, seed=1):
+    """Draws images [B, size, size, C] from 0 to 1."""
     rng = np.random.default_rng(seed)
     return rng.random((batch, size, size, channels), dtype=np.float32)
