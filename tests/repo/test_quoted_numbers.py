@@ -191,7 +191,7 @@ def test_kinds_of_student():
 
 def test_other_networks():
     """Compares the cNLLs of other teachers and of their student."""
-    for row in table_of(RESULTS, "student single_mixup_tau4"):
+    for row in table_of(CHOOSING, "student single_mixup_tau4"):
         *_, model = row["networks"].split()
         for name, quoted in row.items():
             if name == "deep":
