@@ -30,6 +30,7 @@ pytest.register_assert_rewrite(
     "finished_runs",
     "launching",
     "property_checks",
+    "property_geometry",
     "property_losses",
     "property_metrics",
     "property_perturbations",
