@@ -10,6 +10,7 @@ import tempfile
 import time
 from typing import Any
 
+import two_processes
 from launching import Commands, Done, Server, snapshot, tiny
 
 from edp.runtime import checksums
@@ -227,27 +228,25 @@ class Harness:
 
     def two_processes(self, times: int) -> Tally:
         """Kills one of two processes at a random time, then restarts both."""
-        from tests.end_to_end import test_distributed as distributed
-
         tally = Tally("two processes")
         started = time.monotonic()
         reference = self.root / "two"
 
         def run(workdir):
-            ended = distributed.finish_both(
-                distributed.start_two(self.commands, workdir)
+            ended = two_processes.finish_both(
+                two_processes.start_two(self.commands, workdir)
             )
             assert [done.code for done in ended] == [0, 0], ended
-            return contents(workdir, distributed.STUDENT)
+            return contents(workdir, two_processes.STUDENT)
 
         expected = run(reference)
         seconds = time.monotonic() - started
         for number in range(times):
             workdir = self.root / f"two{number}"
-            both = distributed.start_two(self.commands, workdir)
+            both = two_processes.start_two(self.commands, workdir)
             time.sleep(self.draw.uniform(0.4, 1) * seconds)
             both[self.draw.randrange(2)].kill()
-            ended = distributed.finish_both(both)
+            ended = two_processes.finish_both(both)
             tally.faults += -signal.SIGKILL in [done.code for done in ended]
             tally.compare(f"run {number}", run(workdir), expected)
         return tally
