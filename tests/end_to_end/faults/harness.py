@@ -234,7 +234,7 @@ class Harness:
 
         def run(workdir):
             ended = two_processes.finish_both(
-                two_processes.start_two(self.commands, workdir)
+                two_processes.start_two(self.commands, two_processes.arguments(workdir))
             )
             assert [done.code for done in ended] == [0, 0], ended
             return contents(workdir, two_processes.STUDENT)
@@ -243,7 +243,9 @@ class Harness:
         seconds = time.monotonic() - started
         for number in range(times):
             workdir = self.root / f"two{number}"
-            both = two_processes.start_two(self.commands, workdir)
+            both = two_processes.start_two(
+                self.commands, two_processes.arguments(workdir)
+            )
             time.sleep(self.draw.uniform(0.4, 1) * seconds)
             both[self.draw.randrange(2)].kill()
             ended = two_processes.finish_both(both)
