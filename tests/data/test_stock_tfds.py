@@ -6,12 +6,7 @@ import sys
 import tarfile
 
 import numpy as np
-from small_data import (
-    check_form,
-    create,
-    make_config,
-    refused,
-)
+from small_data import check_form, create, make_config, refused
 
 
 def cifar_archive(corrupt=False):

@@ -9,14 +9,7 @@ import sys
 import chex
 import numpy as np
 import pytest
-from small_data import (
-    check_form,
-    create,
-    make_config,
-    numbered,
-    numbers,
-    refused,
-)
+from small_data import check_form, create, make_config, numbered, numbers, refused
 
 from edp import data
 

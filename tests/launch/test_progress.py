@@ -7,9 +7,7 @@ import re
 import subprocess
 import termios
 
-from finished_runs import (
-    STUDENTS,
-)
+from finished_runs import STUDENTS
 from launching import finish, tiny
 
 

@@ -1,11 +1,7 @@
 """Tests of the facts of a run that the report shows."""
 
 import pytest
-from report_pages import (
-    RUN,
-    SOFTWARE,
-    student,
-)
+from report_pages import RUN, SOFTWARE, student
 
 from edp import report
 

@@ -6,11 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from report_pages import (
-    make_run,
-    read_page,
-    student,
-)
+from report_pages import make_run, read_page, student
 
 from edp import report
 from edp.errors import InputError
