@@ -4,8 +4,8 @@ VENV ?= .venv
 WORKDIR ?= runs/digits
 # A whole run and the parts that changes of JAX, Flax, Orbax and NumPy break first.
 FAST = tests/metrics tests/students \
-  $(addprefix tests/data/test_,image_preparation.py loaders.py tfds.py) \
-  $(addprefix tests/runtime/test_,checkpoint.py memory.py) \
+  $(addprefix tests/data/test_,image_preparation.py loaders.py stock_tfds.py tfds.py) \
+  $(addprefix tests/runtime/test_,checkpoint.py damaged_files.py lock.py memory.py) \
   tests/repo/test_configs.py::test_debug_variant_runs_the_whole_pipeline
 UV := $(shell command -v uv 2>/dev/null)
 

@@ -26,9 +26,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Whose asserts shall say their values, as those of the tests do.
 pytest.register_assert_rewrite(
+    "deployed_page",
     "finished_runs",
     "launching",
     "property_checks",
+    "property_geometry",
     "property_losses",
     "property_metrics",
     "property_perturbations",

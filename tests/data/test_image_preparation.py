@@ -243,3 +243,21 @@ def test_folders_are_searched_through_links_without_loops(tmp_path, capsys):
     warned = capsys.readouterr().err
     assert "3 files are left out (1 .png, 1 .txt, 1 README)" in warned
     assert warned.count("\n") == 1
+
+
+def test_boxes():
+    rng = np.random.default_rng(0)
+    # The shorter side is 32 as the target would have it: 28 of 32 are seen.
+    assert image_preparation.central_box((64, 32), (7, 7)) == (18, 2, 46, 30)
+    assert image_preparation.central_box((32, 64), (14, 7)) == (2, 25, 30, 39)
+    boxes = [image_preparation.random_box((60, 40), rng) for _ in range(500)]
+    left, top, right, bottom = np.transpose(boxes)
+    assert min(left.min(), top.min()) >= 0
+    assert right.max() <= 60 and bottom.max() <= 40
+    areas = (right - left) * (bottom - top) / (60 * 40)
+    ratios = (right - left) / (bottom - top)
+    assert 0.0799 < areas.min() < 0.1 and 0.8 < areas.max() <= 1
+    assert 0.7499 < ratios.min() < 0.8 and 1.25 < ratios.max() < 1.3334
+    assert left.std() > 5 and top.std() > 3
+    # So long an image that no box of these ratios and areas is in it.
+    assert image_preparation.random_box((1000, 10), rng) == (0, 0, 1000, 10)

@@ -1,13 +1,11 @@
 """Targets of unperturbed students, computed once for all epochs."""
 
 import math
-import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from launching import ROOT, TINY
 from untrained_runs import finish_teachers
 
 from edp import data
@@ -18,13 +16,14 @@ from edp.experiment.run import Run
 from edp.models import cpu_convolution
 from edp.runtime import flops
 from launch import distill
+from tests.configs.tiny import get_config
 
 PARAMS = {"kernel": np.zeros(1)}
 
 
 def tiny(**settings):
     """Returns a configuration with one plain student, and settings of it or data."""
-    config = runpy.run_path(str(ROOT / TINY))["get_config"]("single_conf_ods")
+    config = get_config("single_conf_ods")
     config.evaluation.step_sizes = ()
     config.distill.num_epochs = 2
     config.data.crop_padding = 0

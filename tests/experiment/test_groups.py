@@ -4,14 +4,12 @@ import contextlib
 import functools
 import itertools
 import json
-import runpy
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import untrained_runs
-from launching import ROOT, TINY
 
 from configs import default
 from edp import ensemble
@@ -30,10 +28,11 @@ from edp.models import count_params
 from edp.runtime import checkpoint, loop, storage
 from edp.runtime.stage import Stage
 from launch import distill, train_teachers
+from tests.configs.tiny import get_config
 
 
 def two_groups(**wide):
-    config = runpy.run_path(str(ROOT / TINY))["get_config"]("single_conf_ods")
+    config = get_config("single_conf_ods")
     for section in (config.teachers, config.distill):
         section.num_epochs = 1
     config.teachers.num_members = 3
@@ -77,7 +76,7 @@ def test_groups_train_in_turn_and_teach_together(tmp_path):
         ensemble.logits(model[name], variables[name], x) for name in ("narrow", "wide")
     ]
     np.testing.assert_allclose(logits, jnp.concatenate(members), atol=1e-5)
-    other = runpy.run_path(str(ROOT / TINY))["get_config"]("single_conf_ods")
+    other = get_config("single_conf_ods")
     other.model.width, other.seed = 6, 1  # another student of the same teachers
     other.teachers_workdir = str(tmp_path / "run")
     elsewhere = create_experiment(other, tmp_path / "other").run

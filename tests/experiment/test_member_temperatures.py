@@ -1,11 +1,8 @@
 """Targets from members at temperatures fitted on the validation images."""
 
-import runpy
-
 import jax
 import numpy as np
 import pytest
-from launching import ROOT, TINY
 from untrained_runs import finish_teachers
 
 from edp import metrics
@@ -16,10 +13,11 @@ from edp.experiment import member_temperatures, restore, settings
 from edp.experiment.create import create_experiment
 from edp.runtime import storage
 from launch import distill
+from tests.configs.tiny import get_config
 
 
 def tiny(**student):
-    config = runpy.run_path(str(ROOT / TINY))["get_config"]("single_conf_ods")
+    config = get_config("single_conf_ods")
     config.distill.num_epochs = 1
     config.evaluation.step_sizes = ()
     config.students.fitted = config.students.single_conf_ods

@@ -1,7 +1,9 @@
-"""Tests that a run which continues on other hardware says so."""
+"""Tests that a run which continues on other hardware or versions says so."""
 
+import jax
 import pytest
 
+from edp.errors import InputError
 from edp.experiment import provenance
 from edp.runtime import storage
 
@@ -118,3 +120,20 @@ def test_facts_describe_this_cpu(tmp_path, monkeypatch):
     assert facts["cpu_features"] == ["avx2", "avx512f", "fma"]
     assert facts["available_cores"] == 3
     assert facts["kernels"]["kernels"] in ("native", "xla")
+
+
+def test_a_workdir_of_another_version(tmp_path, capfd):
+    provenance.check_version(tmp_path)  # not begun
+    facts = {"schema_version": provenance.SCHEMA_VERSION, **provenance.versions()}
+    storage.write_json(tmp_path / "run.json", facts)
+    provenance.check_version(tmp_path)
+    assert capfd.readouterr().err == ""
+    storage.write_json(tmp_path / "run.json", {**facts, "jax": "0.1", "edp": "0.0.1"})
+    provenance.check_version(tmp_path)
+    said = capfd.readouterr().err
+    assert said.startswith(f"warning: {tmp_path} was begun with edp 0.0.1, jax 0.1 and")
+    assert f"goes on with edp {facts['edp']}, jax {jax.__version__}" in said
+    for schema in (provenance.SCHEMA_VERSION + 1, None, "1"):
+        storage.write_json(tmp_path / "run.json", {**facts, "schema_version": schema})
+        with pytest.raises(InputError, match=rf"schema_version={schema!r}; accepted"):
+            provenance.check_version(tmp_path)

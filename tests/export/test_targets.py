@@ -1,6 +1,5 @@
 """Tests of the runtimes that a program is exported for."""
 
-import collections
 import json
 import os
 import shutil
@@ -10,11 +9,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from export_runtimes import require
 from small_programs import CLASSES, labelled_examples, small_program, write
 
 from edp import export
 from edp.errors import InputError
-from edp.export import checks, layout, loader, onnx_graph, targets, to_litert
+from edp.export import loader, onnx_graph, targets
 
 RUNTIMES = [name for name in export.TARGETS if name != "jax"]
 
@@ -22,72 +22,6 @@ RUNTIMES = [name for name in export.TARGETS if name != "jax"]
 @pytest.fixture(scope="module")
 def examples():
     return labelled_examples()
-
-
-def test_measured_differences_are_those_of_the_outputs():
-    probs = np.array([[0.8, 0.2], [0.5, 0.5]])
-    other = np.array([[0.7, 0.3], [0.5, 0.5]])
-    mutual = np.array([0.1, 0.3])
-    measured = checks.measure(
-        {"probs": other, "mutual_information": mutual},
-        {"probs": probs, "mutual_information": mutual + 0.25},
-        np.array([0, 1]),
-    )
-    assert measured == {
-        "images": 2,
-        "largest_difference": pytest.approx(0.1),
-        "largest_difference_of_scores": pytest.approx(0.25),
-        "mutual_information": pytest.approx(0.2),
-        "accuracy": pytest.approx(0.5),  # of two equal classes, the first
-        "nll": pytest.approx(-(np.log(0.7) + np.log(0.5)) / 2),
-        # 0.3 below in one bin, 0.5 above in the other
-        "ece": pytest.approx((0.3 + 0.5) / 2),
-    }
-
-
-def test_scores_differ_relative_to_large_ones_and_by_nan():
-    probs = np.array([[0.8, 0.2], [0.5, 0.5]])
-    energy, entropy = np.array([-1000.0, 2.0]), np.array([0.5, 0.1])
-
-    def measure(change_of_energy, change_of_entropy):
-        found = {"entropy": entropy + change_of_entropy}
-        found |= {"energy": energy + change_of_energy, "probs": probs}
-        reference = {"probs": probs, "entropy": entropy, "energy": energy}
-        return checks.measure(found, reference, None)["largest_difference_of_scores"]
-
-    assert measure([1, 0], 0) == pytest.approx(1e-3)
-    assert measure([0, 1], 0) == pytest.approx(0.5)
-    assert np.isnan(measure([np.nan, 0], 0.3))
-
-
-@pytest.mark.parametrize(
-    ("precision", "measured", "bound", "message"),
-    [
-        ("float32", (2e-3, 0.0, 1.0), None, r"to='x' differs from JAX by 2.0e-03; acc"),
-        ("float32", (0.0, 2e-3, 1.0), None, r"differs from JAX by 2.0e-03; accepted:"),
-        ("float32", (np.nan, 0.0, 1.0), None, r"differs from JAX by nan; accepted: up"),
-        ("float32", (0.0, np.nan, 1.0), None, r"differs from JAX by nan; accepted: up"),
-        ("float16", (0.0, np.nan, 1.0), None, r"outputs that are not finite; accepted"),
-        (
-            "int8",
-            (0.5, 0.5, 1.02),
-            0.01,
-            r"max_nll_increase=0.01 is less than .*0.0200",
-        ),
-        ("int8", (0.5, 0.5, np.nan), 0.01, r"max_nll_increase=0.01 is less"),
-        ("int8", (0.5, 0.5, 1.02), None, None),
-        ("int8", (0.5, 0.5, 1.005), 0.01, None),
-        ("float32", (9e-4, 9e-4, 1.0), 0.0, None),
-    ],
-)
-def test_what_differs_too_much_is_refused(precision, measured, bound, message):
-    keys = ("largest_difference", "largest_difference_of_scores", "nll")
-    arguments = ("x", precision, dict(zip(keys, measured, strict=True)), {"nll": 1.0})
-    if message is None:
-        checks.refuse_difference(*arguments, bound)
-    else:
-        with pytest.raises(InputError, match=message):
-            checks.refuse_difference(*arguments, bound)
 
 
 @pytest.mark.parametrize(
@@ -154,113 +88,6 @@ def test_batches_of_a_fixed_size_repeat_the_last_image():
     assert found == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
     found = [list(batch) for batch in onnx_graph.batches(images, None, 3)]
     assert found == [[0, 1, 2], [3, 4, 5], [6]]
-
-
-# --- With the runtimes ------------------------------------------------------
-
-
-def require(name):
-    for package in export.TARGETS[name].packages:
-        pytest.importorskip(package)
-    if "jax2onnx" in export.TARGETS[name].packages:
-        pytest.importorskip("onnx")
-
-
-def operators(program):
-    onnx = pytest.importorskip("onnx")
-    names = ["probs", "max_probability", "mutual_information"]
-    model = onnx.load_model_from_string(onnx_graph.convert(program, (8, 8, 1), names))
-    return collections.Counter(node.op_type for node in model.graph.node)
-
-
-@pytest.mark.long
-def test_the_graph_has_one_network_without_normalisation():
-    require("onnx")
-    program = small_program(members=2)
-    before, after = operators(program.__wrapped__), operators(program)
-    assert (before["Conv"], after["Conv"]) == (6, 3)
-    assert after["Sub"] < before["Sub"]
-    assert sum(after.values()) < 0.65 * sum(before.values())
-    assert after["Transpose"] < before["Transpose"]
-    # Of the image, of what the dense layer takes, and of the members' logits.
-    assert after["Transpose"] == 3
-    # Two factors in each of four layers, and the biases of the last.
-    assert after["Tile"] == 2 * 4 + 1 and after["Expand"] <= 1
-
-
-@pytest.mark.long
-def test_litert_keeps_the_layout(tmp_path):
-    require("litert")
-    from ai_edge_litert import interpreter
-
-    model = to_litert.convert(small_program(), (8, 8, 1), ["probs"], 1, "float32")
-    found = interpreter.Interpreter(model_content=model)._get_ops_details()
-    counts = collections.Counter(operation["op_name"] for operation in found)
-    assert counts["CONV_2D"] + counts["DEPTHWISE_CONV_2D"] == 3
-    assert not counts["TRANSPOSE"] + counts["BROADCAST_TO"]
-
-
-def test_factors_are_transposed_before_they_are_repeated():
-    onnx = pytest.importorskip("onnx")
-    reference = pytest.importorskip("onnx.reference")
-    factors = np.arange(6, dtype=np.float32).reshape(2, 1, 1, 3)
-    arrays = {"factors": factors, "one": np.int64([1])}
-    make = onnx.helper.make_node
-    graph = onnx.helper.make_graph(
-        [
-            make("Concat", ["times", "one", "one", "one"], ["repeats"], axis=0),
-            make("Tile", ["factors", "repeats"], ["rows"]),
-            make("Transpose", ["rows"], ["found"], perm=[0, 3, 1, 2]),
-        ],
-        "",
-        [onnx.helper.make_tensor_value_info("times", onnx.TensorProto.INT64, [1])],
-        [onnx.helper.make_tensor_value_info("found", onnx.TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(value, name) for name, value in arrays.items()],
-    )
-    model = onnx.helper.make_model(graph).SerializeToString()
-    found = onnx.load_model_from_string(layout.transpose_constants(model))
-    assert [node.op_type for node in found.graph.node] == ["Concat", "Tile"]
-    (rows,) = reference.ReferenceEvaluator(found).run(None, {"times": np.int64([2])})
-    wanted = np.tile(factors.transpose(0, 3, 1, 2), (2, 1, 1, 1))
-    np.testing.assert_array_equal(rows, wanted)
-    assert found.graph.node[1].output[0] == "found"
-
-
-def test_what_a_branch_reads_is_kept():
-    onnx = pytest.importorskip("onnx")
-    make = onnx.helper.make_node
-    number = onnx.TensorProto.FLOAT
-
-    def branch(name):
-        output = onnx.helper.make_tensor_value_info("y", number, [1])
-        nodes = [make("Add", [name, "halved"], ["y"])]
-        return onnx.helper.make_graph(nodes, name, [], [output])
-
-    outer = [
-        make("Div", ["one", "two"], ["halved"]),
-        make("Div", ["two", "one"], ["unused"]),
-        make(
-            "If",
-            ["condition"],
-            ["found"],
-            then_branch=branch("one"),
-            else_branch=branch("two"),
-        ),
-    ]
-    graph = onnx.helper.make_graph(
-        outer,
-        "",
-        [onnx.helper.make_tensor_value_info("condition", onnx.TensorProto.BOOL, [])],
-        [onnx.helper.make_tensor_value_info("found", number, [1])],
-        [
-            onnx.numpy_helper.from_array(np.float32([value]), name)
-            for name, value in (("one", 1), ("two", 2), ("three", 3))
-        ],
-    )
-    model = onnx.helper.make_model(graph).SerializeToString()
-    found = onnx.load_model_from_string(layout.transpose_constants(model)).graph
-    assert [node.op_type for node in found.node] == ["Div", "If"]
-    assert [array.name for array in found.initializer] == ["one", "two"]
 
 
 # ONNX Runtime in float32 is quick: where it is installed, it is always tested.

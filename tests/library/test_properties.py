@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import hypothesis
 import jax
-import property_losses  # noqa: F401 (registers its checks, as do the next three)
+import property_geometry  # noqa: F401 (registers its checks, as do the next four)
+import property_losses  # noqa: F401
 import property_measures  # noqa: F401
 import property_metrics  # noqa: F401
 import property_perturbations  # noqa: F401

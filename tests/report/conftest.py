@@ -1,11 +1,21 @@
-"""Fixtures of the report's tests: synthetic runs under three seeds, summarized."""
+"""Fixtures of the report's tests: a reported run, and runs under three seeds."""
 
 import shutil
 
 import pytest
+import report_pages
 from seed_runs import make_run
 
+from edp import report
 from edp.report.seeds import runs, summary
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A reported run: its workdir, its rows and the path of its page."""
+    workdir = tmp_path_factory.mktemp("run")
+    rows = report_pages.make_run(workdir)
+    return workdir, rows, report.write_report(workdir)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from PIL import Image
 from report_pages import (
     HOSTILE,
     NUM_MEMBERS,
-    RUN,
     SOFTWARE,
     make_run,
     markdown_cells,
@@ -24,15 +23,7 @@ from report_pages import (
 )
 
 from edp import report
-from edp.errors import InputError
 from edp.report.page import table
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("run")
-    rows = make_run(workdir)
-    return workdir, rows, report.write_report(workdir)
 
 
 def test_whole_report(run):
@@ -61,76 +52,6 @@ def test_whole_report(run):
     for message in ("digits", "convnet", "17", SOFTWARE, "cpu (2 cores), Linux-6.1"):
         assert message in page.text
     assert sorted(p.name for p in workdir.iterdir() if p.name.startswith(".")) == []
-
-
-def test_facts():
-    rows = [
-        {"model": "DE-1", "kind": "ensemble", "num_members": 1, "seed": 3},
-        {"model": "DE-2", "kind": "ensemble", "num_members": 2, "seed": 3},
-        student("be", 0.1, num_members=9, seed=4),
-    ]
-    config = {
-        "seed": 0,
-        "data": {"source": "digits", "name": None, "path": None},
-        "model": {
-            "depth": 28,
-            "name": "wide_resnet",
-            "widen_factor": 10,
-            "width": None,
-        },
-    }
-    assert report.describe_run(rows, config, RUN) == {
-        "Dataset": "digits",
-        "Model": "wide_resnet, depth 28, widen_factor 10",
-        "Members": "2",
-        "Seed": "0",
-        "Software": SOFTWARE,
-        "Hardware": "cpu (2 cores), Linux-6.1",
-    }
-    assert report.describe_run(rows, {}, {}) == {"Members": "2", "Seed": "3, 4"}
-    assert report.describe_run([], {"data": "cifar10", "model": None}, {}) == {}
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"num_devices": 8}, "cpu (8 × cpu, 2 cores), Linux-6.1"),
-        (
-            {"continued_with": [{"available_cores": 1}]},
-            "cpu (2 cores), Linux-6.1, continued on other hardware",
-        ),
-        (
-            {"backend": "gpu", "device": "NVIDIA H100", "cpu_count": 64},
-            "gpu (NVIDIA H100, 64 CPU cores), Linux-6.1",
-        ),
-        (
-            {
-                "backend": "tpu",
-                "device": "TPU v4",
-                "num_devices": 8,
-                "num_processes": 2,
-            },
-            "tpu (8 × TPU v4, 2 CPU cores), 2 processes, Linux-6.1",
-        ),
-        ({"cpu_count": None, "platform": ""}, "cpu"),
-    ],
-)
-def test_hardware(changed, message):
-    assert report.describe_run([], {}, RUN | changed)["Hardware"] == message
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ({"source": "tfds", "name": "cifar10", "path": None}, "cifar10"),
-        ({"source": "folder", "name": None, "path": "/data/birds/"}, "birds"),
-        ({"source": "npz", "name": "cifar10", "path": "sets/mnist.npz"}, "mnist.npz"),
-        ({"source": "folder", "path": "."}, "folder"),
-        ({"source": "digits", "name": "cifar10", "path": "x"}, "digits"),
-    ],
-)
-def test_the_dataset_shown(data, message):
-    assert report.describe_run([], {"data": data}, {}) == {"Dataset": message}
 
 
 def test_page_needs_nothing_from_elsewhere(run):
@@ -214,90 +135,6 @@ def test_terminal_table_is_aligned_and_fits(run):
         report.format_table(rows, "latex")
 
 
-def test_only_results(tmp_path):
-    rows = [student("kd", 0.3), student("ods", 0.2, "ods", temperature_at_bound=True)]
-    rows[0]["skipped_steps"] = 3
-    (tmp_path / "results.json").write_text(json.dumps(rows))
-    page = read_page(report.write_report(tmp_path))
-    for message in (
-        "there is no run.json",
-        "there is no config.json",
-        "there is no analysis.json",
-        "there is no gallery.npz",
-        "there is no kd.npz; there is no ods.npz",
-        "Best student ods: cNLL 0.200. One seed.",
-        "The best student was chosen on the test images",
-        "There are no predictions to compute intervals from.",
-        "at the bound of its search range",
-        "non-finite loss or gradient were skipped: 3 of kd.",
-    ):
-        assert message in page.text, message
-    # The level lines of the students; without intervals, no verdict.
-    assert [tag for tag, _ in page.tags].count("svg") == 1
-    markdown = (tmp_path / "results.md").read_text()
-    assert re.search(r"\| single +\| ods +\| kd +\| -0.1000 \| – +\| – +\|", markdown)
-    assert "ods is" not in page.text
-
-
-def test_teachers_only_and_damaged_files(tmp_path):
-    rows = make_run(tmp_path)[:1]
-    (tmp_path / "results.json").write_text(json.dumps(rows))
-    (tmp_path / "analysis.json").write_text('{"diversity": [')
-    (tmp_path / "gallery.npz").write_bytes(b"PK no archive")
-    (tmp_path / "run.json").write_text("[]")
-    page = read_page(report.write_report(tmp_path))
-    # The front, calibrated NLL, reliability, error against coverage.
-    assert [tag for tag, _ in page.tags].count("svg") == 4
-    for name in ("analysis.json is not valid JSON", "gallery.npz cannot be read"):
-        assert name in page.text
-    assert "run.json is damaged" in page.text
-    assert str(tmp_path) not in page.text
-
-
-def test_damaged_predictions_are_left_out_with_a_sentence(tmp_path):
-    make_run(tmp_path)
-    folder = tmp_path / "predictions"
-    (folder / "teachers.npz").write_bytes(b"PK no archive")
-    np.savez(folder / "kd.npz", test_probs=np.ones((1, 5, 3)) / 3)
-    arrays = dict(np.load(folder / "be.npz"))
-    np.savez(folder / "be.npz", **arrays | {"test_labels": arrays["test_labels"][:9]})
-    page = read_page(report.write_report(tmp_path))
-    for kind in ("reliability diagrams", "risk-coverage curves"):
-        reasons = re.search(rf"{kind}: (.*)", page.text)[1].split("; ")
-        assert reasons[0].startswith("teachers.npz cannot be read as an .npz")
-        assert reasons[1].startswith("kd.npz cannot be read") and "labels" in reasons[1]
-        assert reasons[2].startswith("be.npz: ")
-    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
-    (label,) = (label for label in labels if "coverage" in label)
-    names = [message.split()[0] for message in label.split(": ")[1].split(", ")]
-    assert names == ["kd_noise", "kd_ods", "kd_conf_ods", "be_conf_ods"]
-
-
-def test_diverged_student_is_left_out_of_the_diagrams(tmp_path):
-    make_run(tmp_path)
-    path = tmp_path / "predictions" / "kd.npz"
-    arrays = dict(np.load(path))
-    arrays["test_probs"][:] = np.nan
-    np.savez(path, **arrays)
-    page = read_page(report.write_report(tmp_path))
-    assert [tag for tag, _ in page.tags].count("svg") == 3 + 4 + 6
-    assert "coverage curves: kd.npz: confidence has NaN" in page.text
-    labels = [a["aria-label"] for tag, a in page.tags if tag == "svg"]
-    (label,) = (label for label in labels if "coverage" in label)
-    assert "kd_noise" in label and "kd " not in label
-    assert not (tmp_path / "figures" / "reliability_kd.svg").exists()
-    assert "diagrams: kd.npz: probs has smallest entry" in page.text
-
-
-@pytest.mark.parametrize("text", [None, "{", "{}", "[1]", '[{"kind": "student"}]'])
-def test_no_results_no_report(tmp_path, text):
-    if text is not None:
-        (tmp_path / "results.json").write_text(text)
-    with pytest.raises(InputError, match=r"results\.json"):
-        report.write_report(tmp_path)
-    assert not (tmp_path / "report.html").exists()
-
-
 def test_all_text_is_escaped(tmp_path):
     make_run(tmp_path, hostile=True)
     path = report.write_report(tmp_path)
@@ -326,20 +163,6 @@ def test_a_name_cannot_lead_out_of_the_work_directory(tmp_path):
     (tmp_path / "run" / "results.json").write_text(json.dumps(rows))
     page = read_page(report.write_report(tmp_path / "run"))
     assert "reliability diagrams: there is no kd.npz." in page.text
-
-
-def test_failure_leaves_the_old_report(tmp_path, monkeypatch):
-    (tmp_path / "results.json").write_text("[]")
-    (tmp_path / "results.md").write_text("old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        report.write_report(tmp_path)
-    assert (tmp_path / "results.md").read_text() == "old"
-    assert {p.name for p in tmp_path.iterdir()} == {"results.json", "results.md"}
 
 
 def test_import_is_light():

@@ -1,10 +1,12 @@
 """Tests that a mesh changes where results are computed, not the results."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 import quick_compiler
 from collectives import parse
@@ -122,3 +124,42 @@ def test_groups_of_devices_are_read(groups, axes):
 def test_unknown_groups_raise():
     with pytest.raises(ValueError, match="unknown here"):
         parse("%r = f32[4] all-reduce(%a), replica_groups=spiral", {"member": 8})
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """Device of a GPU cluster, with the attributes that a mesh reads."""
+
+    id: int
+    slice_index: int
+    platform: str = "gpu"
+    device_kind: str = "a GPU"
+
+
+@pytest.mark.parametrize(
+    ("member", "data", "same_host"),
+    [
+        (4, 2, [[0, 0], [0, 0], [1, 1], [1, 1]]),
+        (2, 4, [[0, 0, 0, 0], [1, 1, 1, 1]]),
+        (1, 8, [[0, 0, 0, 0, 1, 1, 1, 1]]),
+        (8, 1, [[0], [0], [0], [0], [1], [1], [1], [1]]),
+    ],
+)
+def test_members_rather_than_batches_are_spread_over_hosts(
+    member, data, same_host, monkeypatch
+):
+    devices = [Device(id, id // 4) for id in range(8)]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(sharding, "Mesh", lambda devices, axes, **_: devices)
+    arranged = sharding.create_mesh(member, data)
+    assert sorted(device.id for device in arranged.flat) == list(range(8))
+    hosts = [[device.slice_index for device in row] for row in arranged]
+    assert hosts == same_host
+
+
+def test_every_process_must_have_a_part_in_the_mesh(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 8)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match=r"mesh\.member=1 x .* must be 8, .* 2 proc"):
+        sharding.create_mesh(1, 1)

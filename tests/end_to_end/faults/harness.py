@@ -1,7 +1,5 @@
 """Injects faults into tiny runs and compares the results with an undisturbed run."""
 
-import json
-import os
 import pathlib
 import random
 import shutil
@@ -10,17 +8,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-import numpy as np
+import two_processes
 from launching import Commands, Done, Server, snapshot, tiny
 
-from edp.runtime import checkpoint, checksums
+from edp.runtime import checksums
+from tests.end_to_end.faults.damage import DAMAGE, cases, newest_checksums, newest_step
+from tests.end_to_end.faults.results import STUDENT, Tally, contents, stage_contents
 
-STUDENT = "single_none"
 STAGES = ("teachers", f"students/{STUDENT}")
+_OF_STAGES = ("complete", "settings")
 # Saves within epochs of four steps, and at their ends.
 FLAGS = (
     "--config.checkpoint_steps=3",
@@ -29,40 +27,6 @@ FLAGS = (
     "--config.evaluation.ood_sets=()",
     "--config.evaluation.corruptions=()",
 )
-_TIMES = ("train_seconds", "checkpoint_seconds")
-
-
-class Tally:
-    """Outcome of one kind of fault.
-
-    Attributes:
-      kind: the kind of fault.
-      runs: number of runs completed and compared.
-      faults: number of faults injected.
-      lost: a line for each result lost.
-    """
-
-    def __init__(self, kind: str):
-        self.kind, self.runs, self.faults = kind, 0, 0
-        self.lost: list[str] = []
-        self._started = time.monotonic()
-
-    def compare(self, name: str, found: Any, expected: Any) -> None:
-        """Counts a run, and a lost result if it is not as expected."""
-        self.runs += 1
-        wrong = list(differences(found, expected))
-        if wrong:
-            self.lost.append(f"{name}: {'; '.join(wrong)[:2000]}")
-        said = "LOST" if wrong else "ok"
-        print(f"{self.kind}, {name}: {said}", file=sys.stderr, flush=True)
-
-    def __str__(self):
-        seconds = time.monotonic() - self._started
-        lines = [
-            f"{self.kind}: {self.runs} runs, {self.faults} faults injected, "
-            f"{len(self.lost)} results lost ({seconds:.0f} s)"
-        ]
-        return "\n".join([*lines, *(f"  LOST {line}" for line in self.lost)])
 
 
 class Harness:
@@ -145,9 +109,9 @@ class Harness:
         tally = Tally("damaged checkpoints")
         base = self.root / "teachers_only"
         self._copy_teachers(base)
-        newest = _newest(base / "teachers/checkpoints")
+        newest = newest_step(base / "teachers/checkpoints")
         expected = self.expected["teachers"]
-        for kind, path in _each(newest, every):
+        for kind, path in cases(newest, every):
             workdir = shutil.copytree(base, self.root / "damaged")
             damaged = workdir / path.relative_to(base)
             DAMAGE[kind](damaged)
@@ -171,7 +135,7 @@ class Harness:
         base = self.root / "to_distil"
         shutil.copytree(self.reference, base)
         shutil.rmtree(base / "students")
-        for kind, path in _each(base / "teachers/variables", every):
+        for kind, path in cases(base / "teachers/variables", every):
             if path.name == checksums.NAME and kind == "missing":
                 continue  # older versions wrote no checksums
             backup = path.read_bytes()
@@ -220,7 +184,7 @@ class Harness:
             if number % 2:
                 seconds = self.draw.uniform(0.5, 1) * self.seconds / 2
                 self.run("run", workdir, kill=(signal.SIGKILL, seconds))
-            before = _checkpoints(workdir)
+            before = newest_checksums(workdir)
             limit = self.draw.choice((100, 1000, 3000, 8000))
             done = self.run("run", workdir, max_file_bytes=limit)
             tally.faults += 1
@@ -228,7 +192,7 @@ class Harness:
             reported = "File too large" in last and "Traceback" not in done.stderr
             if done.code not in (1, 2) or not reported:
                 tally.lost.append(f"limit {limit}: {done}")
-            if not before.items() <= _checkpoints(workdir).items():
+            if not before.items() <= newest_checksums(workdir).items():
                 tally.lost.append(f"limit {limit}: checkpoints that there were")
             self._finish(tally, workdir, f"limit {limit}")
         return tally
@@ -264,27 +228,27 @@ class Harness:
 
     def two_processes(self, times: int) -> Tally:
         """Kills one of two processes at a random time, then restarts both."""
-        from tests.end_to_end import test_distributed as distributed
-
         tally = Tally("two processes")
         started = time.monotonic()
         reference = self.root / "two"
 
         def run(workdir):
-            ended = distributed.finish_both(
-                distributed.start_two(self.commands, workdir)
+            ended = two_processes.finish_both(
+                two_processes.start_two(self.commands, two_processes.arguments(workdir))
             )
             assert [done.code for done in ended] == [0, 0], ended
-            return contents(workdir, distributed.STUDENT)
+            return contents(workdir, two_processes.STUDENT)
 
         expected = run(reference)
         seconds = time.monotonic() - started
         for number in range(times):
             workdir = self.root / f"two{number}"
-            both = distributed.start_two(self.commands, workdir)
+            both = two_processes.start_two(
+                self.commands, two_processes.arguments(workdir)
+            )
             time.sleep(self.draw.uniform(0.4, 1) * seconds)
             both[self.draw.randrange(2)].kill()
-            ended = distributed.finish_both(both)
+            ended = two_processes.finish_both(both)
             tally.faults += -signal.SIGKILL in [done.code for done in ended]
             tally.compare(f"run {number}", run(workdir), expected)
         return tally
@@ -295,90 +259,6 @@ class Harness:
         shutil.copy(self.reference / "split.npz", base)
         (base / "teachers/complete.json").unlink()
         shutil.rmtree(base / "teachers/variables")
-
-
-_OF_STAGES = ("complete", "settings")
-
-
-def _flip(path: pathlib.Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def _truncate(path: pathlib.Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-DAMAGE: dict[str, Callable[[pathlib.Path], None]] = {
-    "flipped": _flip,
-    "truncated": _truncate,
-    "missing": os.remove,
-}
-
-
-def _each(directory: pathlib.Path, every: int) -> Iterator[tuple[str, pathlib.Path]]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    cases = [(kind, path) for path in files for kind in DAMAGE]
-    return iter(cases[::every])
-
-
-def _newest(checkpoints: pathlib.Path) -> pathlib.Path:
-    steps = [path for path in checkpoints.iterdir() if path.name.isdigit()]
-    return max(steps, key=lambda path: int(path.name))
-
-
-def _checkpoints(workdir: pathlib.Path) -> dict[str, bytes]:
-    """Returns the checksums of each stage's newest checkpoint."""
-    found = {}
-    for path in workdir.glob("**/checkpoints"):
-        if any(step.name.isdigit() for step in path.iterdir()):
-            step = _newest(path)
-            if checksums.exists(step) and checksums.damage(step) is None:
-                found[str(step)] = (step / checksums.NAME).read_bytes()
-    return found
-
-
-def contents(workdir: pathlib.Path, student: str = STUDENT) -> dict[str, Any]:
-    """Returns all results of a run, without times and random ids."""
-    rows = json.loads((workdir / "results.json").read_text())
-    for row in rows:
-        for name in _TIMES:
-            row.pop(name, None)
-    analysis = json.loads((workdir / "analysis.json").read_text())
-    del analysis["made_from"]
-    found = {"results": rows, "analysis": analysis}
-    for name in ("teachers", student):
-        with np.load(workdir / "predictions" / f"{name}.npz") as file:
-            found[f"predictions of {name}"] = {k: file[k].tobytes() for k in file}
-        stage = name if name == "teachers" else f"students/{name}"
-        found[stage] = stage_contents(workdir / stage)
-    return found
-
-
-def stage_contents(stage: pathlib.Path) -> dict[str, Any]:
-    """Returns the variables of a complete stage, bit for bit, and its log."""
-    variables = checkpoint.load_arrays(stage / "variables")
-    leaves = jax.tree_util.tree_leaves_with_path(variables)
-    record = json.loads((stage / "complete.json").read_text())
-    return {
-        "log": (stage / "metrics.jsonl").read_text(),
-        "selected": record.get("selected_epoch"),
-        **{jax.tree_util.keystr(k): (str(x.dtype), x.tobytes()) for k, x in leaves},
-    }
-
-
-def differences(found: Any, expected: Any, at: str = "") -> Iterator[str]:
-    """Yields a line for each difference between two results."""
-    if isinstance(found, dict) and isinstance(expected, dict):
-        for key in expected.keys() | found.keys():
-            place = f"{at}/{key}"
-            if key not in found or key not in expected:
-                yield f"{place} is in one only: {str(found.get(key))[-1500:]}"
-            else:
-                yield from differences(found[key], expected[key], place)
-    elif found != expected:
-        yield f"{at} differs: {str(found)[-1500:]}"
 
 
 def main(arguments: Any) -> int:
