@@ -1,5 +1,6 @@
 """Tests that the numbers that pages quote are those of the tables of results."""
 
+import json
 import re
 
 import pytest
@@ -117,7 +118,7 @@ def test_the_readme_says_the_fair_number():
 
 
 def test_the_main_table_of_results():
-    for row in table_of(RESULTS, "single_conf_ods"):
+    for row in table_of(RESULTS, "single_mixup_disagreement"):
         model = row["model"]
         for column in ("acc %", "NLL", "cNLL", "ECE %"):
             assert agrees(row[column], score(model, column)), (model, column)
@@ -223,62 +224,63 @@ FAIR_BEST = (CONTROLS, "Beside mixup", "gap closed (best pool) %")
 LARGE_GAP = (LARGE, "Results", "gap closed (published) %")
 LARGE_DIFFER = (LARGE, "Diversity of the teachers", "disagreement %")
 LARGE_WRONG = (LARGE, "Diversity of the teachers", "mean member error %")
-LARGE_KL = (LARGE, "KL(teachers ‖ student)", "test inputs")
-LARGE_FIT = (LARGE, "Results", "training acc %")
-OF_CORRUPTED = (LARGE, "Accuracy in %", "5")
+LARGE_BEST = (LARGE, "Results", "gap closed (best pool) %")
+LARGE_KL = (LARGE, "the same at the temperature of distillation", "test inputs")
+LARGE_KL_OF_TRAINING = (*LARGE_KL[:2], "training inputs")
+OF_LONG = (LARGE, "Against single_none_tau4_long")
+AFTER_NONE = (LARGE, "Against single_none, corrupted", "Δ cNLL")
+AFTER_LONG = (LARGE, "Against single_none_tau4_long, corrupted", "Δ cNLL")
 DISAGREEMENT = "single_gaussian_disagreement"
+MIXTURES, LATENT = "single_mixup_tau4_long", "latent_be_mixup_tau4"
 # Words of a page with a number in braces; its row, and its table and column.
 QUOTES = {
     RESULTS: [
         ("differ on {0.2} % of", "training inputs", LARGE_DIFFER),
-        ("and on {19} % of the test", "test inputs", LARGE_DIFFER),
-        ("on {27} % (conf_ods)", "conf_ods, 4/255 (be_conf_ods)", LARGE_DIFFER),
+        ("and on {22} % of the test", "test inputs", LARGE_DIFFER),
+        ("on {26} % (conf_ods)", "conf_ods, 4/255 (be_conf_ods)", LARGE_DIFFER),
         (
-            "and {35} % (disagreement)",
+            "and {34} % (disagreement). -",
             f"gaussian+disagreement, 4/255 ({DISAGREEMENT})",
             LARGE_DIFFER,
         ),
-        ("closes {19} % of the gap, dis", "single_none", LARGE_GAP),
+        ("closes {19} % of the gap, conf_ods ", "single_none", LARGE_GAP),
+        ("{55} % and dis", "single_conf_ods", LARGE_GAP),
         ("random step {56} %", DISAGREEMENT, LARGE_GAP),
-        ("(KL {0.18};", DISAGREEMENT, LARGE_KL),
-        ("plain {0.34},", "single_none", LARGE_KL),
-        ("τ = 4 {0.21})", "single_mixup_tau4", LARGE_KL),
-        ("It fits {95} % of", DISAGREEMENT, LARGE_FIT),
-        ("does more**: {91} %,", "single_none_tau4", LARGE_GAP),
-        ("and {94} % at 1.9 times", "single_none_tau4_long", LARGE_GAP),
-        ("τ = 4 closes {91} % at three", "single_mixup_tau4", LARGE_GAP),
+        ("does more**: {91} %.", "single_none_tau4", LARGE_GAP),
+        ("has {0.021} on", "single_none_tau4", LARGE_KL_OF_TRAINING),
+        ("and {0.045} on test", "single_none_tau4", LARGE_KL),
+        ("have {0.044} and", "single_mixup_tau4", LARGE_KL_OF_TRAINING),
+        ("{0.036}, ", "single_mixup_tau4", LARGE_KL),
+        ("disagreement {0.035} and", f"{DISAGREEMENT}_tau4", LARGE_KL_OF_TRAINING),
+        ("{0.037}; they", f"{DISAGREEMENT}_tau4", LARGE_KL),
+        ("mixtures close {114} % of", MIXTURES, LARGE_GAP),
+        ("disagreement {102} % and", f"{DISAGREEMENT}_tau4_long", LARGE_GAP),
+        ("plain distillation {94} %", "single_none_tau4_long", LARGE_GAP),
+        ("on mixtures {114} %, as", MIXTURES, LARGE_GAP),
+        ("14 epochs {107} %;", LATENT, LARGE_GAP),
+        ("pool {92} % and", MIXTURES, LARGE_BEST),
+        ("{87} %. Beside", LATENT, LARGE_BEST),
         (
-            "yet**: {97} % beside",
-            "single_none_tau4_long",
-            (LARGE, "Beside mixup", "gap closed (published) %"),
+            "LatentBE closes {115} %",
+            LATENT,
+            (LARGE, "Beside mixup", "gap closed (best pool) %"),
         ),
-        (
-            "{76} % beside the best",
-            "single_none_tau4_long",
-            (LARGE, "Results", "gap closed (best pool) %"),
-        ),
-        ("worth {3.8} of", "single_none_tau4_long", (LARGE, "Beside plain16", "DEE")),
-        (
-            "(best pool {2.7})",
-            "single_none_tau4_long",
-            (LARGE, "Beside plain16", "DEE (best pool)"),
-        ),
-        ("keeps {59.2} %", "single_none_tau4", OF_CORRUPTED),
-        ("`long` {61.1} %", "single_none_tau4_long", OF_CORRUPTED),
-        ("plain distillation {57.4} %", "single_none", OF_CORRUPTED),
-        ("mixup {58.0} %", "single_mixup_tau4", OF_CORRUPTED),
-        ("disagreement {56.7} %", DISAGREEMENT, OF_CORRUPTED),
-        ("one network {56.2} %", "DE-1", OF_CORRUPTED),
-        ("four {60.9} %", "DE-4", OF_CORRUPTED),
-        ("two of them differ in {49} %", "test inputs", DIFFER),
-        ("by 16/255 in {41} %", "conf_ods, 16/255 (single_conf_ods)", DIFFER),
+        ("worth {5.9} of", MIXTURES, (LARGE, "Beside plain16", "DEE")),
+        ("({3.8} pooled at", MIXTURES, (LARGE, "Beside plain16", "DEE (best pool)")),
+        ("(cNLL {-0.023} ", MIXTURES, (*OF_LONG, "Δ cNLL")),
+        ("({-0.009} ", f"{DISAGREEMENT}_tau4_long", (*OF_LONG, "Δ cNLL")),
+        ("(cNLL {-0.082} ", "single_none_tau4", AFTER_NONE),
+        ("({+0.039} ", MIXTURES, AFTER_LONG),
+        ("({+0.015} ", f"{DISAGREEMENT}_tau4_long", AFTER_LONG),
+        ("images, on {49} % of", "test inputs", DIFFER),
+        ("by 16/255 on {41} %", "conf_ods, 16/255 (single_conf_ods)", DIFFER),
         ("{53} % (disagreement)", "disagreement, 16/255 (be_disagreement)", DIFFER),
-        ("step, in {4} %", "conf_ods, 1/255 (single_conf_ods_paper)", DIFFER),
+        ("by 1/255 on {4} %", "conf_ods, 1/255 (single_conf_ods_paper)", DIFFER),
         ("plain distillation closes {19} % of", "single_none", GAP),
         ("Gaussian noise {64} %", "single_gaussian", GAP),
         ("conf_ods {75} %", "single_conf_ods", GAP),
         ("disagreement {84} %", "single_disagreement", GAP),
-        ("from a random start {91} %", "single_gaussian_disagreement", GAP),
+        ("and from a random start {91} %", "single_gaussian_disagreement", GAP),
         ("at τ = 4 closes {100} %", "single_none_tau4", GAP),
         ("an ECE of {1.3} %", "single_disagreement", ECE),
         ("against {23.6} %", "single_none_tau4", ECE),
@@ -287,7 +289,7 @@ QUOTES = {
         ("({116} % at τ = 4)", "single_mixup_disagreement_tau4", GAP),
         ("one network, {143} %", "latent_be_mixup_tau4", GAP),
         ("(cNLL {1.222})", "latent_be_mixup_tau4", CNLL),
-        ("τ = 4 closes {111} %", "latent_be_mixup_tau4", FAIR),
+        ("LatentBE closes {111} %", "latent_be_mixup_tau4", FAIR),
         ("(best pool {107} %)", "latent_be_mixup_tau4", FAIR_BEST),
         ("gap says {140} %", "latent_be_mixup_tau4", PUBLISHED),
         ("plain student {98} %", "single_mixup_tau4", FAIR),
@@ -302,15 +304,19 @@ QUOTES = {
         ("{3.8}. These", "single_mixup_tau4", OF_SIXTEEN_BEST),
     ],
     CHOOSING: [
-        ("closed {91} % of the published", "single_none_tau4", LARGE_GAP),
-        ("twice the epochs {94} %", "single_none_tau4_long", LARGE_GAP),
-        ("τ = 4 {91} % in three", "single_mixup_tau4", LARGE_GAP),
+        ("at τ = 4 closed {91} %, and", "single_none_tau4", LARGE_GAP),
+        ("mixtures {91} % in three", "single_mixup_tau4", LARGE_GAP),
+        ("they closed {94} %", "single_none_tau4_long", LARGE_GAP),
+        ("and {114} %, and", MIXTURES, LARGE_GAP),
+        ("also at τ = 4, {102} %", f"{DISAGREEMENT}_tau4_long", LARGE_GAP),
+        ("LatentBE closed {107} %", LATENT, LARGE_GAP),
         ("distillation closed {19} %", "single_none", LARGE_GAP),
-        ("random step {56} %", DISAGREEMENT, LARGE_GAP),
+        ("conf_ods {55} %", "single_conf_ods", LARGE_GAP),
+        ("and disagreement {56} %", DISAGREEMENT, LARGE_GAP),
         ("wrong on {46} % of", "conf_ods, 16/255 (be_conf_ods)", LARGE_WRONG),
-        ("4/255 on {23} %", "conf_ods, 4/255 (be_conf_ods)", LARGE_WRONG),
-        ("test images ({21} %)", "test inputs", LARGE_WRONG),
-        ("closed {132} % of the gap", "single_mixup_tau4", GAP),
+        ("4/255 on {24} %", "conf_ods, 4/255 (be_conf_ods)", LARGE_WRONG),
+        ("test images ({22} %)", "test inputs", LARGE_WRONG),
+        ("closed {132} % of the gap, below", "single_mixup_tau4", GAP),
         ("({1.239} against", "single_mixup_tau4", CNLL),
         ("{1.289})", "DE-4", CNLL),
         ("closed {143} %", "latent_be_mixup_tau4", GAP),
@@ -337,10 +343,26 @@ QUOTES = {
         ("an ECE of {1} %", "be_mixup", (SCORES, "ECE %")),
     ],
 }
+# Intervals over images at 32x32: kind of the comparison, baseline, student.
+INTERVALS = {
+    "[-0.032, -0.013]": ("comparisons", "single_none_tau4_long", MIXTURES),
+    "[-0.018, +0.000]": (
+        "comparisons",
+        "single_none_tau4_long",
+        f"{DISAGREEMENT}_tau4_long",
+    ),
+    "[-0.126, -0.038]": ("corrupted_comparisons", "single_none", "single_none_tau4"),
+    "[+0.007, +0.073]": ("corrupted_comparisons", "single_none_tau4_long", MIXTURES),
+    "[-0.019, +0.049]": (
+        "corrupted_comparisons",
+        "single_none_tau4_long",
+        f"{DISAGREEMENT}_tau4_long",
+    ),
+}
 # Further numbers in % or of three decimals: those of no single cell of the tables.
 OTHERS = {
     RESULTS: [
-        "No student closes 100 %",
+        *INTERVALS,
         "(0.009 ± 0.002 in cNLL",  # of the paired comparison
         "by 0.0117 ± 0.0016 on",  # of paired comparisons
     ],
@@ -350,6 +372,20 @@ OTHERS = {
 
 def without_braces(words):
     return words.replace("{", "").replace("}", "")
+
+
+def test_the_quoted_intervals():
+    """Compares the intervals of RESULTS.md with the JSON of the summary."""
+    folder = ROOT / "docs/results/cifar10-32x32"
+    summary = json.loads((folder / "summary.json").read_text())
+    for quoted, (kind, baseline, model) in INTERVALS.items():
+        (row,) = (
+            row
+            for row in summary[kind]
+            if (row["baseline"], row["model"]) == (baseline, model)
+        )
+        low, high = row["cnll"]["interval"]
+        assert quoted == f"[{low:+.3f}, {high:+.3f}]", model
 
 
 def quotes():
