@@ -9,9 +9,9 @@ DIR is a TFDS directory:
     python -m launch.run --config=configs/cifar10_resnet.py \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet0
 
-That takes tens of core-hours, and trains students that RESULTS.md does not have (their
-names are there). It saves as it goes, and the same command resumes it; `--only=NAME,...`
-trains these students alone. The results are of CIFAR-10 re-encoded as JPEG.
+That takes tens of core-hours, and trains students that RESULTS.md does not have;
+`--only=NAME,...` trains those that it names. It saves as it goes, and the same command
+resumes it. The results are of CIFAR-10 re-encoded as JPEG.
 
 The control is the same protocol with teachers trained with mixup, the augmentation of
 the best students:
@@ -42,8 +42,9 @@ Without the import it trains all of them. One table of all:
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 24 % of the
 training images, as on test images (22 %). With the η of configs/cifar10_small.py,
-16/255, they are wrong on 46 % (conf_ods) and 54 % (disagreement); with Gaussian noise of
-that size, used here, on 11 %. No search was run; `:search` has candidates, on training images only:
+16/255, they are wrong on 46 % (conf_ods) and 54 % (disagreement); with Gaussian noise
+of that size, used here, on 11 %. No search was run; `:search` has candidates, on
+training images only:
 
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
