@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from launching import TINY, Commands, finish, num_lines, wait_for
+from launching import TINY, UNSHIFTED, Commands, finish, num_lines, wait_for
 from sweep_plans import rows_of
 
 from launch.cli import subprocesses
@@ -25,13 +25,9 @@ def commands(tmp_path_factory):
 
 def flags(workdir, *more):
     key = "students.single_conf_ods.step_size"
-    little = [
-        f"--config.evaluation.{key}=()"
-        for key in ("ood_sets", "corruptions", "step_sizes")
-    ]
     return [
         f"--config={TINY}:single_none,single_conf_ods",
-        *little,
+        *UNSHIFTED,
         f"--workdir={workdir}",
         "--seeds=0:2",
         f"--grid={key}=0.01,0.02",

@@ -65,16 +65,11 @@ def test_perturbations_receive_the_one_to_one_members(kind, members, batch, teac
         seen.append(None if own is None else own(x))
         return x
 
-    state = create_state(student, tx, batch["image"])
-    distill.distill_step(
-        state,
-        batch,
-        jax.random.key(1),
-        student=student,
-        teachers=teachers,
-        perturb=perturb,
-        tx=tx,
+    step = functools.partial(
+        distill.distill_step, student=student, teachers=teachers, perturb=perturb, tx=tx
     )
+    state = jax.eval_shape(lambda: create_state(student, tx, batch["image"]))
+    jax.eval_shape(step, state, batch, jax.random.key(1))  # traced, not computed
     assert (seen[0] is not None) == members
     if members:
         assert seen[0].shape == (M, B, K)

@@ -25,6 +25,11 @@ import quick_compiler
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = "tests/configs/tiny.py"
+# Flags of runs that are not evaluated on shifted inputs.
+UNSHIFTED = tuple(
+    f"--config.evaluation.{name}=()"
+    for name in ("ood_sets", "corruptions", "step_sizes")
+)
 SECONDS = 300  # for a process that hangs; far more than any takes
 
 

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 import two_processes
-from launching import Commands, Done, Server, snapshot, tiny
+from launching import UNSHIFTED, Commands, Done, Server, snapshot, tiny
 
 from edp.runtime import checksums
 from tests.end_to_end.faults.damage import DAMAGE, cases, newest_checksums, newest_step
@@ -23,9 +23,7 @@ _OF_STAGES = ("complete", "settings")
 FLAGS = (
     "--config.checkpoint_steps=3",
     "--config.distill.select=best",
-    "--config.evaluation.step_sizes=()",
-    "--config.evaluation.ood_sets=()",
-    "--config.evaluation.corruptions=()",
+    *UNSHIFTED,
 )
 
 
