@@ -110,13 +110,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         add(f"single_mixup_tau4_{name}", **tempered, **own)
     # Controls: twice the epochs.
     epochs = 2 * config.distill.num_epochs
-    for perturbation in ("none", "mixup"):
-        add(
-            f"single_{perturbation}_tau4_long",
-            perturbation=perturbation,
-            temperature=4.0,
-            num_epochs=epochs,
-        )
+    for perturbation in ("none", "mixup", "gaussian+disagreement"):
+        name = f"single_{perturbation.replace('+', '_')}_tau4_long"
+        add(name, perturbation=perturbation, temperature=4.0, num_epochs=epochs)
+        if perturbation in STEP_SHARES:
+            config.students[name].step_size = step_size(perturbation)
     add(
         "single_gaussian_variance",
         perturbation="gaussian+disagreement",
