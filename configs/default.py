@@ -319,7 +319,7 @@ def _set_optimizer(section: ml_collections.ConfigDict) -> None:
     section.momentum = 0.9
     section.nesterov = False
     section.weight_decay = 5e-4
-    # Batches whose mean gradient makes one step.
+    # Batches whose mean gradient makes one step; a last, incomplete group makes none.
     section.accumulate_steps = 1
     # Decay per step of a moving average of the weights (EMA), which is then evaluated
     # and kept in place of the last ones, such as 0.999; None: no average.

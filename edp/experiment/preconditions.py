@@ -98,6 +98,13 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
                 f"{name}.batch_size={batch_size} is more than the {run.num_train} "
                 f"training images; accepted: 1 to {run.num_train}"
             )
+        num_steps = section["num_epochs"] * run.steps_per_epoch(batch_size)
+        if section["accumulate_steps"] > num_steps:
+            raise InputError(
+                f"{name}.accumulate_steps={section['accumulate_steps']} is more than "
+                f"the {num_steps} batches of its training, which would update no "
+                f"parameter; accepted: 1 to {num_steps}"
+            )
         sharding.check_divides(mesh, sharding.DATA, f"{name}.batch_size", batch_size)
         models.check_groups(model.batchnorm_groups, f"{name}.batch_size", batch_size)
         for size in at_once:

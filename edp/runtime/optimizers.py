@@ -172,7 +172,8 @@ def create_optimizer(
 
     With `accumulate_steps` n, parameters are updated once in n steps, with the mean of
     the gradients and the learning rate of the first of these steps. Each step still
-    normalises by the statistics of its own batch.
+    normalises by the statistics of its own batch. At the end of training, up to n - 1
+    steps that are left over update nothing.
 
     Args:
       config: the mapping of `create_schedule`, with `optimizer` (a name in

@@ -79,6 +79,10 @@ BAD = {
         settings(students__single_none__batch_size=81),
         ["students.single_none.batch_size=81", "1 to 80"],
     ),
+    "no update": (
+        settings(students__single_none__accumulate_steps=13),
+        ["students.single_none.accumulate_steps=13", "12 batches", "1 to 12"],
+    ),
     "groups of batch normalisation": (
         settings(model__batchnorm_groups=3),
         ["model.batchnorm_groups=3 does not divide teachers.batch_size=20"],
