@@ -64,7 +64,10 @@ def by_score(name: str, score: Callable[[Any], np.ndarray]) -> Selection:
 
     def update(best, variables, epoch):
         scores = score(variables)
-        return _better(best, variables, scores, epoch), {name: float(np.mean(scores))}
+        # The first epoch has no predecessor, so it is kept at a score of -inf too.
+        better = (scores > best.scores) | (best.epochs == 0)
+        row = {name: float(np.mean(scores))}
+        return _better(best, variables, scores, epoch, better), row
 
     def summary(best):
         return {"selected_epoch": best.epochs.tolist(), name: best.scores.tolist()}
@@ -109,8 +112,9 @@ def at(epochs: Sequence[int]) -> Selection:
     def update(best, variables, epoch):
         if epoch not in epochs:
             return best, {}
-        scores = np.where(np.asarray(epochs) == epoch, float(epoch), -np.inf)
-        return _better(best, variables, scores, epoch), {}
+        own = np.asarray(epochs) == epoch
+        scores = np.where(own, float(epoch), -np.inf)
+        return _better(best, variables, scores, epoch, own), {}
 
     return Selection(
         begin, update, lambda best: {"selected_epoch": best.epochs.tolist()}
@@ -125,9 +129,10 @@ def _copy(variables, places=None):
     return jax.tree.map(lambda leaf: leaf[places], variables)
 
 
-def _better(best: Best, variables: Any, scores: np.ndarray, epoch: int) -> Best:
-    """Replaces `best` where `scores` are higher; donates its buffers."""
-    better = scores > best.scores
+def _better(
+    best: Best, variables: Any, scores: np.ndarray, epoch: int, better: np.ndarray
+) -> Best:
+    """Replaces `best` where `better` is true; donates its buffers."""
     if not better.any():
         return best
     return Best(

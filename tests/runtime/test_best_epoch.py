@@ -134,6 +134,17 @@ def test_accuracy_of_each_member_or_their_mean():
     assert score(of_each=False) == pytest.approx(1.75 / 3)
 
 
+def test_a_score_of_minus_infinity_never_keeps_the_initial_variables():
+    """As that of an NLL that is infinite."""
+    scores = iter([[-np.inf, -np.inf], [-np.inf, 0.5]])
+    select = best_epoch.by_score("score", lambda variables: np.array(next(scores)))
+    best = select.begin(jnp.zeros(2))
+    for epoch, (kept, epochs) in enumerate(([[1, 1], [1, 1]], [[1, 2], [1, 2]]), 1):
+        best, _ = select.update(best, jnp.full(2, epoch), epoch)
+        assert best.variables.tolist() == kept
+        assert select.summary(best)["selected_epoch"] == epochs
+
+
 def test_snapshots_are_the_ends_of_cycles_after_an_interruption_too(tmp_path):
     def fit(path, should_stop=lambda: False):
         state = TrainState(jnp.int32(0), {"w": jnp.zeros((1, 3), int)}, {}, ())
