@@ -69,7 +69,8 @@ def fit(
       step: (state, batch, key, ...) -> (state, metrics), with `loss` and others, each
         [] or the members' [M]; `args` follow the key. Pure; jitted here.
       state: the initial state, from `distill.create_state`, `ensemble.create_state` or
-        `TrainState(step, params, model_state, opt_state)`; it is not changed.
+        `TrainState(step, params, model_state, opt_state)`; it is not changed. Its
+        `step`, 0 in these, counts towards `num_epochs`.
       data: a tree of arrays [N, ...], kept on the device, of which each epoch visits
         shuffled batches [B, ...], without a last, smaller one; or a function of the
         epoch, from 0, to an iterable of its batches, for data that are read or
@@ -96,8 +97,9 @@ def fit(
       label: name shown in the progress.
 
     Raises:
-      InputError: for arguments that do not fit each other, a `step` that does not
-        return such a state and metrics, or a workdir of other settings or in use.
+      InputError: for arguments that do not fit each other, a state whose `step` leaves
+        nothing to train, a `step` that does not return such a state and metrics, or a
+        workdir of other settings or in use.
       loop.NonFinite: if a loss or gradient is not finite, at the end of the epoch.
       loop.Interrupted: if `should_stop` returned True.
     """
@@ -121,6 +123,12 @@ def fit(
         steps_per_epoch = num_examples // batch_size
         key_data = np.asarray(jax.random.key_data(rng.stream(key, "order")))
         fed = feed.resident_feed(EpochOrder(key_data, num_examples, batch_size))
+    if state.step >= num_epochs * steps_per_epoch:
+        raise InputError(
+            f"state.step={state.step} leaves nothing to train in num_epochs="
+            f"{num_epochs} of {steps_per_epoch} steps; accepted: more epochs, or "
+            "state._replace(step=jnp.int32(0)) to begin anew"
+        )
     stage = None
     if workdir is not None:
         depends_on = {

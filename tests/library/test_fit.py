@@ -207,6 +207,8 @@ def test_arguments_that_do_not_fit_are_named():
             fit(step, state or make_state(), data, KEY, **options)
 
     refused(r"state is a dict; accepted: .*TrainState", state={"params": 1})
+    trained = make_state()._replace(step=jnp.int32(3))
+    refused(r"state\.step=3 .* num_epochs=1 of 3 steps; accepted: more", state=trained)
     refused(r"num_epochs=0; accepted: at least 1", num_epochs=0)
     refused(r"batch_size=21, .* from 1 to 20", batch_size=21)
     refused(r"batch_size=0; accepted: at least 1", batch_size=0)
