@@ -12,7 +12,8 @@ class NNXModel:
 
     Its variables are `params` and, if the module has others, `state`: running
     statistics and whatever else a forward pass may update. The state of random
-    streams is not among them; a pass in training mode draws from its own key.
+    streams is not among them; a pass in training mode draws from its own key, also
+    for streams of other names than those in `rngs`.
     """
 
     def __init__(self, create: Callable[[nnx.Rngs], nnx.Module]):
@@ -39,7 +40,7 @@ class NNXModel:
     ) -> Any:
         """Computes logits [B, K]; with `mutable`, and the collections that it names."""
         # Its initial values are not used, so that the compiler drops them.
-        module = self._create(nnx.Rngs(0, **(rngs or {})))
+        module = self._create(_streams(rngs or {}))
         for collection in variables.values():
             nnx.update(module, collection)
         (module.train if train else module.eval)()
@@ -49,6 +50,14 @@ class NNXModel:
         updated = variables_of(module)
         names = updated if isinstance(mutable, bool) else mutable
         return logits, {n: tree for n, tree in updated.items() if n in names}
+
+
+def _streams(rngs: Mapping[str, jax.Array]) -> nnx.Rngs:
+    """Returns the streams in `rngs`, and another of theirs for all other names."""
+    default = 0
+    for key in rngs.values():
+        default = jax.random.fold_in(key, 1)
+    return nnx.Rngs(default, **rngs)
 
 
 def variables_of(module: nnx.Module) -> dict[str, Any]:

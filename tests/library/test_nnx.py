@@ -78,6 +78,28 @@ def test_an_nnx_model_draws_dropout_from_its_key_in_training_only():
         )
 
 
+class NoisyNet(StatelessNet):
+    """Adds noise from a stream of its own."""
+
+    def __init__(self, rngs):
+        super().__init__(rngs)
+        self.rngs = rngs
+
+    def __call__(self, x):
+        return super().__call__(x) + jax.random.normal(self.rngs.noise(), (K,))
+
+
+def test_streams_of_other_names_draw_from_the_key_too():
+    model = from_nnx.NNXModel(NoisyNet)
+    variables = model.init(jax.random.key(0), X)
+    first, again, second = (
+        model.apply(variables, X, train=True, rngs={"dropout": jax.random.key(i)})
+        for i in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - second).max() > 1e-3
+
+
 def test_a_program_of_variables_with_prng_keys():
     graph, state = nnx.split(NNXNet(nnx.Rngs(0), 0.5))
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(state)]
