@@ -139,12 +139,15 @@ def points(
 def _teachers(config: ml_collections.ConfigDict) -> str | None:
     """Returns the directory of the teachers: a digest of their dependencies.
 
-    The path of the data counts, as a sweep may compare several data sets.
+    The paths of the data and of their soft labels count, as a sweep may compare
+    several data sets, or soft labels with plain ones.
     """
     if config.teachers_workdir is not None:
         return None
     depends = settings.teacher_dependencies(config)
     depends["data"]["path"] = config.data.path
+    if (soft_labels := config.data.get("soft_labels")) is not None:
+        depends["data"]["soft_labels"] = soft_labels
     record = json.dumps(depends, sort_keys=True)
     return f"teachers/seed{config.seed}-{_digest(record)}"
 

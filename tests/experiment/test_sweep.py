@@ -110,7 +110,10 @@ def test_teachers_are_shared_by_all_that_do_not_change_them():
     )
     # The same in another sweep of the same configuration.
     assert {p.teachers for p in plan("distill.alpha=1")} == by_seed[0] | by_seed[1]
-    for key in ("teachers.num_epochs=3,4", "data.train_size=50,60", "model.width=4,8"):
+    for key in (
+        *("teachers.num_epochs=3,4", "data.train_size=50,60", "model.width=4,8"),
+        "data.soft_labels=None,people.npy",  # the teachers train on them
+    ):
         assert len({p.teachers for p in plan(key, seeds="0")}) == 2
     config = digits.get_config()
     config.teachers_workdir = "elsewhere"
