@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +65,7 @@ def flow(
         return c_skip * x + c_out * outputs
 
     def loss(variables, batch, key):
+        chex.assert_axis_dimension(batch.teacher_logits, 0, num_members)
         image = batch.image if batch.perturbed is None else batch.perturbed
         member_key, time_key, noise_key = jax.random.split(key, 3)
         features, _ = source.features(variables[COLLECTION], image)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -75,6 +76,7 @@ def functional(
         return model.init(key, x, sample(key, 1, x), train=False)
 
     def loss(variables, batch, key):
+        chex.assert_axis_dimension(batch.teacher_logits, 0, num_members)
         image = batch.image if batch.perturbed is None else batch.perturbed
         sample_key, teachers_key, key = jax.random.split(key, 3)
         z = sample(sample_key, functional_samples, image)

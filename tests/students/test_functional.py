@@ -89,3 +89,16 @@ def test_functional_predicts_from_fixed_samples():
     # Independent of the batch, and different for each sample.
     np.testing.assert_allclose(predict(variables, X[1:2])[:, 0], probs[:, 1], rtol=1e-4)
     assert np.abs(np.diff(probs, axis=0)).max(axis=(1, 2)).min() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["functional", "flow"])
+def test_logits_of_another_number_of_teachers_are_refused(kind):
+    """Members would be left out, or the last sampled in place of missing ones."""
+    student = create(kind)
+    variables = jax.eval_shape(student.init, jax.random.key(1), X[:1])
+    for number in (M - 1, M + 1):
+        logits = jnp.zeros((number, B, K))
+        with pytest.raises(AssertionError, match="dimension equal to '3'"):
+            jax.eval_shape(
+                student.loss, variables, make_batch(logits), jax.random.key(2)
+            )
