@@ -188,8 +188,14 @@ class Classifier(nn.Module):
           Logits, float32 [B, K]; [M, B, K] with members, heads or interleaved networks.
 
         Raises:
-          InputError: in training, if `batchnorm_groups` does not divide B.
+          InputError: for integers, which are no pixels in [0, 1]; in training, if
+            `batchnorm_groups` does not divide B.
         """
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise InputError(
+                f"x has dtype {x.dtype}; accepted: floating-point images in [0, 1], "
+                "such as pixels / 255 in float32"
+            )
         mean = (*self.num_images * self.mean, *[0.0] * self.extra_channels)
         std = (*self.num_images * self.std, *[1.0] * self.extra_channels)
         mean, std = jnp.asarray((mean, std), jnp.float32)[:, None, None, None]

@@ -1,5 +1,6 @@
 """`create_model`: the settings that it passes on, and those that it refuses."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,3 +65,11 @@ def test_create_model_refuses_with_one_clear_line(name, settings, message):
 def test_create_model_refuses_a_mean_and_std_that_cannot_normalise(mean, std, message):
     with pytest.raises(InputError, match=message):
         create_model(ConfigDict({"name": "convnet"}), num_classes=2, mean=mean, std=std)
+
+
+def test_a_network_refuses_images_of_integers():
+    images = jnp.zeros((2, 8, 8, 3), jnp.uint8)
+    with pytest.raises(InputError, match="dtype uint8; accepted: floating-point"):
+        jax.eval_shape(
+            lambda: build("convnet").init(jax.random.key(0), images, train=False)
+        )
