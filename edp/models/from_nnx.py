@@ -54,10 +54,10 @@ class NNXModel:
 
 def _streams(rngs: Mapping[str, jax.Array]) -> nnx.Rngs:
     """Returns the streams in `rngs`, and another of theirs for all other names."""
-    default = 0
-    for key in rngs.values():
-        default = jax.random.fold_in(key, 1)
-    return nnx.Rngs(default, **rngs)
+    if not rngs:
+        return nnx.Rngs(0)
+    *_, last = rngs.values()
+    return nnx.Rngs(jax.random.fold_in(last, 1), **rngs)
 
 
 def variables_of(module: nnx.Module) -> dict[str, Any]:
