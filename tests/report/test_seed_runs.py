@@ -1,5 +1,7 @@
 """Tests that runs to summarize are read, and that those that do not fit are refused."""
 
+import shutil
+
 import pytest
 from seed_runs import make_predictions, rewrite, set_in, without
 
@@ -52,6 +54,19 @@ def test_what_may_differ(copies):
 
     rewrite(copies[1] / "config.json", change)
     assert [run.seed for run in runs.read_runs(reversed(copies))] == [0, 1]
+
+
+def test_students_that_the_first_run_lacks_are_compared(workdirs, tmp_path):
+    copies = [shutil.copytree(path, tmp_path / path.name) for path in workdirs]
+    rewrite(copies[0] / "config.json", without("students", "be_none"))
+    assert len(runs.read_runs(copies)) == 3
+    rewrite(
+        copies[2] / "config.json", lambda c: c["students"]["be_none"].update(alpha=0.5)
+    )
+    with pytest.raises(
+        InputError, match=r"run1 and .*run2 .*be_none.alpha is None and"
+    ):
+        runs.read_runs(copies)
 
 
 def test_missing_files_and_names_are_refused(copies):

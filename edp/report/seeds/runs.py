@@ -194,8 +194,9 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
                 "of each seed"
             )
         by_seed[seed] = path
-    for path, config in zip(found[1:], configs[1:], strict=True):
-        _check_alike(found[0], configs[0], path, config)
+    # Every pair, as the first run may lack a student that others have.
+    for one, other in itertools.combinations(zip(found, configs, strict=True), 2):
+        _check_alike(*one, *other)
     return [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
 
 
