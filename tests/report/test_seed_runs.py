@@ -1,5 +1,6 @@
 """Tests that runs to summarize are read, and that those that do not fit are refused."""
 
+import json
 import shutil
 
 import pytest
@@ -67,6 +68,35 @@ def test_students_that_the_first_run_lacks_are_compared(workdirs, tmp_path):
         InputError, match=r"run1 and .*run2 .*be_none.alpha is None and"
     ):
         runs.read_runs(copies)
+
+
+@pytest.mark.parametrize("file", ["ood", "corruptions", "measures", "analysis"])
+def test_files_of_another_training_are_left_out(file, copies):
+    is_analysis = file == "analysis"
+    rows = [{"model": "single_ods", "inputs": "test", "auroc": 0.5}]
+    value = {
+        "diversity" if is_analysis else "rows": rows,
+        "made_from": {"predictors": {"single_ods": "first"}},
+    }
+    for path in copies:
+        (path / f"{file}.json").write_text(json.dumps(value))
+        index = path / "predictions" / "made_from.json"
+        index.write_text(json.dumps({"single_ods": "first"}))
+
+    def read():
+        found = runs.read_runs(copies)
+        return found, [r.diversity if is_analysis else getattr(r, file) for r in found]
+
+    assert read()[1] == [rows, rows]
+    # Retrained, and evaluated without what the file is about, which is then kept.
+    index.write_text(json.dumps({"single_ods": "second"}))
+    (kept, other), found = read()
+    assert found == [rows, []]
+    assert kept.notes == [] and other.corrupted_ids == {}
+    assert other.notes == [
+        f"Left out of run1: {file}.json is of another training or of other data than "
+        "the predictions (single_ods); launch.evaluate computes it again."
+    ]
 
 
 def test_missing_files_and_names_are_refused(copies):

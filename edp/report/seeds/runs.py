@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from edp.errors import InputError
 from edp.evaluation import image_scores
 from edp.experiment.rules import DATA_LOCATION
+from edp.report import files
 from edp.runtime import storage
 from edp.runtime.stage import different_settings, flatten
 
@@ -31,7 +32,10 @@ _LONGEST_NAME = 60
 
 
 class Run(NamedTuple):
-    """Files of a finished run; rows of a missing file are empty.
+    """Files of a finished run.
+
+    The rows of a file are empty if it is missing, or if it was computed from other
+    networks or data than the predictions, as one that a later evaluation kept.
 
     Attributes:
       path: the workdir.
@@ -39,7 +43,8 @@ class Run(NamedTuple):
       rows: rows of `results.json`.
       diversity: rows of `analysis.json` on the teachers' diversity.
       students: rows of `analysis.json` on students and their teachers.
-      notes: sentences of `analysis.json` on what it leaves out.
+      notes: sentences of `analysis.json` on what it leaves out, and on files that
+        are of other networks.
       ood: rows of `ood.json`.
       corruptions: rows of `corruptions.json`.
       corrupted_ids: by student of `corruptions.json`, the `id` of its training.
@@ -250,22 +255,24 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
     rows = _rows(storage.read_json(results), results)
     if not all("model" in row for row in rows):
         raise InputError(f"{results} has a row without a model")
-    analysis = _read_mapping(path / "analysis.json")
-    corrupted = _read_mapping(path / "corruptions.json").get("made_from", {})
+    left_out: list[str] = []
+    names = ("analysis", "ood", "corruptions", "measures")
+    of = {name: _read_mapping(path / f"{name}.json", left_out) for name in names}
+    analysis = of.pop("analysis")
+    corrupted = of["corruptions"].get("made_from", {})
+    notes = _sentences(analysis.get("notes", []), path / "analysis.json")
     return Run(
         path=path,
         seed=seed,
         rows=rows,
         diversity=_rows(analysis.get("diversity", []), path / "analysis.json"),
         students=_rows(analysis.get("students", []), path / "analysis.json"),
-        notes=_sentences(analysis.get("notes", []), path / "analysis.json"),
+        notes=notes
+        + [f"Left out of {path.resolve().name}: {why}." for why in left_out],
         corrupted_ids=dict(corrupted.get("predictors", {})),
         **{
-            name: _rows(
-                _read_mapping(path / f"{name}.json").get("rows", []),
-                path / f"{name}.json",
-            )
-            for name in ("ood", "corruptions", "measures")
+            name: _rows(value.get("rows", []), path / f"{name}.json")
+            for name, value in of.items()
         },
     )
 
@@ -276,9 +283,16 @@ def _sentences(value: Any, path: pathlib.Path) -> list[str]:
     return value
 
 
-def _read_mapping(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object; {} if the file is missing."""
-    return storage.read_mapping(path) if path.exists() else {}
+def _read_mapping(path: pathlib.Path, left_out: list[str]) -> dict[str, Any]:
+    """Reads a JSON object; {} if the file is missing or of other networks.
+
+    Adds to `left_out` the reason for the latter.
+    """
+    value = storage.read_mapping(path) if path.exists() else {}
+    if why := files.made_elsewhere(path, value):
+        left_out.append(why)
+        return {}
+    return value
 
 
 def _rows(value: Any, path: pathlib.Path) -> Rows:

@@ -206,7 +206,8 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
             "Some of these runs share their teachers, so the errors exclude the "
             "variation between teachers."
         )
-    if without := [run.name for run in runs if not run.diversity]:
+    without = [run.name for run in runs if not (run.path / "analysis.json").exists()]
+    if without:
         notes.append(f"No analysis.json in {', '.join(without)}.")
     notes += dict.fromkeys(note for run in runs for note in run.notes)
     bound = {
