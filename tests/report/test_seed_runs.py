@@ -112,6 +112,10 @@ def test_missing_files_and_names_are_refused(copies):
     save_predictions(copies[1] / "predictions/single_ods.npz", other)
     with pytest.raises(InputError, match=r"run1.*different test labels"):
         summary.summarize_runs(read)
+    # The student was retrained, and its row is that of the first training.
+    save_predictions(copies[1] / "predictions/single_ods.npz", make_predictions(1, 2.5))
+    with pytest.raises(InputError, match=r"single_ods\.npz does not give the cNLL of"):
+        summary.summarize_runs(read)
     (copies[0] / "predictions/be_none.npz").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"be_none\.npz does not hold predictions"):
         summary.summarize_runs(read)

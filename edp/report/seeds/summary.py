@@ -68,7 +68,7 @@ def summarize_runs(
 
     Raises:
       InputError: if a baseline is no student of these runs, test images differ
-        between runs, or predictions are missing or damaged.
+        between runs, or predictions are missing, damaged or not those of the rows.
     """
     names = list(dict.fromkeys(n for run in runs for n in run.student_names))
     if baselines is None:
