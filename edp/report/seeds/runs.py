@@ -78,11 +78,18 @@ class Run(NamedTuple):
         return self.path / "predictions" / f"{student}.npz"
 
     def corrupted(self, student: str) -> dict[str, image_scores.ImageScores]:
-        """Returns a student's scores by set of corrupted images; {} without a file."""
+        """Returns a student's scores by set of corrupted images; {} without a file.
+
+        Raises:
+          InputError: if the file is damaged, or not of the rows' evaluation.
+        """
         path = image_scores.path_of(self.path, student)
         if student not in self.corrupted_ids or not path.exists():
             return {}
-        return image_scores.load(path, self.corrupted_ids[student])
+        found = image_scores.load(path, self.corrupted_ids[student])
+        rows = [row for row in self.corruptions if row.get("model") == student]
+        image_scores.check_rows(path, found, rows)
+        return found
 
     def last_epoch(self, stage: str) -> dict[str, Any]:
         """Returns the last record of a stage's `metrics.jsonl`; {} if it is missing."""
