@@ -99,6 +99,28 @@ def test_files_of_another_training_are_left_out(file, copies):
     ]
 
 
+@pytest.mark.parametrize(
+    ("file", "key", "one", "other"),
+    [
+        ("corruptions", "corruption_size", 500, 1000),
+        ("corruptions", "corruptions", ["fog"], ["fog", "snow"]),
+        ("ood", "ood_size", 500, 1000),
+        ("measures", "set_coverages", [0.9], [0.8]),
+        ("analysis", "diversity_size", 500, 1000),
+    ],
+)
+def test_rows_of_different_evaluations_are_refused(file, key, one, other, copies):
+    """The settings of the runs are equal: later ones, that kept the file."""
+    for path, value in zip(copies, (one, other), strict=True):
+        text = json.dumps({"rows": [], "made_from": {key: value}})
+        (path / f"{file}.json").write_text(text)
+    message = f"run0 and .*run1 .* \\({key} of {file}.json is "
+    with pytest.raises(InputError, match=message):
+        runs.read_runs(copies)
+    (copies[1] / f"{file}.json").write_text('{"rows": []}')  # of an earlier version
+    assert len(runs.read_runs(copies)) == 2
+
+
 def test_missing_files_and_names_are_refused(copies):
     with pytest.raises(InputError, match="workdirs is empty"):
         runs.read_runs([])

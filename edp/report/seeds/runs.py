@@ -27,6 +27,15 @@ _MAY_DIFFER = (
     "tensorboard",
     "wandb_project",
 )
+# By file, settings of its rows; config.json may have those of a later evaluation.
+_EVALUATED_WITH = {
+    "analysis": ("diversity_size",),
+    "ood": ("ood_size",),
+    "corruptions": ("corruptions", "corruption_size"),
+    "measures": ("set_score", "set_coverages"),
+}
+# Files with `rows`, which are also the names of their fields.
+_ROWS = ("ood", "corruptions", "measures")
 # Longer names of groups are replaced by the names of their runs.
 _LONGEST_NAME = 60
 
@@ -49,6 +58,7 @@ class Run(NamedTuple):
       corruptions: rows of `corruptions.json`.
       corrupted_ids: by student of `corruptions.json`, the `id` of its training.
       measures: rows of `measures.json`.
+      evaluated_with: settings in the files of the evaluation, by name and file.
     """
 
     path: pathlib.Path
@@ -61,6 +71,7 @@ class Run(NamedTuple):
     corruptions: Rows
     corrupted_ids: dict[str, str]
     measures: Rows
+    evaluated_with: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -193,7 +204,8 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
 
     Raises:
       InputError: if there are no runs, a run is not evaluated, files are damaged, two
-        runs have the same seed, or settings differ; names them.
+        runs have the same seed, or settings differ, also those of files that a later
+        evaluation kept; names them.
     """
     found = _as_paths(workdirs)
     configs = [_read_config(path) for path in found]
@@ -209,7 +221,10 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     # Every pair, as the first run may lack a student that others have.
     for one, other in itertools.combinations(zip(found, configs, strict=True), 2):
         _check_alike(*one, *other)
-    return [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+    result = [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+    for a, b in itertools.combinations(result, 2):
+        _check_evaluated_alike(a, b)
+    return result
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -240,6 +255,17 @@ def _check_alike(
         )
 
 
+def _check_evaluated_alike(run: Run, other: Run) -> None:
+    """Checks the settings of files that an evaluation may have kept."""
+    for key in run.evaluated_with.keys() & other.evaluated_with.keys():
+        a, b = run.evaluated_with[key], other.evaluated_with[key]
+        if a != b:
+            raise InputError(
+                f"{run.path} and {other.path} were evaluated with different settings "
+                f"({key} is {a!r} and {b!r}); accepted: the same; evaluate both again"
+            )
+
+
 def _differences(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings that differ, of students those of common ones."""
     shared = (config.get("students") or {}).keys() & (other.get("students") or {})
@@ -263,10 +289,10 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
     if not all("model" in row for row in rows):
         raise InputError(f"{results} has a row without a model")
     left_out: list[str] = []
-    names = ("analysis", "ood", "corruptions", "measures")
+    names = ("analysis", *_ROWS)
     of = {name: _read_mapping(path / f"{name}.json", left_out) for name in names}
-    analysis = of.pop("analysis")
-    corrupted = of["corruptions"].get("made_from", {})
+    made_from = {name: value.get("made_from", {}) for name, value in of.items()}
+    analysis = of["analysis"]
     notes = _sentences(analysis.get("notes", []), path / "analysis.json")
     return Run(
         path=path,
@@ -276,11 +302,14 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
         students=_rows(analysis.get("students", []), path / "analysis.json"),
         notes=notes
         + [f"Left out of {path.resolve().name}: {why}." for why in left_out],
-        corrupted_ids=dict(corrupted.get("predictors", {})),
-        **{
-            name: _rows(value.get("rows", []), path / f"{name}.json")
-            for name, value in of.items()
+        corrupted_ids=dict(made_from["corruptions"].get("predictors", {})),
+        evaluated_with={
+            f"{key} of {name}.json": made_from[name][key]
+            for name, keys in _EVALUATED_WITH.items()
+            for key in keys
+            if key in made_from[name]
         },
+        **{n: _rows(of[n].get("rows", []), path / f"{n}.json") for n in _ROWS},
     )
 
 
