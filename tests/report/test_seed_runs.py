@@ -121,6 +121,28 @@ def test_rows_of_different_evaluations_are_refused(file, key, one, other, copies
     assert len(runs.read_runs(copies)) == 2
 
 
+def test_students_of_different_teachers_elsewhere_are_not_averaged(copies):
+    def distil(path, seed, **teachers):
+        rewrite(path / "config.json", lambda c: c.update(teachers_workdir=f"t{seed}"))
+        of = {"num_members": 4, "groups": {"a": {"seed": seed, "teachers": teachers}}}
+        settings = {"from": {"seed": seed, "teachers": of}}
+        path = path / "students/single_none/settings.json"
+        path.write_text(json.dumps(settings))
+
+    for seed, path in enumerate(copies):
+        distil(path, seed, mixup_alpha=1.0)
+    (group,) = runs.read_groups(copies)
+    assert [run.seed for run in group.runs] == [0, 1]
+    distil(copies[1], 1)
+    key = "from.teachers.groups.a.teachers.mixup_alpha"
+    with pytest.raises(InputError, match=f"{key} is 1.0 and None"):
+        runs.read_runs(copies)
+    assert [g.values for g in runs.read_groups(copies)] == [{key: "1.0"}, {key: "None"}]
+    # Unknown for a run without its students' settings.
+    (copies[1] / "students/single_none/settings.json").unlink()
+    assert len(runs.read_runs(copies)) == 2
+
+
 def test_missing_files_and_names_are_refused(copies):
     with pytest.raises(InputError, match="workdirs is empty"):
         runs.read_runs([])

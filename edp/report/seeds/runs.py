@@ -4,29 +4,18 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from edp.errors import InputError
 from edp.evaluation import image_scores
-from edp.experiment.rules import DATA_LOCATION
 from edp.report import files
+from edp.report.seeds.configurations import comparable, differences, read_config
 from edp.runtime import storage
-from edp.runtime.stage import different_settings, flatten
+from edp.runtime.stage import flatten
 
 Rows = list[dict[str, Any]]
 
-# Settings in which runs of one configuration may differ.
-_MAY_DIFFER = (
-    "seed",
-    "teachers_workdir",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-    "nonfinite",
-    "steps_per_dispatch",
-    "tensorboard",
-    "wandb_project",
-)
 # By file, settings of its rows; config.json may have those of a later evaluation.
 _EVALUATED_WITH = {
     "analysis": ("diversity_size",),
@@ -142,29 +131,29 @@ def read_groups(workdirs: Sequence[str | os.PathLike[str]]) -> list[Group]:
       InputError: as `read_runs`, but not for different settings.
     """
     paths = _as_paths(workdirs)
-    configs = {path: _read_config(path) for path in paths}
+    configs = {path: read_config(path) for path in paths}
     groups: list[list[pathlib.Path]] = []
     for path in paths:
         for group in groups:
-            if not any(_differences(configs[p], configs[path]) for p in group):
+            if not any(differences(configs[p], configs[path]) for p in group):
                 group.append(path)
                 break
         else:
             groups.append([path])
     firsts = [configs[of[0]] for of in groups]
     pairs = itertools.combinations(firsts, 2)
-    keys = sorted({key for pair in pairs for key in _differences(*pair)})
+    keys = sorted({key for pair in pairs for key in differences(*pair)})
     result = []
     for of, first in zip(groups, firsts, strict=True):
         runs = read_runs(of)
-        own = flatten(_comparable(first, (first.get("students") or {}).keys()))
+        own = flatten(comparable(first, (first.get("students") or {}).keys()))
         result.append(
             Group(
                 name="",
                 values={key: str(own.get(key)) for key in keys},
                 runs=runs,
                 teachers=[_teachers_of(run.path, configs[run.path]) for run in runs],
-                data=_comparable(first, ())["data"],
+                data=comparable(first, ())["data"],
             )
         )
     names = [_in_short(group.values) for group in result]
@@ -197,7 +186,8 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Reads finished runs that differ only in their seeds.
 
     Runs may also differ in the set of students, the location of the data, the
-    teachers' workdir, and execution options such as checkpoint intervals.
+    teachers' workdir (not in the settings of these teachers), and execution options
+    such as checkpoint intervals.
 
     Returns:
       The runs by ascending seed.
@@ -208,7 +198,7 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
         evaluation kept; names them.
     """
     found = _as_paths(workdirs)
-    configs = [_read_config(path) for path in found]
+    configs = [read_config(path) for path in found]
     by_seed: dict[int, pathlib.Path] = {}
     for path, config in zip(found, configs, strict=True):
         seed = config["seed"]
@@ -227,28 +217,14 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     return result
 
 
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    for name in ("config.json", "results.json"):
-        if not (path / name).exists():
-            raise InputError(
-                f"workdirs: there is no {path / name}; accepted: workdirs of runs "
-                "finished by launch.run or launch.evaluate"
-            )
-    config = storage.read_mapping(path / "config.json")
-    if not isinstance(config.get("seed"), int):
-        raise InputError(f"{path / 'config.json'} is not the configuration of a run")
-    return config
-
-
 def _check_alike(
     path: pathlib.Path,
     config: dict[str, Any],
     other_path: pathlib.Path,
     other: dict[str, Any],
 ) -> None:
-    differences = _differences(config, other)
-    if differences:
-        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
+    if found := differences(config, other):
+        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in found.items()]
         raise InputError(
             f"{path} and {other_path} have different settings "
             f"({'; '.join(described)}); accepted: runs that differ only in their seed"
@@ -264,23 +240,6 @@ def _check_evaluated_alike(run: Run, other: Run) -> None:
                 f"{run.path} and {other.path} were evaluated with different settings "
                 f"({key} is {a!r} and {b!r}); accepted: the same; evaluate both again"
             )
-
-
-def _differences(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that differ, of students those of common ones."""
-    shared = (config.get("students") or {}).keys() & (other.get("students") or {})
-    return different_settings(_comparable(config, shared), _comparable(other, shared))
-
-
-def _comparable(config: dict[str, Any], students: Collection[str]) -> dict[str, Any]:
-    config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
-    for section, keep in (
-        ("students", lambda name: name in students),
-        ("data", lambda name: name not in DATA_LOCATION),
-    ):
-        values = config.get(section) or {}
-        config[section] = {key: values[key] for key in values if keep(key)}
-    return config
 
 
 def _read_run(path: pathlib.Path, seed: int) -> Run:
