@@ -124,6 +124,7 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> incrementa
             else "their soft labels",
         ),
         measure,
+        compare_with_teachers=True,  # churn, and the images that are ambiguous
     )
 
 
