@@ -7,8 +7,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from edp.errors import InputError
-from edp.evaluation import image_scores
+from edp.evaluation import image_scores, predictions
 from edp.report import files
 from edp.report.seeds.configurations import comparable, differences, read_config
 from edp.runtime import storage
@@ -76,6 +78,12 @@ class Run(NamedTuple):
     def predictions(self, student: str) -> pathlib.Path:
         """Returns the path of a student's predictions."""
         return self.path / "predictions" / f"{student}.npz"
+
+    def test_labels(self) -> np.ndarray:
+        """Returns the test labels [N], from any of the predictions."""
+        paths = [self.predictions(name) for name in ("teachers", *self.student_names)]
+        path = next((path for path in paths if path.exists()), paths[0])
+        return predictions.load_predictions(path).test_labels
 
     def corrupted(self, student: str) -> dict[str, image_scores.ImageScores]:
         """Returns a student's scores by set of corrupted images; {} without a file.
