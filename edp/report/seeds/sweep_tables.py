@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import Column, markdown_table, plain_table
+from edp.report.page.table import MODEL, Column, markdown_table, plain_table
 from edp.report.rows import Row
 from edp.report.seeds.number_format import DASH, mean_text, p_text
 from edp.runtime.storage import write_json, write_text
 
-_TEXTS = (Column("setting", "setting", "setting"), Column("model", "model", "model"))
+_TEXTS = (Column("setting", "setting", "setting"), MODEL)
 _RESULTS = (
     Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4),
     Column("accuracy", "acc %", "acc %", 100, 2),
