@@ -46,7 +46,7 @@ def _check_row(run: Run, model: str, path: pathlib.Path, found: Scored) -> None:
     if differs(model, found, run.rows):
         raise InputError(
             f"{path} does not give the cNLL of {model} in results.json, which is of "
-            "another training or of other data; launch.evaluate computes both again"
+            "another training or of other data; launch.evaluate writes the rows again"
         )
 
 
