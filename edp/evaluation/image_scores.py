@@ -2,12 +2,14 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edp.errors import InputError
 from edp.runtime import storage
+
+Rows = Sequence[Mapping[str, Any]]
 
 _ID = "id"
 
@@ -74,3 +76,32 @@ def load(path: pathlib.Path, training_id: str) -> dict[str, ImageScores]:
         raise InputError(
             f"{path} lacks {error}; remove it and corruptions.json, and evaluate"
         ) from error
+
+
+def check_rows(
+    path: pathlib.Path, by_set: Mapping[str, ImageScores], rows: Rows
+) -> None:
+    """Checks that the scores of a file average to the rows of the same evaluation.
+
+    An evaluation with other settings that ended between the file and
+    `corruptions.json` leaves rows of other images.
+
+    Args:
+      path: of the file, for the message.
+      by_set: from `load`.
+      rows: of the student, in `corruptions.json`.
+
+    Raises:
+      InputError: if the mean over the images is not that of the rows of a set.
+    """
+    for name, scores in by_set.items():
+        own = [row for row in rows if row["corruption"] == name]
+        for field, key in (("nll", "cnll"), ("correct", "accuracy")):
+            found = float(getattr(scores, field).mean(dtype=np.float64))
+            expected = float(np.mean([row[key] for row in own])) if own else np.nan
+            if not np.isclose(found, expected, rtol=1e-4):
+                raise InputError(
+                    f"{path} has {key} {found:.5g} of {name!r}, but corruptions.json "
+                    f"{expected:.5g}: an evaluation was interrupted; remove "
+                    "corruptions.json, and evaluate"
+                )

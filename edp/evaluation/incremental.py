@@ -43,6 +43,8 @@ def write_rows(
     depends: Mapping[str, Any],
     protocol: str,
     evaluate: Callable[[Sequence[str]], Mapping[str, Rows]],
+    *,
+    compare_with_teachers: bool = False,
 ) -> Rows:
     """Evaluates the predictors whose latest training `path` does not have.
 
@@ -56,6 +58,8 @@ def write_rows(
       depends: settings that all rows depend on; a change recomputes all rows.
       protocol: what the rows are, in words.
       evaluate: names of predictors -> the rows of each. A row names its `model`.
+      compare_with_teachers: whether the rows of students depend on the teachers' too;
+        new teachers then recompute all rows.
 
     Returns:
       The rows of all predictors, in every process.
@@ -71,7 +75,9 @@ def write_rows(
     if before == made_from:
         return stored["rows"]
     kept: dict[str, Rows] = {name: [] for name in ids}
-    if {**before, "predictors": ids} == made_from:
+    same_teachers = before.get("predictors", {}).get(TEACHERS) == ids[TEACHERS]
+    is_kept = same_teachers or not compare_with_teachers
+    if is_kept and {**before, "predictors": ids} == made_from:
         for row in stored["rows"]:
             name = row["model"] if row["model"] in before["predictors"] else TEACHERS
             if name in ids and ids[name] == before["predictors"][name]:

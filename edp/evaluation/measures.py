@@ -1,6 +1,7 @@
 """Further measures of the networks on the test images, beside the table of results."""
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> incrementa
             "set_score": score,
             "set_coverages": coverages,
             "attribution_size": attribution_size,
-            "soft_labels": evaluation.get("soft_labels"),
+            "soft_labels": _digest(soft_labels),
         },
         _PROTOCOL.format(
             num_test=len(experiment.data.dataset.test.labels),
@@ -124,7 +125,13 @@ def write_measures(experiment: Experiment, predictors: Predictors) -> incrementa
             else "their soft labels",
         ),
         measure,
+        compare_with_teachers=True,  # churn, and the images that are ambiguous
     )
+
+
+def _digest(array: np.ndarray | None) -> str | None:
+    """Returns the SHA-256 of the values of an array."""
+    return array if array is None else hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def add_set_scores(

@@ -73,8 +73,11 @@ def load_predictions(
     if multihost.from_first(made):
         return predictions.load_predictions(path)
     result = predict(predictors[name], experiment.data.dataset)
+    # Not named while it is written: the evaluation may end before the index is right.
+    others = {key: value for key, value in made_from.items() if key != name}
+    storage.write_json(index, others)
     predictions.save_predictions(path, result)
-    storage.write_json(index, {**made_from, name: training})
+    storage.write_json(index, {**others, name: training})
     return result
 
 

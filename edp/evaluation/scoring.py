@@ -88,8 +88,8 @@ def ensemble_rows(
     `prefix_<metric>` is the value of the first m members alone. Rows from m = 2 have
     diversity (on the test split, mean over examples). `best_cnll` is the cNLL of the
     ensemble at its best: of the way to pool the members that has the lowest NLL on the
-    validation split (`metrics.POOLS`), chosen for each of at most 32 subsets;
-    `best_pool` is the most frequent.
+    validation split (`metrics.POOLS`), chosen for each of at most 32 of these subsets,
+    evenly spaced in lexicographic order; `best_pool` is the most frequent.
 
     Args:
       predictions: the predictions of the M members.
@@ -130,7 +130,7 @@ def ensemble_rows(
             **cost,
             **_mean(list(by_subset.values())),
             **{f"prefix_{name}": value for name, value in of_prefix.items()},
-            **_best_pools(predictions, subsets[:_MAX_BEST_POOLS]),
+            **_best_pools(predictions, _spread(subsets, _MAX_BEST_POOLS)),
         }
         if len(subsets) < math.comb(num_members, size):
             row["num_subsets"] = len(subsets)
@@ -215,6 +215,15 @@ def _subsets(num_members: int, size: int, limit: int, seed: int) -> list[Subset]
     while len(drawn) < limit:
         drawn.add(tuple(sorted(rng.permutation(num_members)[:size].tolist())))
     return sorted(drawn)
+
+
+def _spread(subsets: Sequence[Subset], limit: int) -> list[Subset]:
+    """Returns at most `limit` of the subsets, at equal distances.
+
+    The first ones in lexicographic order have the first members in common.
+    """
+    number = min(limit, len(subsets))
+    return [subsets[(2 * i + 1) * len(subsets) // (2 * number)] for i in range(number)]
 
 
 def _subset_scorer(

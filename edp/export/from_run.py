@@ -207,12 +207,29 @@ def _row(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     if results.exists() and index.exists():
         made_from = storage.read_json(index).get(name)
         rows = [row for row in storage.read_json(results) if row["model"] == model]
-        if rows and made_from == record["id"]:
+        if (
+            rows
+            and made_from == record["id"]
+            and _is_of_predictions(run, name, rows[0])
+        ):
             return rows[0]
     raise InputError(
         f"{name} is not evaluated since it was trained; run launch.evaluate with the "
         "run's --config and --workdir first"
     )
+
+
+def _is_of_predictions(run: Run, name: str, row: Mapping[str, Any]) -> bool:
+    """Returns whether a row has the NLL of the predictions, where these are kept.
+
+    An evaluation that ends between the two leaves the row of the training before.
+    """
+    path = run.workdir / "predictions" / f"{name}.npz"
+    if not path.exists():
+        return True
+    of = predictions.load_predictions(path)
+    nll = metrics.nll(of.test_probs.mean(axis=0, dtype=np.float64), of.test_labels)
+    return abs(nll - row["nll"]) < 1e-4
 
 
 def _prediction_sets(run: Run, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def read_evidence(folder: pathlib.Path, rows: Sequence[Row]) -> Evidence:
             continue
         if labels is not None and not np.array_equal(labels, arrays[-1]):
             missing.append(f"{file} has other test labels")
-        elif other := [m for m in found if _differs(m, found[m], rows)]:
+        elif other := [m for m in found if differs(m, found[m], rows)]:
             missing.append(f"{file} does not give the cNLL of {other[0]}'s row")
         else:
             labels = arrays[-1]
@@ -144,7 +144,11 @@ def _score(of: Predictions, row: Row, rows: Sequence[Row]) -> dict[str, Scored]:
     return found
 
 
-def _differs(model: str, found: Scored, rows: Sequence[Row]) -> bool:
+def differs(model: str, found: Scored, rows: Sequence[Row]) -> bool:
+    """Returns whether scores do not give the calibrated NLL of the model's row.
+
+    The row or the predictions are then of another training, or of other data.
+    """
     row = next(row for row in rows if row["model"] == model)
     cnll = number(row, "cnll")
     if cnll is None or "num_subsets" in row:  # a sample of the members

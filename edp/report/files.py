@@ -61,10 +61,22 @@ def read_of_same_run(path: pathlib.Path) -> tuple[Mapping, str]:
       The object and "", or {} and the reason why it is not used.
     """
     value, why = read_optional_mapping(path)
+    if why or not (why := made_elsewhere(path, value)):
+        return value, why
+    return {}, why
+
+
+def made_elsewhere(path: pathlib.Path, value: Mapping) -> str:
+    """Returns why an object does not belong to the run's predictions; "" if it does.
+
+    Args:
+      path: the file of `value`; `predictions/made_from.json` is beside it.
+      value: the JSON object that `read_of_same_run` compares.
+    """
     index, _ = read_optional_mapping(path.parent / "predictions" / "made_from.json")
     made_from = value.get("made_from")
-    if why or not isinstance(made_from, Mapping):
-        return value, why
+    if not isinstance(made_from, Mapping):
+        return ""
     networks = {"teachers": made_from.get("teachers")}
     for key in ("predictors", "students"):
         networks |= _mapping(made_from, key)
@@ -77,8 +89,8 @@ def read_of_same_run(path: pathlib.Path) -> tuple[Mapping, str]:
     if any(data[key] != now[key] for key in data.keys() & now.keys()):
         other.append("other data")
     if not other:
-        return value, ""
-    return {}, (
+        return ""
+    return (
         f"{path.name} is of another training or of other data than the predictions "
         f"({', '.join(other)}); launch.evaluate computes it again"
     )

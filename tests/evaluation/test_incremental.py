@@ -2,12 +2,14 @@
 
 import functools
 import shutil
+import types
 
 import numpy as np
+import pytest
 from shifted_runs import evaluate, make_config, read_rows
 from untrained_runs import finish_student
 
-from edp.evaluation import results
+from edp.evaluation import incremental, results
 from edp.evaluation.predictor import Predictors
 from edp.experiment import restore
 from edp.experiment.create import create_experiment
@@ -56,6 +58,33 @@ def test_a_retrained_student_is_evaluated_anew(evaluated, tmp_path, monkeypatch)
         for key, row in new.items():
             assert (row == old[key]) == (key[0] != "plain")
     assert set(loaded) == {"plain"}
+
+
+@pytest.mark.parametrize("compare_with_teachers", [False, True])
+def test_new_teachers_make_rows_that_compare_with_them_again(
+    compare_with_teachers, tmp_path
+):
+    def write(teachers, student):
+        ids = {"teachers": teachers, "plain": student}
+        records = {name: {"id": training} for name, training in ids.items()}
+        networks = types.SimpleNamespace(records=records, data_digests={})
+        made = []
+
+        def evaluate(names):
+            made.extend(names)
+            return {name: [{"model": name}] for name in names}
+
+        path = tmp_path / "rows.json"
+        incremental.write_rows(
+            *(networks, path, {}, "", evaluate),
+            compare_with_teachers=compare_with_teachers,
+        )
+        return made
+
+    assert write("a", "b") == ["teachers", "plain"]
+    assert write("a", "b") == [] and write("a", "c") == ["plain"]
+    again = ["teachers", "plain"] if compare_with_teachers else ["teachers"]
+    assert write("d", "c") == again and write("d", "c") == []
 
 
 def test_other_test_data_at_the_same_path_make_all_again(evaluated, tmp_path):

@@ -1,10 +1,18 @@
 """Tests of the further measures of a run's networks against direct computation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from edp import metrics
-from edp.evaluation import analysis, disagreement, measures, prediction_sets
+from edp.evaluation import (
+    analysis,
+    disagreement,
+    incremental,
+    measures,
+    prediction_sets,
+)
 from edp.evaluation.predictions import Predictions
 from edp.evaluation.predictor import Predictor
 
@@ -137,3 +145,29 @@ def test_set_scores_are_added_to_their_rows():
         {"model": "a", "nll": 1.0, "set_coverage": 0.9, "set_size": 2.0},
         {"model": "b"},
     ]
+
+
+def test_measures_depend_on_the_soft_labels_themselves(monkeypatch, tmp_path):
+    """Not on the path of their file, which may get other content."""
+
+    def depends(soft_labels):
+        test = SimpleNamespace(labels=np.zeros(2, int))
+        dataset = SimpleNamespace(calibration=None, test=test)
+        evaluation = {"soft_labels": "people.npy"}
+        experiment = SimpleNamespace(
+            run=SimpleNamespace(
+                config=SimpleNamespace(evaluation=evaluation),
+                workdir=tmp_path,
+                num_members=2,
+            ),
+            data=SimpleNamespace(dataset=dataset, soft_labels=soft_labels),
+        )
+        return measures.write_measures(experiment, None)
+
+    monkeypatch.setattr(
+        incremental, "write_rows", lambda p, path, depends, *_, **__: depends
+    )
+    first = depends(np.array([[0.5, 0.5], [1.0, 0.0]]))
+    assert first == depends(np.array([[0.5, 0.5], [1.0, 0.0]]))
+    assert first != depends(np.array([[0.5, 0.5], [0.9, 0.1]]))
+    assert depends(None)["soft_labels"] is None

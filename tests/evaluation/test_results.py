@@ -1,10 +1,14 @@
-"""Tests of the rows of results with soft labels."""
+"""Tests of the rows of results with soft labels, and of kept predictions."""
+
+import collections
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from shifted_runs import stored
 
-from edp.evaluation import results
+from edp import data
+from edp.evaluation import predictions, results
 from edp.evaluation.predictor import Predictors
 
 
@@ -22,3 +26,38 @@ def test_soft_labels_of_one_class_each_are_the_labels(evaluated):
     (plain,) = (row for row in rows if row["model"] == "plain")
     assert plain["soft_tv"] == pytest.approx(missing, rel=1e-5)
     assert "soft_nll" not in results.collect_rows(evaluated, Predictors(evaluated))[0]
+
+
+class Networks(collections.UserDict):
+    """Predicts [[[share, 1 - share]]]; the data are named by a digest."""
+
+    def __init__(self, share, digest):
+        probs = np.array([[[share, 1 - share]]])
+        super().__init__(plain=SimpleNamespace(predict=lambda images: probs))
+        self.records = {"plain": {"id": "one training"}}
+        self.data_digests = {"test": digest}
+
+
+def test_predictions_of_an_interrupted_evaluation_are_made_again(tmp_path, monkeypatch):
+    split = data.Split(np.zeros((1, 2, 2, 1)), np.zeros(1, int))
+    experiment = SimpleNamespace(
+        run=SimpleNamespace(workdir=tmp_path),
+        data=SimpleNamespace(dataset=SimpleNamespace(validation=split, test=split)),
+    )
+
+    def load(share, digest):
+        found = results.load_predictions(experiment, Networks(share, digest), "plain")
+        return found.test_probs[0, 0, 0]
+
+    assert load(0.25, "a") == load(0.5, "a") == 0.25
+    save = predictions.save_predictions
+
+    def end_after(*args):
+        save(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predictions, "save_predictions", end_after)
+        load(0.75, "b")
+    # Back to the first data: the file is of the second.
+    assert load(0.25, "a") == 0.25

@@ -174,6 +174,22 @@ def test_ensembles_at_their_best():
     assert student["dee_best"] == expected
 
 
+def test_best_pools_of_some_subsets_have_no_member_in_common(monkeypatch):
+    predictions = make_predictions(4)
+    whole = make_rows(predictions)
+    monkeypatch.setattr(scoring, "_MAX_BEST_POOLS", 2)
+    rows = make_rows(predictions)
+    # Of the pairs 01, 02, 03, 12, 13, 23, the second and the fifth.
+    best = []
+    for pair in ([0, 2], [1, 3]):
+        of = select(predictions, pair)
+        pool = metrics.best_pool(of.validation_probs, of.validation_labels)
+        best.append(metrics.nll(pool.calibrate(of.test_probs), of.test_labels))
+    assert rows[1]["best_cnll"] == pytest.approx(np.mean(best), abs=1e-12)
+    assert rows[3]["best_cnll"] == whole[3]["best_cnll"]
+    assert rows[1]["cnll"] == whole[1]["cnll"]  # of all pairs
+
+
 def test_the_row_of_a_lone_member():
     (row,) = make_rows(make_predictions(1))
     assert row["model"] == "DE-1" and row["dee"] == 1.0

@@ -191,6 +191,14 @@ def test_what_cannot_be_exported_is_told(experiment, tmp_path):
     with pytest.raises(InputError, match="hydra is not evaluated since it was trained"):
         from_run.export_predictor(opened, "hydra", out)
     storage.write_json(index, made_from)
+    # The evaluation of another training ended before it wrote the rows.
+    results = experiment.run.workdir / "results.json"
+    rows = storage.read_json(results)
+    changed = [row | {"nll": row["nll"] + 0.01} for row in rows]
+    storage.write_json(results, changed)
+    with pytest.raises(InputError, match="hydra is not evaluated since it was trained"):
+        from_run.export_predictor(opened, "hydra", out)
+    storage.write_json(results, rows)
     complete = experiment.run.workdir / "students/hydra/complete.json"
     complete.rename(complete.with_suffix(".gone"))
     with pytest.raises(InputError, match="student='hydra' is not trained yet"):

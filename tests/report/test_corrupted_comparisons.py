@@ -15,8 +15,14 @@ from edp.report.seeds import runs, summary, tables
 def write_corrupted(path, scores, **of_training):
     """Writes scores (NLL, correct) by image of students, as `launch.evaluate` does."""
     ids = {name: f"id of {name}" for name in scores}
+    rows = [
+        {"model": name, "corruption": "mean", "severity": severity}
+        | {"cnll": np.mean(nll) + shift, "accuracy": np.mean(correct)}
+        for name, (nll, correct) in scores.items()
+        for severity, shift in ((1, -0.1), (2, 0.1))
+    ]
     (path / "corruptions.json").write_text(
-        json.dumps({"rows": [], "made_from": {"predictors": ids}})
+        json.dumps({"rows": rows, "made_from": {"predictors": ids}})
     )
     for name, (nll, correct) in scores.items():
         own = {"mean": image_scores.ImageScores(np.array(nll), np.array(correct))}
@@ -68,3 +74,17 @@ def test_corrupted_images_are_paired(tmp_path):
     write_corrupted(copies[1], {"single_ods": (np.ones(19), np.ones(19))})
     with pytest.raises(InputError, match="'mean' of 19 and 20 images; accepted"):
         summary.summarize_runs(runs.read_runs(copies), ["single_none"])
+
+
+def test_scores_of_an_interrupted_evaluation_are_refused(tmp_path):
+    """With other settings, as many images and the same networks, before its rows."""
+    path = make_run(tmp_path / "run0", 0)
+    write_corrupted(path, {"single_ods": (np.full(20, 1.5), np.ones(20))})
+    before = (path / "corruptions.json").read_bytes()
+    for nll, correct in ((1.6, 1.0), (1.5, 0.5)):
+        scores = np.full(20, nll), np.full(20, correct)
+        write_corrupted(path, {"single_ods": scores})
+        (path / "corruptions.json").write_bytes(before)
+        (run,) = runs.read_runs([path])
+        with pytest.raises(InputError, match="an evaluation was interrupted; remove"):
+            run.corrupted("single_ods")

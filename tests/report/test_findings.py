@@ -10,7 +10,8 @@ import seed_runs
 from report_pages import read_page
 
 from edp import report
-from edp.evaluation import predictions
+from edp.errors import InputError
+from edp.evaluation import predictions, scoring
 from edp.report import evidence, findings
 from edp.report.evidence import Difference, Scored
 from edp.report.seeds import runs, summary, tables
@@ -205,8 +206,11 @@ def test_a_summary_over_seeds_has_no_gap_within_its_interval(tmp_path, alike):
             )
             for name in ("validation_probs", "test_probs")
         }
-        predictions.save_predictions(
-            path / "predictions" / "teachers.npz", first._replace(**probs)
+        of = first._replace(**probs)
+        predictions.save_predictions(path / "predictions" / "teachers.npz", of)
+        teachers = scoring.ensemble_rows(of, seed=seed, costs=[{}, {}])
+        seed_runs.rewrite(
+            path / "results.json", lambda rows, t=teachers: [*t, *rows[2:]]
         )
     found = summary.summarize_runs(runs.read_runs(paths))
     low, high = found["gap"]["interval"]
@@ -215,6 +219,10 @@ def test_a_summary_over_seeds_has_no_gap_within_its_interval(tmp_path, alike):
     assert named == ("gap_closed" in found["models"][-1]) == (not alike)
     assert ("no gap |" in text) == ("no gap" in terminal) == alike
     assert (low, high) == (0, 0) if alike else low < high < 0
+    # Rows of other teachers than those that the interval is about.
+    seed_runs.rewrite(path / "results.json", lambda rows: rows[1].update(cnll=0.7))
+    with pytest.raises(InputError, match=r"teachers\.npz does not give .* of DE-2 in"):
+        summary.summarize_runs(runs.read_runs(paths))
 
 
 def test_differences_by_hand():

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from result_tables import cells
-from seed_runs import find, make_predictions, make_run, rewrite
+from seed_runs import find, make_predictions, make_run
 
 from edp.errors import InputError
 from edp.evaluation.predictions import save_predictions
-from edp.report.seeds import runs, summary, tables
+from edp.report.seeds import reference_tables, references, runs, summary, tables
 
 
 def larger_ensembles(path, seed, cnlls):
@@ -24,21 +24,29 @@ def larger_ensembles(path, seed, cnlls):
     save_predictions(path / "predictions/teachers.npz", make_predictions(seed, 1.0))
 
 
-def test_models_beside_another_ensemble(copies, tmp_path):
-    def change(cnll):
-        return lambda rows: [
-            row | ({"cnll": cnll} if row["model"] == "single_ods" else {})
-            for row in rows
-        ]
+def beside(workdirs, cnlls, text):
+    """Reads runs, gives single_ods these cNLLs, and places it beside a reference."""
+    read = [
+        run._replace(
+            rows=[
+                row | ({"cnll": cnll} if row["model"] == "single_ods" else {})
+                for row in run.rows
+            ]
+        )
+        for run, cnll in zip(runs.read_runs(workdirs), cnlls, strict=True)
+    ]
+    ((name, reference),) = references.read_references([text], read).items()
+    of = references.compare_with(reference, read)
+    lines = "\n".join(reference_tables.sections({name: of}))
+    return of, cells(lines, f"## Beside {name}")
 
-    for path, cnll in zip(copies, (1.3, 0.2), strict=True):
-        rewrite(path / "results.json", change(cnll))
+
+def test_models_beside_another_ensemble(copies, tmp_path):
     # The fifth of one seed alone is left out.
     for seed, cnlls in enumerate(([2.0, 1.0, 0.6, 0.5], [1.0, 0.6, 0.5, 0.4, 0.3])):
         larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
     text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
-    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
-    of = found["references"]["large"]
+    of, rows = beside(copies, (1.3, 0.2), text)
     assert (of["size"], of["largest"]) == (2, 4)
     assert [row["model"] for row in of["ensembles"]] == ["DE-1", "DE-2", "DE-3", "DE-4"]
     row = find(of["models"], model="single_ods")
@@ -48,7 +56,6 @@ def test_models_beside_another_ensemble(copies, tmp_path):
     # Mean cNLLs: 0.75, from 1.5 to 0.8; from 1.4 to 0.7.
     assert row["gap_closed"] == pytest.approx(0.75 / 0.7)
     assert row["gap_closed_best"] == pytest.approx(0.65 / 0.7)
-    rows = cells(tables.format_markdown(found), "## Beside large")
     assert rows[2][:3] == ["large DE-1", "50.00 ± 0.00", "1.5000 ± 0.5000"]
     row = next(row for row in rows if row[0] == "single_ods")
     assert row[4:] == ["≥ 2.85 ± 1.15", "≥ 2.80 ± 1.20", "107.1", "92.9"]
@@ -57,11 +64,13 @@ def test_models_beside_another_ensemble(copies, tmp_path):
     assert row["dee"]["by_seed"] == pytest.approx({"0": 2.0, "1": 1.0})
     assert row["gap_closed"] == pytest.approx((1.5 - 1.0) / 0.7)
     assert rows[-1][:3] == ["large mine", "60.00 ± 0.00", "1.0000 ± 0.0000"]
+    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
+    assert found["references"]["large"]["students"] == of["students"]
+    assert cells(tables.format_markdown(found), "## Beside large")[2] == rows[2]
 
     # A seed whose cNLL is missing, as it was not finite, is left out.
-    rewrite(copies[1] / "results.json", change(None))
-    found = summary.summarize_runs(runs.read_runs(copies), references=[text])
-    row = find(found["references"]["large"]["models"], model="single_ods")
+    of, _ = beside(copies, (1.3, None), text)
+    row = find(of["models"], model="single_ods")
     assert row["dee"]["by_seed"] == pytest.approx({"0": 1.7})
 
 
@@ -70,20 +79,11 @@ def test_deep_ensemble_equivalents_among_sixteen(copies, tmp_path):
     for seed in range(2):
         cnlls = [2 - 0.1 * m for m in range(16)]
         larger_ensembles(tmp_path / f"large{seed}", seed, cnlls)
+    text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
     found = {}
     for cnll in (0.72, 0.5, 0.3):
-
-        def change(rows, cnll=cnll):
-            own = {"cnll": cnll}
-            return [r | (own if r["model"] == "single_ods" else {}) for r in rows]
-
-        for path in copies:
-            rewrite(path / "results.json", change)
-        text = f"large={tmp_path / 'large0'},{tmp_path / 'large1'}"
-        result = summary.summarize_runs(runs.read_runs(copies), references=[text])
-        assert result["references"]["large"]["largest"] == 16
-        rows = cells(tables.format_markdown(result), "## Beside large")
-        assert rows[17][0] == "large DE-16"
+        of, rows = beside(copies, (cnll, cnll), text)
+        assert of["largest"] == 16 and rows[17][0] == "large DE-16"
         found[cnll] = next(row[4] for row in rows if row[0] == "single_ods")
     # 12.8 steps below 2. At and below the cNLL of all 16, the size is a bound.
     assert found[0.72] == "13.80 ± 0.00"

@@ -5,9 +5,10 @@ import sys
 
 import documents
 import pytest
-from seed_runs import STUDENTS, make_run, rewrite, set_in
+from seed_runs import STUDENTS, make_predictions, make_run, rewrite, set_in
 
 from edp.errors import InputError
+from edp.evaluation.predictions import save_predictions
 from edp.report.seeds import runs, sweep_results, sweep_tables
 
 
@@ -47,6 +48,27 @@ def test_runs_of_different_settings_are_grouped_and_compared(workdirs, tmp_path)
     text = sweep_tables.format_markdown(sweep_results.summarize_groups(groups))
     shown = text.replace("\\", "")
     assert "- run0, run1 (data.source=digits, data.train_size=80, " in shown
+
+
+def test_ensembles_alone_are_compared(copies, tmp_path):
+    for seed, (path, size) in enumerate(zip(copies, (80, 40), strict=True)):
+        rewrite(path / "results.json", lambda rows: rows[:2])
+        rewrite(path / "config.json", set_in("data", train_size=size))
+        save_predictions(path / "predictions/teachers.npz", make_predictions(seed, 1.0))
+    result = sweep_results.summarize_groups(runs.read_groups(copies))
+    found = [(row["setting"], row["model"]) for row in result["rows"]]
+    assert found == [
+        ("train_size=80", "DE-1"),
+        ("train_size=80", "DE-2"),
+        ("train_size=40", "DE-1"),
+        ("train_size=40", "DE-2"),
+    ]
+    assert "best" not in result
+    # There is nothing to draw.
+    written = sweep_tables.write_sweep(result, tmp_path / "out")
+    assert written == ["sweep.json", "sweep.md"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*written}
+    assert "svg" not in (tmp_path / "out/sweep.md").read_text()
 
 
 def test_the_command_says_which_settings_differ(workdirs, tmp_path):

@@ -13,7 +13,7 @@ from edp.report.page.markup import shorten
 from edp.report.rows import Row
 
 
-def draw(result: Mapping[str, Any]) -> str:
+def draw(result: Mapping[str, Any]) -> str | None:
     """Draws the test cNLL of students over a sweep's settings.
 
     Draws curves if one numeric setting varies, else one dot for each student and
@@ -23,8 +23,10 @@ def draw(result: Mapping[str, Any]) -> str:
       result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
 
     Returns:
-      An `<svg>` element.
+      An `<svg>` element; None without students.
     """
+    if not any(row.get("kind") == "student" for row in result["rows"]):
+        return None
     numbers = _numbers(result["settings"])
     if numbers is not None:
         return _curves(result, *numbers)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from edp.report.page.markup import figure, heading
-from edp.report.page.table import GAPS, Column, html_table
+from edp.report.page.table import GAPS, MODEL, Column, html_table
 from edp.report.rows import Row, number
 
 _COLUMNS = (
-    Column("model", "model", "model"),
+    MODEL,
     Column("cnll", "cNLL (published)", "", 1, 4, -1),
     Column("best_cnll", "cNLL (best pool)", "", 1, 4, -1),
     Column("best_pool", "pool", ""),

@@ -17,13 +17,13 @@ from edp.report.page.markup import (
     paragraph,
     shorten,
 )
-from edp.report.page.table import BOLD, Column, html_table
+from edp.report.page.table import BOLD, MODEL, Column, html_table
 from edp.report.rows import Row, is_plain, number, series_by_student, student_names
 
 _SEVERITIES = range(1, 6)
 _PANELS = (("accuracy", "accuracy, %", 100), ("cnll", "calibrated NLL", 1))
 _COLUMNS = (
-    Column("model", "model", "model"),
+    MODEL,
     Column("accuracy clean", "acc % clean", "", 100, 2, 1),
     Column("accuracy", "corrupted", "", 100, 2, 1),
     Column("nll clean", "NLL clean", "", 1, 4, -1),

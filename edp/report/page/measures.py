@@ -7,12 +7,12 @@ from markupsafe import Markup
 
 from edp.report.files import read_evaluated, read_of_same_run
 from edp.report.page.markup import Section, figure, heading, paragraph
-from edp.report.page.table import BOLD, Column, html_table
+from edp.report.page.table import BOLD, MODEL, Column, html_table
 from edp.report.rows import Row, student_names
 from edp.report.seeds.number_format import DASH
 
 MEASURES = (
-    Column("model", "model", "model"),
+    MODEL,
     Column("set_coverage", "sets cover %", "cover %", 100, 1, 0),
     Column("set_size", "set size", "size", 1, 2, 0),
     Column("adaptive_ece", "adaptive ECE %", "aECE %", 100, 2, -1),

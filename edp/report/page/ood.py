@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from edp.report.files import read_evaluated
 from edp.report.page.markup import Section, figure, heading, paragraph, shorten
-from edp.report.page.table import BOLD, Column, html_table
+from edp.report.page.table import BOLD, MODEL, Column, html_table
 from edp.report.rows import Row, number, student_names
 
 _TITLES = {
@@ -37,7 +37,7 @@ def ood_section(path: pathlib.Path, rows: Sequence[Row]) -> Section:
     for name, models in sets.items():
         kinds = dict.fromkeys(kind for m in models.values() for kind in m["auroc"])
         # The prefix keeps scores apart from other fields.
-        columns = [Column("model", "model", "model")] + [
+        columns = [MODEL] + [
             Column(f"auroc {kind}", _title(kind), kind, 100, 2, 1) for kind in kinds
         ]
         shown = [

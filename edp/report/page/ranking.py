@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from markupsafe import Markup
 
 from edp.report.page.markup import paragraph
-from edp.report.page.table import BOLD, Column, format_table, html_table
+from edp.report.page.table import BOLD, MODEL, Column, format_table, html_table
 from edp.report.rows import Row, central_value
 
 LEGEND = (
@@ -69,7 +69,7 @@ def columns(ranked: Sequence[Row]) -> list[Column]:
     over_seeds = "gap_closed_of_means" in keys
     sets = [key for key in keys if key.startswith("auroc ")]
     shown = [
-        Column("model", "model", "model"),
+        MODEL,
         Column("rank", "rank", "rank", 1, 0),
         Column("cnll", "cNLL", "cNLL", 1, 4, -1),
         Column(

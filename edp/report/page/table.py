@@ -45,6 +45,9 @@ class Column(NamedTuple):
         return DASH if value is None else f"{self.scale * value:.{self.digits}f}"
 
 
+MODEL = Column("model", "model", "model")
+"""The name of a row's model."""
+
 GAPS = (
     Column("gap_closed", "gap closed (published) %", "gap %", 100, 1, 1),
     Column(
@@ -56,7 +59,7 @@ GAPS = (
 """The gap closed beside the ensemble as papers pool it, and beside its best pool."""
 
 COLUMNS = (
-    Column("model", "model", "model"),
+    MODEL,
     Column("student", "student", "student"),
     Column("perturbation", "perturbation", "perturb."),
     Column("accuracy", "acc %", "acc %", 100, 2, 1),

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import Column, markdown_table
+from edp.report.page.table import MODEL, Column, markdown_table
 from edp.report.rows import Row
 from edp.report.seeds.number_format import mean_text, p_text
 
-_MODEL = Column("model", "model", "model")
 _LEGEND = (
     "The row's student minus the baseline: below 0 is better in cNLL, above 0 in "
     "accuracy. ± and p (two-sided paired t-test) are over the seeds ({seeds}) and "
@@ -62,7 +61,7 @@ def corrupted_sections(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _differences(rows: Sequence[Row]) -> str:
-    columns = [_MODEL]
+    columns = [MODEL]
     for title in ("cNLL", "acc %"):
         columns += [
             Column("", heading, heading, 1)

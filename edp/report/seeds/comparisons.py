@@ -1,5 +1,6 @@
 """Paired comparisons of students over seeds and over test images."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,7 +9,8 @@ from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import predictions
 from edp.evaluation.image_scores import ImageScores
-from edp.report.evidence import Scored, score_images, score_members
+from edp.report.evidence import Scored, differs, score_images, score_members
+from edp.report.rows import largest_ensemble
 from edp.report.seeds.aggregate import Row, quantity
 from edp.report.seeds.runs import Run
 
@@ -20,7 +22,7 @@ def score_runs(
 
     Raises:
       InputError: if test labels differ from those of the first run, or predictions
-        are missing or damaged.
+        are missing, damaged, or not those of the run's rows.
     """
     scored: dict[str, dict[int, Scored]] = {name: {} for name in names}
     first = None
@@ -35,7 +37,17 @@ def score_runs(
                     "with the same test images"
                 )
             scored[name][run.seed] = score_images(of)
+            _check_row(run, name, path, scored[name][run.seed])
     return scored
+
+
+def _check_row(run: Run, model: str, path: pathlib.Path, found: Scored) -> None:
+    """Checks that predictions give the calibrated NLL of a row of the run."""
+    if differs(model, found, run.rows):
+        raise InputError(
+            f"{path} does not give the cNLL of {model} in results.json, which is of "
+            "another training or of other data; launch.evaluate writes the rows again"
+        )
 
 
 def compare_students(
@@ -113,6 +125,9 @@ def ensemble_gap(runs: Sequence[Run]) -> Row | None:
     Returns:
       A quantity over seeds with the `interval` of the bootstrap over test images;
       None if a run has no predictions of its teachers, or they are one network.
+
+    Raises:
+      InputError: if predictions are damaged, or not those of the run's rows.
     """
     differences = {}
     for run in runs:
@@ -122,7 +137,10 @@ def ensemble_gap(runs: Sequence[Run]) -> Row | None:
         of = predictions.load_predictions(path)
         if len(of.test_probs) < 2:
             return None
-        differences[run.seed] = score_images(of).nll - score_members(of).nll
+        whole = score_images(of)
+        for row in largest_ensemble(run.rows):
+            _check_row(run, row["model"], path, whole)
+        differences[run.seed] = whole.nll - score_members(of).nll
     column = np.mean(list(differences.values()), axis=0)[:, None]
     ends = metrics.bootstrap_intervals(column)[:, 0].tolist()
     means = {seed: float(d.mean()) for seed, d in differences.items()}

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import Column, markdown_table
+from edp.report.page.table import MODEL, Column, markdown_table
 from edp.report.rows import Row
 from edp.report.seeds.number_format import DASH, mean_text
 
 _COLUMNS = (
-    Column("model", "model", "model"),
+    MODEL,
     Column("accuracy", "acc %", "acc %", 100, 2),
     Column("cnll", "cNLL", "cNLL", 1, 4),
     Column("best_cnll", "cNLL (best pool)", "cNLL", 1, 4),

@@ -11,7 +11,7 @@ import numpy as np
 
 from edp import metrics
 from edp.errors import InputError
-from edp.evaluation import predictions, scoring
+from edp.evaluation import scoring
 from edp.report.rows import Row, ensemble_rows, student_rows
 from edp.report.seeds import runs as finished
 from edp.report.seeds.aggregate import over_seeds, quantity
@@ -62,18 +62,11 @@ def _check(reference: Run, run: Run) -> None:
     """Checks that a reference has ensembles and the test labels of a run."""
     if not ensemble_rows(reference.rows):
         raise InputError(f"{reference.path} has no ensemble; accepted: runs with one")
-    if not np.array_equal(_test_labels(reference), _test_labels(run)):
+    if not np.array_equal(reference.test_labels(), run.test_labels()):
         raise InputError(
             f"{reference.path} and {run.path} have different test labels; accepted: "
             "a reference with the same test images"
         )
-
-
-def _test_labels(run: Run) -> np.ndarray:
-    """Returns the test labels [N] of a run, from any of its predictions."""
-    paths = [run.predictions(name) for name in ("teachers", *run.student_names)]
-    path = next((path for path in paths if path.exists()), paths[0])
-    return predictions.load_predictions(path).test_labels
 
 
 def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str, Any]:

@@ -4,34 +4,38 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from edp.errors import InputError
-from edp.evaluation import image_scores
-from edp.experiment.rules import DATA_LOCATION
+from edp.evaluation import image_scores, predictions
+from edp.report import files
+from edp.report.seeds.configurations import comparable, differences, read_config
 from edp.runtime import storage
-from edp.runtime.stage import different_settings, flatten
+from edp.runtime.stage import flatten
 
 Rows = list[dict[str, Any]]
 
-# Settings in which runs of one configuration may differ.
-_MAY_DIFFER = (
-    "seed",
-    "teachers_workdir",
-    "checkpoint_minutes",
-    "checkpoint_steps",
-    "nonfinite",
-    "steps_per_dispatch",
-    "tensorboard",
-    "wandb_project",
-)
+# By file, settings of its rows; config.json may have those of a later evaluation.
+_EVALUATED_WITH = {
+    "analysis": ("diversity_size",),
+    "ood": ("ood_size",),
+    "corruptions": ("corruptions", "corruption_size"),
+    "measures": ("set_score", "set_coverages"),
+}
+# Files with `rows`, which are also the names of their fields.
+_ROWS = ("ood", "corruptions", "measures")
 # Longer names of groups are replaced by the names of their runs.
 _LONGEST_NAME = 60
 
 
 class Run(NamedTuple):
-    """Files of a finished run; rows of a missing file are empty.
+    """Files of a finished run.
+
+    The rows of a file are empty if it is missing, or if it was computed from other
+    networks or data than the predictions, as one that a later evaluation kept.
 
     Attributes:
       path: the workdir.
@@ -39,11 +43,13 @@ class Run(NamedTuple):
       rows: rows of `results.json`.
       diversity: rows of `analysis.json` on the teachers' diversity.
       students: rows of `analysis.json` on students and their teachers.
-      notes: sentences of `analysis.json` on what it leaves out.
+      notes: sentences of `analysis.json` on what it leaves out, and on files that
+        are of other networks.
       ood: rows of `ood.json`.
       corruptions: rows of `corruptions.json`.
       corrupted_ids: by student of `corruptions.json`, the `id` of its training.
       measures: rows of `measures.json`.
+      evaluated_with: settings in the files of the evaluation, by name and file.
     """
 
     path: pathlib.Path
@@ -56,6 +62,7 @@ class Run(NamedTuple):
     corruptions: Rows
     corrupted_ids: dict[str, str]
     measures: Rows
+    evaluated_with: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -72,12 +79,25 @@ class Run(NamedTuple):
         """Returns the path of a student's predictions."""
         return self.path / "predictions" / f"{student}.npz"
 
+    def test_labels(self) -> np.ndarray:
+        """Returns the test labels [N], from any of the predictions."""
+        paths = [self.predictions(name) for name in ("teachers", *self.student_names)]
+        path = next((path for path in paths if path.exists()), paths[0])
+        return predictions.load_predictions(path).test_labels
+
     def corrupted(self, student: str) -> dict[str, image_scores.ImageScores]:
-        """Returns a student's scores by set of corrupted images; {} without a file."""
+        """Returns a student's scores by set of corrupted images; {} without a file.
+
+        Raises:
+          InputError: if the file is damaged, or not of the rows' evaluation.
+        """
         path = image_scores.path_of(self.path, student)
         if student not in self.corrupted_ids or not path.exists():
             return {}
-        return image_scores.load(path, self.corrupted_ids[student])
+        found = image_scores.load(path, self.corrupted_ids[student])
+        rows = [row for row in self.corruptions if row.get("model") == student]
+        image_scores.check_rows(path, found, rows)
+        return found
 
     def last_epoch(self, stage: str) -> dict[str, Any]:
         """Returns the last record of a stage's `metrics.jsonl`; {} if it is missing."""
@@ -119,29 +139,29 @@ def read_groups(workdirs: Sequence[str | os.PathLike[str]]) -> list[Group]:
       InputError: as `read_runs`, but not for different settings.
     """
     paths = _as_paths(workdirs)
-    configs = {path: _read_config(path) for path in paths}
+    configs = {path: read_config(path) for path in paths}
     groups: list[list[pathlib.Path]] = []
     for path in paths:
         for group in groups:
-            if not any(_differences(configs[p], configs[path]) for p in group):
+            if not any(differences(configs[p], configs[path]) for p in group):
                 group.append(path)
                 break
         else:
             groups.append([path])
     firsts = [configs[of[0]] for of in groups]
     pairs = itertools.combinations(firsts, 2)
-    keys = sorted({key for pair in pairs for key in _differences(*pair)})
+    keys = sorted({key for pair in pairs for key in differences(*pair)})
     result = []
     for of, first in zip(groups, firsts, strict=True):
         runs = read_runs(of)
-        own = flatten(_comparable(first, (first.get("students") or {}).keys()))
+        own = flatten(comparable(first, (first.get("students") or {}).keys()))
         result.append(
             Group(
                 name="",
                 values={key: str(own.get(key)) for key in keys},
                 runs=runs,
                 teachers=[_teachers_of(run.path, configs[run.path]) for run in runs],
-                data=_comparable(first, ())["data"],
+                data=comparable(first, ())["data"],
             )
         )
     names = [_in_short(group.values) for group in result]
@@ -174,17 +194,19 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     """Reads finished runs that differ only in their seeds.
 
     Runs may also differ in the set of students, the location of the data, the
-    teachers' workdir, and execution options such as checkpoint intervals.
+    teachers' workdir (not in the settings of these teachers), and execution options
+    such as checkpoint intervals.
 
     Returns:
       The runs by ascending seed.
 
     Raises:
       InputError: if there are no runs, a run is not evaluated, files are damaged, two
-        runs have the same seed, or settings differ; names them.
+        runs have the same seed, or settings differ, also those of files that a later
+        evaluation kept; names them.
     """
     found = _as_paths(workdirs)
-    configs = [_read_config(path) for path in found]
+    configs = [read_config(path) for path in found]
     by_seed: dict[int, pathlib.Path] = {}
     for path, config in zip(found, configs, strict=True):
         seed = config["seed"]
@@ -194,22 +216,13 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
                 "of each seed"
             )
         by_seed[seed] = path
-    for path, config in zip(found[1:], configs[1:], strict=True):
-        _check_alike(found[0], configs[0], path, config)
-    return [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
-
-
-def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    for name in ("config.json", "results.json"):
-        if not (path / name).exists():
-            raise InputError(
-                f"workdirs: there is no {path / name}; accepted: workdirs of runs "
-                "finished by launch.run or launch.evaluate"
-            )
-    config = storage.read_mapping(path / "config.json")
-    if not isinstance(config.get("seed"), int):
-        raise InputError(f"{path / 'config.json'} is not the configuration of a run")
-    return config
+    # Every pair, as the first run may lack a student that others have.
+    for one, other in itertools.combinations(zip(found, configs, strict=True), 2):
+        _check_alike(*one, *other)
+    result = [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+    for a, b in itertools.combinations(result, 2):
+        _check_evaluated_alike(a, b)
+    return result
 
 
 def _check_alike(
@@ -218,30 +231,23 @@ def _check_alike(
     other_path: pathlib.Path,
     other: dict[str, Any],
 ) -> None:
-    differences = _differences(config, other)
-    if differences:
-        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in differences.items()]
+    if found := differences(config, other):
+        described = [f"{key} is {a!r} and {b!r}" for key, (a, b) in found.items()]
         raise InputError(
             f"{path} and {other_path} have different settings "
             f"({'; '.join(described)}); accepted: runs that differ only in their seed"
         )
 
 
-def _differences(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings that differ, of students those of common ones."""
-    shared = (config.get("students") or {}).keys() & (other.get("students") or {})
-    return different_settings(_comparable(config, shared), _comparable(other, shared))
-
-
-def _comparable(config: dict[str, Any], students: Collection[str]) -> dict[str, Any]:
-    config = {key: value for key, value in config.items() if key not in _MAY_DIFFER}
-    for section, keep in (
-        ("students", lambda name: name in students),
-        ("data", lambda name: name not in DATA_LOCATION),
-    ):
-        values = config.get(section) or {}
-        config[section] = {key: values[key] for key in values if keep(key)}
-    return config
+def _check_evaluated_alike(run: Run, other: Run) -> None:
+    """Checks the settings of files that an evaluation may have kept."""
+    for key in run.evaluated_with.keys() & other.evaluated_with.keys():
+        a, b = run.evaluated_with[key], other.evaluated_with[key]
+        if a != b:
+            raise InputError(
+                f"{run.path} and {other.path} were evaluated with different settings "
+                f"({key} is {a!r} and {b!r}); accepted: the same; evaluate both again"
+            )
 
 
 def _read_run(path: pathlib.Path, seed: int) -> Run:
@@ -249,23 +255,28 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
     rows = _rows(storage.read_json(results), results)
     if not all("model" in row for row in rows):
         raise InputError(f"{results} has a row without a model")
-    analysis = _read_mapping(path / "analysis.json")
-    corrupted = _read_mapping(path / "corruptions.json").get("made_from", {})
+    left_out: list[str] = []
+    names = ("analysis", *_ROWS)
+    of = {name: _read_mapping(path / f"{name}.json", left_out) for name in names}
+    made_from = {name: value.get("made_from", {}) for name, value in of.items()}
+    analysis = of["analysis"]
+    notes = _sentences(analysis.get("notes", []), path / "analysis.json")
     return Run(
         path=path,
         seed=seed,
         rows=rows,
         diversity=_rows(analysis.get("diversity", []), path / "analysis.json"),
         students=_rows(analysis.get("students", []), path / "analysis.json"),
-        notes=_sentences(analysis.get("notes", []), path / "analysis.json"),
-        corrupted_ids=dict(corrupted.get("predictors", {})),
-        **{
-            name: _rows(
-                _read_mapping(path / f"{name}.json").get("rows", []),
-                path / f"{name}.json",
-            )
-            for name in ("ood", "corruptions", "measures")
+        notes=notes
+        + [f"Left out of {path.resolve().name}: {why}." for why in left_out],
+        corrupted_ids=dict(made_from["corruptions"].get("predictors", {})),
+        evaluated_with={
+            f"{key} of {name}.json": made_from[name][key]
+            for name, keys in _EVALUATED_WITH.items()
+            for key in keys
+            if key in made_from[name]
         },
+        **{n: _rows(of[n].get("rows", []), path / f"{n}.json") for n in _ROWS},
     )
 
 
@@ -275,9 +286,16 @@ def _sentences(value: Any, path: pathlib.Path) -> list[str]:
     return value
 
 
-def _read_mapping(path: pathlib.Path) -> dict[str, Any]:
-    """Reads a JSON object; {} if the file is missing."""
-    return storage.read_mapping(path) if path.exists() else {}
+def _read_mapping(path: pathlib.Path, left_out: list[str]) -> dict[str, Any]:
+    """Reads a JSON object; {} if the file is missing or of other networks.
+
+    Adds to `left_out` the reason for the latter.
+    """
+    value = storage.read_mapping(path) if path.exists() else {}
+    if why := files.made_elsewhere(path, value):
+        left_out.append(why)
+        return {}
+    return value
 
 
 def _rows(value: Any, path: pathlib.Path) -> Rows:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edp.errors import InputError
-from edp.evaluation import predictions
 from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
 from edp.report.seeds.aggregate import Row, over_seeds
@@ -63,7 +62,8 @@ def summarize_sweep(directory: pathlib.Path, points: Sequence[Point]) -> dict[st
         `comparisons` of `summary.summarize_runs`; and `best` (True) in the setting
         with the lowest mean validation cNLL of this student.
       * `best`: the row with the lowest of all, {"setting", "model",
-        "validation_cnll"}; absent if validation images differ between settings.
+        "validation_cnll"}; absent without students, or if validation images differ
+        between settings.
       * `notes`: sentences on the runs.
 
     Raises:
@@ -201,11 +201,7 @@ def _differences(
 def _same_images(groups: Sequence[runs.Group]) -> tuple[bool, bool]:
     """Returns whether test and validation images are the same in all settings."""
     data = [group.data for group in groups]
-    labels = []
-    for run, *_ in (group.runs for group in groups):
-        path = run.predictions(run.student_names[0])
-        first = predictions.load_predictions(path)
-        labels.append(first.test_labels)
+    labels = [group.runs[0].test_labels() for group in groups]
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
     return same_tests, all(data[0] == other for other in data)
 
@@ -219,6 +215,8 @@ def _data_settings(point: Point) -> dict[str, Any]:
 def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
     """Marks each student's best row among rows with the most seeds."""
     students = [row for row in rows if row.get("kind") == "student"]
+    if not students:
+        return {}
     most = max(len(row["seeds"]) for row in students)
     whole = [row for row in students if len(row["seeds"]) == most]
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import Column, markdown_table, plain_table
+from edp.report.page.table import MODEL, Column, markdown_table, plain_table
 from edp.report.rows import Row
 from edp.report.seeds.number_format import DASH, mean_text, p_text
 from edp.runtime.storage import write_json, write_text
 
-_TEXTS = (Column("setting", "setting", "setting"), Column("model", "model", "model"))
+_TEXTS = (Column("setting", "setting", "setting"), MODEL)
 _RESULTS = (
     Column("validation_cnll", "validation cNLL", "val. cNLL", 1, 4),
     Column("accuracy", "acc %", "acc %", 100, 2),
@@ -39,7 +39,7 @@ _LEGEND = (
 def write_sweep(
     result: Mapping[str, Any], directory: pathlib.Path, name: str = "sweep"
 ) -> list[str]:
-    """Writes `sweep.json`, `sweep.md` and `sweep.svg`.
+    """Writes `sweep.json`, `sweep.md` and, with students, `sweep.svg`.
 
     Args:
       result: the value of `edp.report.seeds.sweep_results.summarize_sweep`.
@@ -53,10 +53,13 @@ def write_sweep(
     from edp.report.figures import sweep_figure
     from edp.report.figures.svg import standalone
 
-    write_text(directory / f"{name}.svg", standalone(sweep_figure.draw(result)))
+    svg = sweep_figure.draw(result)
+    if svg is not None:
+        write_text(directory / f"{name}.svg", standalone(svg))
     write_json(directory / f"{name}.json", result)
-    write_text(directory / f"{name}.md", format_markdown(result, name))
-    return [f"{name}.svg", f"{name}.json", f"{name}.md"]
+    text = format_markdown(result, name, has_figure=svg is not None)
+    write_text(directory / f"{name}.md", text)
+    return [*[f"{name}.svg"] * (svg is not None), f"{name}.json", f"{name}.md"]
 
 
 def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
@@ -69,7 +72,9 @@ def format_terminal(result: Mapping[str, Any], width: int = 100) -> str:
     return "\n".join([table, *_best_on_validation(result)])
 
 
-def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
+def format_markdown(
+    result: Mapping[str, Any], name: str = "sweep", *, has_figure: bool = True
+) -> str:
     """Formats the table in Markdown, with a link to the figure."""
     settings = [_describe(setting) for setting in result["settings"]]
     seeds = sorted({seed for s in result["settings"] for seed in s["seeds"]})
@@ -91,7 +96,8 @@ def format_markdown(result: Mapping[str, Any], name: str = "sweep") -> str:
         "",
     ]
     lines += [markdown_table(columns, cells), "", _LEGEND, ""]
-    return "\n".join([*lines, f"![cNLL by setting]({name}.svg)", ""])
+    figure = [f"![cNLL by setting]({name}.svg)", ""] * has_figure
+    return "\n".join([*lines, *figure])
 
 
 def _describe(setting: Mapping[str, Any]) -> str:

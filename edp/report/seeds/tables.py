@@ -7,15 +7,14 @@ from typing import Any
 
 from edp.report.page import measures, ranking
 from edp.report.page.markup import escape_markdown
-from edp.report.page.table import BOLD, Column, markdown_table, plain_table
+from edp.report.page.table import BOLD, MODEL, Column, markdown_table, plain_table
 from edp.report.rows import CLEAN_INPUTS, NO_GAP, Row, inputs_name
 from edp.report.seeds import comparison_tables, reference_tables
 from edp.report.seeds.number_format import DASH, mean_text
 from edp.runtime.storage import write_json, write_text
 
-_MODEL = Column("model", "model", "model")
 _RESULTS = (
-    _MODEL,
+    MODEL,
     Column("accuracy", "acc %", "acc %", 100, 2, 1),
     Column("nll", "NLL", "NLL", 1, 4, -1),
     Column("cnll", "cNLL", "cNLL", 1, 4, -1),
@@ -243,7 +242,7 @@ def _pivot(
     """Formats a table with a row for each model and a column for each value."""
     values = [value for value in values if any(row[by] == value for row in rows)]
     titles = [escape_markdown(CLEAN_INPUTS.get(v, f"{v}")) for v in values]
-    columns = [_MODEL, *(Column(key, title, title, scale, digits) for title in titles)]
+    columns = [MODEL, *(Column(key, title, title, scale, digits) for title in titles)]
     cells = []
     for model in dict.fromkeys(row["model"] for row in rows):
         found = {row[by]: row for row in rows if row["model"] == model}
