@@ -21,6 +21,9 @@ the best students:
     python -m launch.evaluate --config=configs/cifar10_resnet.py:mixup \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet_mixup0
 
+and, for the students whose names end in `_long`, both commands with
+`--config.teachers.num_epochs=28 --workdir=runs/resnet_mixup28_0`.
+
 The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
 students, are a reference for it. `:sixteen` has the four teachers of a run, imported,
 and twelve more, in two groups:
@@ -37,7 +40,8 @@ and twelve more, in two groups:
 Without the import it trains all of them. One table of all:
 
     python -m launch.summarize --workdirs=runs/resnet0 --out=runs/resnet \\
-        --reference=mixup=runs/resnet_mixup0 --reference=plain16=runs/resnet16_0 \\
+        --reference=mixup=runs/resnet_mixup0 \\
+        --reference=mixup28=runs/resnet_mixup28_0 --reference=plain16=runs/resnet16_0 \\
         --baseline=single_none,single_none_tau4,single_none_tau4_long
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 24 % of the
@@ -52,7 +56,8 @@ training images only:
 Expected result, of one seed (RESULTS.md): cNLL of one network 0.66 and of four 0.55; of
 students 0.64 (none), 0.60 (conf_ods, disagreement), 0.56 (τ = 4, with disagreement,
 mixup or neither), 0.54 (LatentBE); with twice the epochs at τ = 4 0.55 (none), 0.54
-(disagreement) and 0.53 (mixup).
+(disagreement) and 0.53 (mixup). Trained with mixup, four networks have 0.55, and 0.51
+after 28 epochs.
 """
 
 import ml_collections
