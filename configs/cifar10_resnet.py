@@ -53,7 +53,7 @@ training images only:
     python -m launch.run --config=configs/cifar10_resnet.py:search \\
         --config.data.data_dir=DIR --config.seed=100 --workdir=runs/resnet_search
 
-Expected result, of one seed (RESULTS.md): cNLL of one network 0.66 and of four 0.55; of
+Expected result, of seed 0 (RESULTS.md): cNLL of one network 0.66 and of four 0.55; of
 students 0.64 (none), 0.60 (conf_ods, disagreement), 0.56 (τ = 4, with disagreement,
 mixup or neither), 0.54 (LatentBE); with twice the epochs at τ = 4 0.55 (none), 0.54
 (disagreement) and 0.53 (mixup). Trained with mixup, four networks have 0.55, and 0.51
