@@ -37,7 +37,8 @@ and twelve more, in two groups:
     python -m launch.evaluate --config=configs/cifar10_resnet.py:sixteen \\
         --config.data.data_dir=DIR --config.seed=0 --workdir=runs/resnet16_0
 
-Without the import it trains all of them. One table of all:
+Without the import it trains all of them. One table of all (of two seeds: with
+runs/resnet1 and runs/resnet_mixup1 beside those of seed 0, without the others):
 
     python -m launch.summarize --workdirs=runs/resnet0 --out=runs/resnet \\
         --reference=mixup=runs/resnet_mixup0 \\
