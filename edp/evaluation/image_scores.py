@@ -9,8 +9,6 @@ import numpy as np
 from edp.errors import InputError
 from edp.runtime import storage
 
-Rows = Sequence[Mapping[str, Any]]
-
 _ID = "id"
 
 
@@ -79,7 +77,9 @@ def load(path: pathlib.Path, training_id: str) -> dict[str, ImageScores]:
 
 
 def check_rows(
-    path: pathlib.Path, by_set: Mapping[str, ImageScores], rows: Rows
+    path: pathlib.Path,
+    by_set: Mapping[str, ImageScores],
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
     """Checks that the scores of a file average to the rows of the same evaluation.
 

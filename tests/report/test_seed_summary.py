@@ -66,7 +66,7 @@ def test_what_only_some_runs_have(copies):
     assert "### noise\\|x" in text and "over the seeds (1 to 2)" in text
 
 
-def test_means_over_fewer_seeds_are_told(copies):
+def test_means_over_fewer_seeds_are_noted(copies):
     rewrite(copies[1] / "results.json", without(-1, "gap_closed"))
     assert summary.summarize_runs(runs.read_runs(copies))["notes"] == [
         "gap_closed of single_ods is only the mean over the seeds 0, as other runs "
