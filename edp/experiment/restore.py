@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from edp import data, ensemble, models, students
 from edp.errors import InputError
-from edp.experiment import settings
+from edp.experiment import distilled_from, settings
 from edp.experiment.create import Experiment
 from edp.experiment.run import Run
 from edp.runtime import batched, best_epoch, checkpoint, rng, sharding, xla
@@ -189,12 +189,14 @@ def complete(
     Args:
       stage: the stage.
       variables: the variables of all its networks.
-      record: from `loop.fit`; the number of parameters of one network is added.
+      record: from `loop.fit`; the number of parameters of one network and the digest
+        of all variables are added.
       num_networks: number of networks stacked in `variables`.
     """
     checkpoint.save_variables(stage.variables, variables)
     num_params = models.count_params(_parameters(variables)) // num_networks
-    stage.complete({**record, "num_params": num_params})
+    weights = distilled_from.digest(variables)
+    stage.complete({**record, "num_params": num_params, "weights": weights})
 
 
 def _parameters(variables: Any) -> Any:
@@ -208,12 +210,14 @@ def student_stage(run: Run, name: str) -> Stage:
     """Opens the stage of one student.
 
     Raises:
-      InputError: if it was begun with other settings.
+      InputError: if it was begun with other settings, or from other teachers.
     """
     dependencies = settings.student_dependencies(
         run.config, run.students[name], run.teacher_dependencies
     )
-    return Stage(run.workdir / "students" / name, dependencies)
+    stage = Stage(run.workdir / "students" / name, dependencies)
+    distilled_from.check(run, stage.path)
+    return stage
 
 
 def create_student(run: Run, name: str) -> students.Student:

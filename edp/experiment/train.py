@@ -10,6 +10,7 @@ from edp import distill
 from edp.experiment import (
     clean_targets,
     distillation,
+    distilled_from,
     member_temperatures,
     restore,
 )
@@ -64,6 +65,7 @@ def fit_student(
     shard_optimizer = experiment.run.config.mesh.shard_optimizer
     state = distill.place(state, mesh, shard_optimizer=shard_optimizer)
     record_run(experiment)
+    distilled_from.record(experiment.run, stage.path)
     targets = clean_targets.compute(
         experiment, name, state.params, teacher_variables, temperatures
     )

@@ -7,7 +7,13 @@ from typing import Any
 import jax
 
 from edp import ensemble
-from edp.experiment import batch_statistics, restore, step_inputs, train
+from edp.experiment import (
+    batch_statistics,
+    distilled_from,
+    restore,
+    step_inputs,
+    train,
+)
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run
 from edp.runtime import checkpoint, optimizers, rng, storage, xla
@@ -170,6 +176,7 @@ def complete_groups(experiment: Experiment, stage: Stage) -> None:
         {
             "train_seconds": sum(r["train_seconds"] for r in records.values()),
             "num_params": round(num_params / run.num_kept),
+            "weights": distilled_from.digest(variables),
             **({"skipped_steps": skipped} if skipped else {}),
             "groups": records,
         }

@@ -18,7 +18,7 @@ from collectives import collectives
 
 from configs import default
 from edp import distill, ensemble, models, perturbations, students
-from edp.experiment import step_inputs
+from edp.experiment import distilled_from, step_inputs
 from edp.runtime import sharding
 
 M, B, K, SIZE = 4, 16, 4, 8
@@ -85,7 +85,10 @@ def check_teachers(mesh):
     reference = functools.partial(step, strategy="vmap")
     expected = compile_step(reference, None, alone, batch, key)(alone, batch, key)
     assert_close(result, expected)
-    return result[0].variables
+    variables = result[0].variables
+    digests = map(distilled_from.digest, (variables, jax.device_get(variables)))
+    assert len(set(digests)) == 1
+    return variables
 
 
 def check_batches(mesh):
