@@ -6,6 +6,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from edp.errors import InputError
+
 
 class NNXModel:
     """An NNX module as a pure function, for students and stacked teachers.
@@ -38,9 +40,15 @@ class NNXModel:
         mutable: Sequence[str] | bool = False,
         rngs: Mapping[str, jax.Array] | None = None,
     ) -> Any:
-        """Computes logits [B, K]; with `mutable`, and the collections that it names."""
+        """Computes logits [B, K]; with `mutable`, and the collections that it names.
+
+        Raises:
+          InputError: for variables without some of the module's, such as `params`
+            without the running statistics in `state`.
+        """
         # Its initial values are not used, so that the compiler drops them.
         module = self._create(_streams(rngs or {}))
+        _check_complete(variables, variables_of(module))
         for collection in variables.values():
             nnx.update(module, collection)
         (module.train if train else module.eval)()
@@ -50,6 +58,19 @@ class NNXModel:
         updated = variables_of(module)
         names = updated if isinstance(mutable, bool) else mutable
         return logits, {n: tree for n, tree in updated.items() if n in names}
+
+
+def _check_complete(variables, initial) -> None:
+    """Raises InputError for variables that would keep their initial values."""
+    given, needed = (
+        {jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(tree)}
+        for tree in (dict(variables), initial)
+    )
+    if missing := sorted(needed - given):
+        raise InputError(
+            f"variables lack {', '.join(missing[:3])} ({len(missing)} of {len(needed)} "
+            "arrays of the module); accepted: all that `init` or `variables_of` returns"
+        )
 
 
 def _streams(rngs: Mapping[str, jax.Array]) -> nnx.Rngs:

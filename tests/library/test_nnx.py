@@ -78,6 +78,16 @@ def test_an_nnx_model_draws_dropout_from_its_key_in_training_only():
         )
 
 
+def test_variables_of_a_part_of_the_module_are_refused():
+    model = from_nnx.NNXModel(lambda rngs: NNXNet(rngs, 0.5))
+    variables = model.init(jax.random.key(0), X)
+    without = {**variables, "params": {**variables["params"]}}
+    without["params"].popitem()
+    for incomplete in ({"params": variables["params"]}, without):
+        with pytest.raises(InputError, match=r"lack .*; accepted: all that `init`"):
+            model.apply(incomplete, X)
+
+
 class NoisyNet(StatelessNet):
     """Adds noise from a stream of its own."""
 
