@@ -108,8 +108,13 @@ def mix_batch(
     Returns:
       The mixed images, and (f) -> λ f(y) + (1 − λ) f(y_π) for a function f of the
       labels, such as the loss.
+
+    Raises:
+      InputError: for a `mixup_alpha` that is not above 0, and for images of integers,
+        whose mixtures would pass for pixels in [0, 1].
     """
     image, label = batch["image"], batch["label"]
+    checks.check_input(image, clip=None)
     share, other = mixup_pairs(key, len(label), mixup_alpha=mixup_alpha)
 
     def of_labels(of: LabelFn) -> jax.Array:

@@ -201,6 +201,9 @@ def test_unknown_names_are_refused():
         perturbations.mixup(jax.random.key(0), None, inputs(), mixup_alpha=0)
     with pytest.raises(InputError, match="mixup_alpha=0"):
         perturbations.mix_labels(jax.random.key(0), jnp.eye(2), mixup_alpha=0)
+    batch = {"image": jnp.zeros((2, 4, 4, 1), jnp.uint8), "label": jnp.arange(2)}
+    with pytest.raises(InputError, match="dtype uint8"):
+        perturbations.mix_batch(jax.random.key(0), batch, mixup_alpha=1)
     with pytest.raises(InputError, match=r"quantity='var'.*variance"):
         perturbations.disagreement(
             jax.random.key(0), mlp_members(2), inputs(), step_size=0.1, quantity="var"
