@@ -43,7 +43,14 @@ def latent_batch_ensemble(
     def finalise(variables):
         return {**variables, "params": models.average_factors(variables["params"])}
 
-    predict, uncertainty = forward.predictors_of_logits(build_model())
+    plain = build_model()
+
+    def logits(variables, x):
+        # Averaged here too: Flax ignores factors that a plain network does not have,
+        # so variables in training would give the network without them.
+        return plain.apply(finalise(variables), x, train=False)[None]
+
+    predict, uncertainty = forward.predictors_from_logits(logits)
     return student._replace(
         num_members=1,
         inference_cost=1.0,

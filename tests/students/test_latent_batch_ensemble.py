@@ -79,6 +79,8 @@ def test_a_finished_latent_batch_ensemble_has_the_averaged_weights():
     probs = latent.predict(finished, X)
     assert probs.shape == (1, B, K) and latent.inference_cost == 1
     np.testing.assert_allclose(probs, single.predict(finished, X), atol=1e-6)
+    # The same in training, such as in a `validate` of `fit`.
+    np.testing.assert_allclose(latent.predict(variables, X), probs, atol=1e-6)
 
 
 def test_subnetworks_diverge_towards_their_teachers():
