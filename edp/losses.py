@@ -111,6 +111,10 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       Booleans [..., B]; for distributions, the label probability of the predicted
       class.
     """
+    chex.assert_rank(labels, {1, 2})
+    chex.assert_axis_dimension(logits, -2, labels.shape[0])
+    if labels.ndim == 2:
+        chex.assert_axis_dimension(logits, -1, labels.shape[1])
     predicted = logits.argmax(-1)
     labels = jnp.expand_dims(labels, range(predicted.ndim - 1))
     if labels.ndim == predicted.ndim:

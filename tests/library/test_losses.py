@@ -94,6 +94,15 @@ def test_geometric_mean_log_probs_by_hand():
     np.testing.assert_allclose(tempered, expected, rtol=1e-5)
 
 
+def test_the_accuracy_of_labels_of_another_shape_is_refused():
+    logits = jnp.array([[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]])
+    labels = jnp.array([0, 2])
+    np.testing.assert_array_equal(losses.accuracy(logits, labels), [True, False])
+    for wrong in (labels[:, None], labels[:1], labels[None]):
+        with pytest.raises(AssertionError):
+            losses.accuracy(logits, wrong)
+
+
 def test_distillation_by_hand():
     # τ = 2: the student's tempered prediction is softmax([0, log 3]).
     logits = 2 * jnp.array([[0.0, np.log(3.0)]])
