@@ -13,8 +13,10 @@ def scores(probs: jax.Array) -> dict[str, jax.Array]:
     Returns:
       {name: [B]}: `max_probability` (1 − the largest mean probability) and
       `predictive_entropy`; with several members also `mutual_information` and
-      `pairwise_kl`, which measure only the disagreement of the members.
+      `pairwise_kl`, which measure only the disagreement of the members. In float32
+      or better.
     """
+    probs = _wide(probs)
     result = {
         "max_probability": 1 - probs.mean(0).max(-1),
         "predictive_entropy": metrics.predictive_entropy(probs),
@@ -27,7 +29,8 @@ def scores(probs: jax.Array) -> dict[str, jax.Array]:
 
 def all_scores(logits: jax.Array) -> dict[str, jax.Array]:
     """Computes `scores` and `logit_scores` of member logits [S, B, K]."""
-    logits = jnp.asarray(logits)
+    # Widened first: in bfloat16 confident probabilities are all 1.
+    logits = _wide(jnp.asarray(logits))
     return scores(jax.nn.softmax(logits, axis=-1)) | logit_scores(logits)
 
 
@@ -42,8 +45,13 @@ def logit_scores(logits: jax.Array) -> dict[str, jax.Array]:
       `max_logit`, minus the largest logit (Hendrycks et al., 2022).
     """
     chex.assert_rank(logits, 3)
-    mean = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)).mean(0)
+    mean = _wide(logits).mean(0)
     return {
         "energy": -jax.nn.logsumexp(mean, axis=-1),
         "max_logit": -mean.max(-1),
     }
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    """Casts to float32 or better."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -287,6 +287,13 @@ def test_logit_scores_by_hand():
     assert float(scores["max_logit"][0]) == pytest.approx(-math.log(9), rel=1e-6)
 
 
+def test_the_scores_of_logits_in_bfloat16_keep_apart_confident_examples():
+    logits = jnp.array([[[8.0, 0.0], [7.0, 0.0]]], jnp.bfloat16)
+    score = uncertainty.all_scores(logits)["max_probability"]
+    expected = [1 / (1 + math.exp(8)), 1 / (1 + math.exp(7))]
+    np.testing.assert_allclose(score, expected, rtol=1e-3)
+
+
 def test_energy_of_shifted_logits():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 20, 5)), jnp.float32)
     scores = uncertainty.logit_scores(logits)
