@@ -16,6 +16,7 @@ import optax
 from edp import losses, perturbations
 from edp.models.teachers import (
     Teachers,
+    check_member,
     teachers_from_functions,
     teachers_from_groups,
     teachers_from_loader,
@@ -256,6 +257,7 @@ def teachers_from_variables(model, variables, *, strategy=None, mesh=None) -> Te
         return sharding.constrain(result, mesh, None, *_data_axes(mesh, x))
 
     def member_logits(m, x):
+        check_member(m, num_members)
         if mesh is None:
             return _member(model)(select(variables, m), x)
 
@@ -316,6 +318,7 @@ def teachers_from_masks(
         return sharding.constrain(result, mesh, None, *data)
 
     def member_logits(m, x):
+        check_member(m, len(keys))
         if num_networks is None:
             return member(keys[m], variables, x)
         return member(keys[m], select(variables, m % num_networks), x)

@@ -20,7 +20,7 @@ class Teachers(NamedTuple):
       num_members: M.
       all_logits: x [B, ...] -> logits [M, B, K]. Its keyword `members_at_once` limits
         the memory of its gradient to that of so many members.
-      member_logits: (m, x [B, ...]) -> logits [B, K]; m may be traced.
+      member_logits: (m, x [B, ...]) -> logits [B, K]; m, from 0 to M-1, may be traced.
       differentiable: whether JAX can differentiate the logits with respect to x. If
         not, perturbations that need the gradient raise an InputError.
     """
@@ -29,6 +29,18 @@ class Teachers(NamedTuple):
     all_logits: Callable[..., jax.Array]
     member_logits: Callable[[Any, jax.Array], jax.Array]
     differentiable: bool = True
+
+
+def check_member(member: Any, num_members: int) -> None:
+    """Raises InputError for an index outside 0..M-1, unless it is traced.
+
+    JAX would take the last member instead, and on a mesh none.
+    """
+    if isinstance(member, int | np.integer) and not 0 <= member < num_members:
+        raise InputError(
+            f"member={member} of {num_members} teachers; accepted: 0 to "
+            f"{num_members - 1}"
+        )
 
 
 def teachers_from_loader(

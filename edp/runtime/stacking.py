@@ -133,5 +133,17 @@ def unstack(stacked: Any) -> list[Any]:
 
 
 def select(stacked: Any, member) -> Any:
-    """Returns the tree of one member; its index may be traced."""
+    """Returns the tree of one member; its index may be traced.
+
+    Raises:
+      InputError: for a known index beyond a leaf's leading axis, where JAX would return
+        the last member.
+    """
+    if isinstance(member, int | np.integer):
+        sizes = sorted({len(leaf) for leaf in jax.tree.leaves(stacked)})
+        if sizes and not -sizes[0] <= member < sizes[0]:
+            raise InputError(
+                f"member={member} of arrays of {sizes} members; accepted: 0 to "
+                f"{sizes[0] - 1}"
+            )
     return jax.tree.map(lambda leaf: leaf[member], stacked)

@@ -115,6 +115,21 @@ def test_stack_undoes_unstack(state):
     assert_trees_close(one, ensemble.unstack(state.variables)[1], rtol=0)
 
 
+def test_a_member_that_does_not_exist_is_refused(model, state, batch):
+    stacked = {"w": jnp.arange(3.0), "b": jnp.zeros((2, 4))}
+    with pytest.raises(InputError, match=r"member=2 of arrays of \[2, 3\] members"):
+        ensemble.select(stacked, 2)
+    keys = jax.random.split(jax.random.key(0), 2)
+    single = ensemble.select(state.variables, 0)
+    for teachers in (
+        ensemble.teachers_from_variables(model, state.variables),
+        ensemble.teachers_from_masks(model, single, keys),
+    ):
+        for m in (-1, teachers.num_members):
+            with pytest.raises(InputError, match=rf"member={m} of .*; accepted: 0 to"):
+                teachers.member_logits(m, batch["image"][0])
+
+
 def test_stack_refuses_other_architectures():
     with pytest.raises(InputError, match="member 1 has other parameters"):
         ensemble.stack([{"w": jnp.zeros(3)}, {"w": jnp.zeros(4)}])
