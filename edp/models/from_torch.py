@@ -98,10 +98,16 @@ class TorchModel:
         """Computes logits [B, K] of inputs x [B, H, W, C] in [0, 1], or [B, ...].
 
         Raises:
-          InputError: if the module cannot be traced or computed in JAX.
+          InputError: for integers, which are no pixels in [0, 1]; if the module cannot
+            be traced or computed in JAX.
         """
         if train:
             raise InputError("train=True; accepted: False for a PyTorch module")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise InputError(
+                f"x has dtype {x.dtype}; accepted: floating-point inputs, such as "
+                "pixels / 255 in float32"
+            )
         return self._normalised(self._program(x), variables, x)
 
     def _normalised(self, program, variables, x):

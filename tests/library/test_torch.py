@@ -210,6 +210,12 @@ def test_modules_that_jax_cannot_compute(torch):
         from_torch.TorchModel(net).variables(wrong)
 
 
+def test_images_of_integers_are_refused():
+    model = object.__new__(from_torch.TorchModel)  # without PyTorch
+    with pytest.raises(InputError, match=r"dtype uint8; accepted: floating-point"):
+        model.apply({}, np.zeros((1, 5, 5, 3), np.uint8))
+
+
 def test_operators_are_named_as_in_aten():
     assert list(aten.OPERATORS) == sorted(aten.OPERATORS)
     assert aten.implementation("aten.relu.default") is aten.OPERATORS["relu"]
