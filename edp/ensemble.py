@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from edp import losses, perturbations
+from edp.errors import InputError
 from edp.models.teachers import (
     Teachers,
     check_member,
@@ -297,7 +298,13 @@ def teachers_from_masks(
         network m modulo N. None: one network, not stacked.
       strategy: see `member_map`.
       mesh: shards the members over its `member` axis, batches over `data`.
+
+    Raises:
+      InputError: for a network of `edp.models` without dropout, whose members would be
+        equal.
     """
+    if getattr(model, "dropout_rate", None) == 0:
+        raise InputError("model.dropout_rate=0 leaves equal members; accepted: above 0")
 
     def member(key, variables, x):
         return model.apply(variables, x, train=False, rngs={"dropout": key})

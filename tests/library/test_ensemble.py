@@ -121,9 +121,11 @@ def test_a_member_that_does_not_exist_is_refused(model, state, batch):
         ensemble.select(stacked, 2)
     keys = jax.random.split(jax.random.key(0), 2)
     single = ensemble.select(state.variables, 0)
+    with pytest.raises(InputError, match="dropout_rate=0 leaves equal members"):
+        ensemble.teachers_from_masks(model, single, keys)
     for teachers in (
         ensemble.teachers_from_variables(model, state.variables),
-        ensemble.teachers_from_masks(model, single, keys),
+        ensemble.teachers_from_masks(model.clone(dropout_rate=0.5), single, keys),
     ):
         for m in (-1, teachers.num_members):
             with pytest.raises(InputError, match=rf"member={m} of .*; accepted: 0 to"):
