@@ -13,6 +13,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -102,7 +103,11 @@ def member_pair(key: jax.Array, teachers, student):
 
     def logits_fn(x):
         teacher_logits = jnp.stack([teachers.member_logits(m, x) for m in pair])
-        return teacher_logits, None if student is None else student(x)[pair]
+        if student is None:
+            return teacher_logits, None
+        student_logits = student(x)
+        chex.assert_axis_dimension(student_logits, 0, teachers.num_members)
+        return teacher_logits, student_logits[pair]
 
     return logits_fn
 

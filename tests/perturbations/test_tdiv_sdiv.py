@@ -87,5 +87,7 @@ def test_tdiv_sdiv_samples_one_pair_for_teachers_and_student():
         np.testing.assert_array_equal(perturb(key, x, teachers, all_logits), x)
         assert (alone != x).any()
     assert pairs == {(i, j) for i in range(3) for j in range(3) if i != j}
+    with pytest.raises(AssertionError):  # not one member for each teacher
+        perturb(key, x, teachers, lambda x: all_logits(x)[:2])
     one = FakeTeachers(1, None, lambda m, x: all_logits(x)[0])
     np.testing.assert_array_equal(perturb(key, x, one), x)
