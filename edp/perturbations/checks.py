@@ -1,4 +1,4 @@
-"""Checks of the inputs, `clip` and `scale` of a perturbation."""
+"""Checks of the inputs, `clip`, `scale` and temperature of a perturbation."""
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,19 @@ def check_input(x: jax.Array, clip: Clip) -> None:
                 f"outside clip=({low}, {high}); accepted: inputs within clip, or a "
                 "clip (None: no limit) and a scale in the units of x"
             )
+
+
+def check_temperature(temperature: ArrayLike) -> None:
+    """Raises InputError for a known temperature that is not positive and finite.
+
+    At 0 and at infinity every gradient would be zero or not finite, so that no input
+    would change.
+    """
+    if not _is_traced(temperature) and not 0 < temperature < np.inf:
+        raise InputError(
+            f"temperature={temperature} is out of range; accepted: positive, finite "
+            "numbers"
+        )
 
 
 def as_scale(scale: ArrayLike | None, x: jax.Array) -> jax.Array | None:

@@ -57,7 +57,7 @@ def disagreement(
 
     Raises:
       InputError: for an unknown quantity or a `num_steps` below 1; see also
-        `checks.check_input` and `checks.as_scale`.
+        `checks.check_input`, `checks.check_temperature` and `checks.as_scale`.
     """
     if quantity not in QUANTITIES:
         raise InputError(
@@ -68,6 +68,7 @@ def disagreement(
             f"num_steps={num_steps} is too small; accepted: integers of at least 1"
         )
     checks.check_input(x, clip)
+    checks.check_temperature(temperature)
     scale = checks.as_scale(scale, x)
     radius = geometry.radius(x, step_size)
     length = radius / num_steps if step_length is None else step_length

@@ -49,9 +49,10 @@ def ods(
 
     Raises:
       InputError: x is not floating-point or, outside `jit`, lies outside `clip`; see
-        `checks.check_input` and `checks.as_scale`.
+        `checks.check_input`, `checks.check_temperature` and `checks.as_scale`.
     """
     checks.check_input(x, clip)
+    checks.check_temperature(temperature)
     scale = checks.as_scale(scale, x)
     gradient, _ = _gradient(key, logits_fn, x, temperature)
     length = geometry.radius(x, step_size)
@@ -76,6 +77,7 @@ def conf_ods(
     section 3.3). Arguments, result and errors are those of `ods`.
     """
     checks.check_input(x, clip)
+    checks.check_temperature(temperature)
     scale = checks.as_scale(scale, x)
     gradient, confidence = _gradient(key, logits_fn, x, temperature)
     confidence = jnp.nan_to_num(confidence)  # logits that overflowed: no step

@@ -113,6 +113,14 @@ def test_a_clip_of_none_does_not_clip():
         np.testing.assert_array_equal(perturb(x), dict(every_perturbation())[name](x))
 
 
+def test_temperatures_that_would_leave_x_unchanged_are_refused():
+    for temperature in (0.0, -1.0, math.inf, math.nan):
+        for name, perturb in every_perturbation(temperature=temperature):
+            if name in ("ods", "conf_ods", "disagreement"):
+                with pytest.raises(InputError, match=r"temperature=.* positive, fin"):
+                    perturb(inputs())
+
+
 def test_wrong_scales_are_refused():
     x = inputs()
     for scale, message in (
