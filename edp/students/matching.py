@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 
 from edp import losses
+from edp.errors import InputError
 from edp.students import forward
 from edp.students.student import DistillBatch, Student
 
@@ -37,7 +38,15 @@ def matching_student(
     Returns:
       The student. With two forward passes, the clean one updates the running
       statistics first, then the perturbed one.
+
+    Raises:
+      InputError: for a weight outside [0, 1], or a temperature that is not above 0.
     """
+    if not (0 <= alpha <= 1 and temperature > 0):
+        raise InputError(
+            f"alpha={alpha}, temperature={temperature} is out of range; accepted: "
+            "alpha from 0 to 1, a temperature above 0"
+        )
 
     def loss(variables, batch: DistillBatch, key):
         clean_key, perturbed_key = jax.random.split(key)

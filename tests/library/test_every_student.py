@@ -72,6 +72,13 @@ def test_unknown_student():
         make_student("hydro")
 
 
+def test_weights_and_temperatures_out_of_range_are_refused():
+    for wrong in ({"alpha": -0.1}, {"alpha": 90}, {"temperature": 0}):
+        for kind in ("single", "mimo"):
+            with pytest.raises(InputError, match=r"alpha from 0 to 1, a temperature"):
+                make_student(kind, **wrong)
+
+
 @pytest.mark.parametrize("kind", ["single", "dirichlet"])
 def test_labels_out_of_range_are_refused_outside_jit(kind, teachers, batch):
     student, tx = make_student(kind), optax.sgd(0.1)
