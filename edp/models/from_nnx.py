@@ -44,7 +44,9 @@ class NNXModel:
 
         Raises:
           InputError: for variables without some of the module's, such as `params`
-            without the running statistics in `state`.
+            without the running statistics in `state`; in training mode, for a module
+            that draws random numbers without `rngs`: it would draw the same ones in
+            every step.
         """
         # Its initial values are not used, so that the compiler drops them.
         module = self._create(_streams(rngs or {}))
@@ -52,7 +54,14 @@ class NNXModel:
         for collection in variables.values():
             nnx.update(module, collection)
         (module.train if train else module.eval)()
+        counts = _draws(module)
         logits = module(x)
+        drew = any(a is not b for a, b in zip(counts, _draws(module), strict=False))
+        if train and not rngs and drew:
+            raise InputError(
+                f"rngs={rngs} for a module that draws random numbers in training; "
+                "accepted: keys by name, such as {'dropout': key}"
+            )
         if mutable is False:  # an empty list asks for updates too
             return logits
         updated = variables_of(module)
@@ -71,6 +80,11 @@ def _check_complete(variables, initial) -> None:
             f"variables lack {', '.join(missing[:3])} ({len(missing)} of {len(needed)} "
             "arrays of the module); accepted: all that `init` or `variables_of` returns"
         )
+
+
+def _draws(module: nnx.Module) -> list[Any]:
+    """Returns the numbers of draws of its streams; a draw replaces the array."""
+    return jax.tree.leaves(nnx.state(module, nnx.RngCount))
 
 
 def _streams(rngs: Mapping[str, jax.Array]) -> nnx.Rngs:

@@ -68,6 +68,9 @@ def test_an_nnx_model_draws_dropout_from_its_key_in_training_only():
         for i in (1, 2)
     )
     assert np.abs(first - second).max() > 1e-3
+    for apply in (model.apply, jax.jit(model.apply, static_argnums=2)):
+        with pytest.raises(InputError, match=r"rngs=None for a module that draws"):
+            apply(variables, X, True)
     trained = NNXNet(nnx.Rngs(3), 0.5)
     trained.eval()
     found = model.apply(from_nnx.variables_of(trained), X)
