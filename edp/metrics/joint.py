@@ -12,9 +12,9 @@ def joint_nll(probs: ArrayLike, labels: ArrayLike, batches: ArrayLike) -> float:
     """Returns the mean joint negative log-likelihood of batches of labels, in nats.
 
     -log mean_m Π_t (p_m(y_t | x_t) + 1e-12) over the τ examples of a batch (Osband et
-    al., 2022). With τ = 1 it is `nll` of the members' mean; for one member it
-    is τ times `nll`. Members that disagree in the same way on examples of one batch
-    are better than their mean.
+    al., 2022). With τ = 1 it is `nll` of the members' mean; for one member it is τ
+    times `nll`, both of the examples in `batches`. Members that disagree in the same
+    way on examples of one batch are better than their mean.
 
     Args:
       probs: member probabilities [M, N, K].

@@ -59,7 +59,8 @@ def create_student(
         those keywords of `models.create_model` that a student sets (`num_members`...).
       num_members: M of the teachers.
       training_steps: number of training steps.
-      seed: fixes the random numbers of predictions, for students that sample.
+      seed: fixes the noise in the predictions of `bridge` and `flow`; the samples of
+        `functional` are the same for every seed.
       source: member 0 of the teachers, for students that contain it; None: the
         network that `build_model()` returns.
 
