@@ -25,6 +25,9 @@ import jax.numpy as jnp
 # Log-probabilities within this many ulps (of the largest in the example) count as
 # equal: they differ only in the order of the operations.
 _ROUNDING_ULPS = 8
+# Lowest log-probability. Masked classes, whose logits are -1e9 or -inf, have it: they
+# make no difference NaN, and do not count as the largest.
+_LOWEST = -1e6
 
 
 class _Members(NamedTuple):
@@ -43,15 +46,17 @@ def _members(logits: jax.Array, temperature: float) -> _Members:
     # First, so that dividing by τ rounds no more than the log-probabilities do.
     logits = logits - logits.max(axis=-1, keepdims=True)
     log_probs = jax.nn.log_softmax(logits / temperature, axis=-1)
+    log_probs = jnp.maximum(log_probs, _LOWEST)
     highest = log_probs.max(axis=0, keepdims=True)
     deviation = log_probs - highest
-    largest = jnp.abs(log_probs).max(axis=(0, 2), keepdims=True)
+    largest = jnp.where(log_probs > _LOWEST, -log_probs, 0)
+    largest = largest.max(axis=(0, 2), keepdims=True)
     rounding = jnp.finfo(logits.dtype).eps * _ROUNDING_ULPS * jnp.maximum(largest, 1)
     deviation = jnp.where(-deviation <= rounding, 0, deviation)
     pooled = jax.nn.logsumexp(log_probs, axis=0, keepdims=True)
     off_top = _classes(logits) != pooled.argmax(axis=-1, keepdims=True)
     shift = jnp.where(off_top, highest, -jnp.inf).max(axis=-1, keepdims=True)
-    shift = jnp.where(jnp.isfinite(shift), shift, 0)  # K = 1 has no other class
+    shift = jnp.where(shift > _LOWEST, shift, 0)  # without another class
     return _Members(log_probs, deviation, highest, off_top, shift)
 
 

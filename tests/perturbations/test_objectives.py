@@ -55,6 +55,26 @@ def exact_cotangent(quantity, logits, temperature, weights=None):
     return np.array([[float(v / largest) for v in row] for row in result])
 
 
+@pytest.mark.parametrize("mask", [-1e9, -np.inf])
+def test_masked_classes_do_not_hide_the_difference_of_the_others(mask):
+    # For two members (p, 1 - p) and (1 - p, p), the gradient of every quantity raises
+    # the top class of each.
+    logits = jnp.array([[[1.0, 0.0, mask]], [[0.0, 1.0, mask]]])
+    for quantity in ("variance", "mutual_information", "pairwise_kl"):
+        got = objectives.QUANTITIES[quantity](jax.random.key(0), logits, 1.0)
+        expected = [[[1, -1, 0]], [[-1, 1, 0]]]
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+    got = objectives.projection(jax.random.key(0), logits, 1.0)
+    assert (got[..., :2] != 0).all() and (got[..., 2] == 0).all()
+    difference, scale = objectives.difference_of_two(logits)
+    tanh = np.tanh(0.5)  # p - (1 - p)
+    np.testing.assert_allclose(
+        difference * jnp.exp(scale), [[tanh, -tanh, 0]], atol=1e-6
+    )
+    equal = objectives.variance(jax.random.key(0), logits.at[1].set(logits[0]), 1.0)
+    np.testing.assert_array_equal(equal, 0)
+
+
 @pytest.mark.parametrize("margin", [0, 3, 40, 400])
 @pytest.mark.parametrize("quantity", ["variance", "mutual_information", "pairwise_kl"])
 def test_cotangent_is_exact_at_any_margin(quantity, margin):
