@@ -40,7 +40,7 @@ def member_map(
 
     Returns:
       The function of stacked arguments, returning stacked results. It raises an
-      InputError if n does not divide M.
+      InputError if n does not divide M, or if stacked arrays differ in M.
 
     Raises:
       InputError: if the strategy is unknown.
@@ -70,7 +70,12 @@ def member_map(
             one = jax.jit(of_member, inline=True)  # traced once for all members
             return stack([one(own) for own in unstack(group)])
 
-        num_members = jax.tree.leaves(stacked)[0].shape[0]
+        num_members, *others = _sizes(stacked)
+        if others:
+            raise InputError(
+                f"stacked arrays are of {num_members} and {others} members; accepted: "
+                "arrays [M, ...] of one M"
+            )
         if members_at_once in (None, num_members):
             return of_group(stacked)
         check_members_at_once("members_at_once", members_at_once, num_members)
@@ -89,6 +94,11 @@ def member_map(
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results)
 
     return mapped
+
+
+def _sizes(stacked: Any) -> list[int]:
+    """Returns the lengths of the leading axes, ascending, each once."""
+    return sorted({len(leaf) for leaf in jax.tree.leaves(stacked)})
 
 
 def check_members_at_once(
@@ -140,7 +150,7 @@ def select(stacked: Any, member) -> Any:
         the last member.
     """
     if isinstance(member, int | np.integer):
-        sizes = sorted({len(leaf) for leaf in jax.tree.leaves(stacked)})
+        sizes = _sizes(stacked)
         if sizes and not -sizes[0] <= member < sizes[0]:
             raise InputError(
                 f"member={member} of arrays of {sizes} members; accepted: 0 to "

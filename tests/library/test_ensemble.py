@@ -119,6 +119,8 @@ def test_a_member_that_does_not_exist_is_refused(model, state, batch):
     stacked = {"w": jnp.arange(3.0), "b": jnp.zeros((2, 4))}
     with pytest.raises(InputError, match=r"member=2 of arrays of \[2, 3\] members"):
         ensemble.select(stacked, 2)
+    with pytest.raises(InputError, match=r"are of 2 and \[3\] members; accepted: arr"):
+        ensemble.member_map(lambda tree: tree["w"], (0,), strategy="unroll")(stacked)
     keys = jax.random.split(jax.random.key(0), 2)
     single = ensemble.select(state.variables, 0)
     with pytest.raises(InputError, match="dropout_rate=0 leaves equal members"):
