@@ -72,7 +72,7 @@ def check_ascent_step(case):
     close(scaled, scale * step, 1e-4, 1e-6 * scale)
 
 
-@covers(checks.check_input, checks.as_scale)
+@covers(checks.check_input, checks.check_temperature, checks.as_scale)
 def check_checks(case):
     x = case.images(case.shape[1])
     checks.check_input(x, (0.0, 1.0))
@@ -83,6 +83,10 @@ def check_checks(case):
         checks.check_input(wrong, None)
     with pytest.raises(InputError, match="uint8"):
         checks.check_input(x.astype(jnp.uint8), None)
+    checks.check_temperature(case.temperature)
+    for wrong in (0.0, -case.temperature, math.inf, math.nan):
+        with pytest.raises(InputError):
+            checks.check_temperature(wrong)
     assert checks.as_scale(None, x) is None
     scale = case.rng.uniform(0.1, 9, size=IMAGE[-1:])
     assert checks.as_scale(scale, x).dtype == jnp.float32
