@@ -93,7 +93,8 @@ def create_model(
       The model, not yet initialised.
 
     Raises:
-      InputError: the name is unknown or a setting is not accepted.
+      InputError: the name is unknown, a setting is not accepted, or one is that of no
+        model.
     """
     name = config.get("name")
     if name not in MODELS:
@@ -105,8 +106,16 @@ def create_model(
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is not known; accepted: {', '.join(DTYPES)}")
     model = MODELS[name]
-    common = {field.name for field in dataclasses.fields(Classifier)}
-    own = {field.name for field in dataclasses.fields(model)} - common
+    common = _fields(Classifier)
+    known = common.union(*map(_fields, MODELS.values()))
+    for key in config:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise InputError(
+                f"{key}={config[key]!r} is no setting of any model (did you mean "
+                f"{nearest!r}?)"
+            )
+    own = _fields(model) - common
     settings = {key: config[key] for key in own if config.get(key) is not None}
     return model(
         num_classes=num_classes,
@@ -124,6 +133,10 @@ def create_model(
         dropout_rate=config.get("dropout_rate") or 0.0,
         **settings,
     )
+
+
+def _fields(model: type[Classifier]) -> set[str]:
+    return {field.name for field in dataclasses.fields(model)}
 
 
 def count_params(params: chex.ArrayTree) -> int:

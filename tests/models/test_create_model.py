@@ -34,6 +34,7 @@ def test_create_model_passes_the_settings_of_the_model():
     [
         ("wide_resent", {}, r"'wide_resent'.*'wide_resnet'\?.*convnet.*resnet50"),
         (None, {}, "name=None.*convnet"),
+        ("resnet", {"dpeth": 20}, r"dpeth=20 is no .* \(did you mean 'depth'\?\)"),
         ("resnet", {"depth": 33}, r"depth=33.*6n\+2.*32"),
         ("resnet", {"depth": 34}, r"depth=34.*6n\+2"),
         ("resnet", {"depth": 2}, r"depth=2.*6n\+2"),
