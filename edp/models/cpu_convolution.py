@@ -142,11 +142,14 @@ def _kernel_gradient(x, cotangent, strides, kernel_size):
         return block_gradient(x, cotangent, kernel_size=kernel_size)
 
     def add_block(total, images):
-        return total + block_gradient(*images, kernel_size=kernel_size), None
+        own = block_gradient(*images, kernel_size=kernel_size)
+        return total + own.astype(total.dtype), None
 
     blocks = [a.reshape(-1, block, *a.shape[1:]) for a in (x, cotangent)]
     shape = (*kernel_size, x.shape[-1], cotangent.shape[-1])
-    return lax.scan(add_block, jnp.zeros(shape, x.dtype), tuple(blocks))[0]
+    # A sum in bfloat16 would stop at 256 times its terms.
+    zeros = jnp.zeros(shape, jnp.promote_types(x.dtype, jnp.float32))
+    return lax.scan(add_block, zeros, tuple(blocks))[0].astype(x.dtype)
 
 
 def _block_product(x, cotangent, kernel_size):

@@ -47,6 +47,15 @@ def test_gradients(size, taps, strides, images_per_block, few_channels, monkeypa
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("few_channels", [0, 16])
+def test_the_sum_over_blocks_is_not_rounded_to_bfloat16(few_channels, monkeypatch):
+    monkeypatch.setattr(cpu_convolution, "_BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(cpu_convolution, "_FEW_CHANNELS", few_channels)
+    x, kernel = jnp.ones((512, 1, 1, 1), "bfloat16"), jnp.ones((1, 1, 1, 1), "bfloat16")
+    y, pull_back = jax.vjp(lambda k: cpu_convolution._convolve_cpu(x, k, 1), kernel)
+    assert pull_back(jnp.ones_like(y))[0] == 512
+
+
 def test_gradients_under_vmap_and_in_a_loop():
     x, kernel, key = operands(8, 3)
     kernels = jnp.stack([kernel, 2 * kernel, kernel + 1])
