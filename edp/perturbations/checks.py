@@ -48,7 +48,7 @@ def check_input(x: jax.Array, clip: Clip) -> None:
             )
 
 
-def check_temperature(temperature: ArrayLike) -> None:
+def check_temperature(temperature: float | jax.Array) -> None:
     """Raises InputError for a known temperature that is not positive and finite.
 
     At 0 and at infinity every gradient would be zero or not finite, so that no input
