@@ -300,10 +300,10 @@ def teachers_from_masks(
       mesh: shards the members over its `member` axis, batches over `data`.
 
     Raises:
-      InputError: for a network of `edp.models` without dropout, whose members would be
-        equal.
+      InputError: for one network of `edp.models` without dropout, whose members would
+        all be equal.
     """
-    if getattr(model, "dropout_rate", None) == 0:
+    if num_networks is None and getattr(model, "dropout_rate", None) == 0:
         raise InputError("model.dropout_rate=0 leaves equal members; accepted: above 0")
 
     def member(key, variables, x):
