@@ -75,6 +75,7 @@ def create_experiment(
       InputError: if the workdir, a setting or the data are at fault; names them.
     """
     storage.check_writable(workdir)
+    provenance.check_workdir(workdir)
     provenance.check_version(workdir)
     provenance.check_hardware(workdir)
     teachers = find_teachers(config, workdir)
