@@ -217,12 +217,14 @@ def test_parquet_of_the_hugging_face_hub(stream, tmp_path):
     for i in range(2):
         values = np.arange(6) + 6 * i
         write_parquet(
-            tmp_path / f"data/train-0000{i}-of-00002.parquet",
+            tmp_path / f"train_data/train-0000{i}-of-00002.parquet",
             values,
             values % 3,
             names=names,
         )
-    write_parquet(tmp_path / "data/test-00000-of-00001.parquet", [100, 101], [1, 2])
+    write_parquet(
+        tmp_path / "train_data/test-00000-of-00001.parquet", [100, 101], [1, 2]
+    )
     config = config_of("parquet", tmp_path, stream=stream)
     dataset = create(config)
     dataset = dataset._replace(

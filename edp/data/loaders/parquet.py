@@ -42,12 +42,10 @@ def load_parquet(
     files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
     by_part: dict[str, list[pathlib.Path]] = {}
     for file in files:
-        for part, spelling in _SPELLINGS.items():
-            # The name of the file tells; of `train/0000.parquet`, that of its folder.
-            names = (file.name, file.parent.name)
-            if any(re.match(rf"({spelling})(\W|_|$)", n) for n in names):
-                by_part.setdefault(part, []).append(file)
-                break
+        # The name of the file tells; of `train/0000.parquet`, that of its folder.
+        part = _part(file.name) or _part(file.parent.name)
+        if part is not None:
+            by_part.setdefault(part, []).append(file)
     if "test" not in by_part and "validation" in by_part:
         by_part["test"] = by_part.pop("validation")
     for part in ("train", "test"):
@@ -73,6 +71,14 @@ def load_parquet(
         test=splits["test"],
         class_names=names,
     )
+
+
+def _part(name: str) -> str | None:
+    """Returns the split that the name of a file or folder begins with, if any."""
+    for part, spelling in _SPELLINGS.items():
+        if re.match(rf"({spelling})(\W|_|$)", name):
+            return part
+    return None
 
 
 def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
