@@ -256,3 +256,6 @@ def test_parquet_faults_are_told(tmp_path):
     write_parquet(tmp_path / "lost/test-00000-of-00001.parquet", [1, 2], [0, 1])
     config.path = str(tmp_path / "lost")
     refused(config, "lost has 1 files", "train-00001-of-00002", "must be 2")
+    found = tmp_path / "lost/train-00001-of-00002.parquet"
+    found.rename(found.with_name("train-00001-of-00002-1fd8e1bd9f0ed72a.parquet"))
+    refused(config, "lost has 1 files", "train-00001-of-00002-1f", "must be 2")

@@ -90,7 +90,8 @@ def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
             "give the folder of one of them"
         )
     for file in files:
-        total = re.search(r"-of-(\d+)\.parquet$", file.name)
+        # Some names end in a digest of the content.
+        total = re.search(r"-of-(\d+)(-[0-9a-f]+)?\.parquet$", file.name)
         if total and int(total[1]) != len(files):
             raise InputError(
                 f"{file.parent} has {len(files)} files of which {file.name} is one; "
