@@ -12,7 +12,7 @@ from edp import ensemble, models, perturbations, students
 from edp.errors import InputError
 from edp.experiment import settings
 from edp.experiment.run import Run, model_builder
-from edp.runtime import multihost, sharding
+from edp.runtime import multihost, optimizers, sharding
 from edp.runtime.stage import Stage, different_settings
 
 # Settings that a warning names.
@@ -138,6 +138,19 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         perturbations.check_random_members(
             f"{name}.random_members", section.get("random_members"), num_members
         )
+
+
+def warn_of_schedules(run: Run) -> None:
+    """Warns of stages whose learning rate does not fall before they end."""
+    sections: dict[str, Mapping[str, Any]] = {}
+    if run.config.teachers_workdir is None:
+        groups = {f"teachers.groups.{name}": own for name, own in run.groups.items()}
+        for name, own in (groups or {"teachers": run}).items():
+            sections[name] = own.kind.training(own.config.teachers)
+    sections |= {f"students.{name}": section for name, section in run.students.items()}
+    for name, section in sections.items():
+        if why := optimizers.cut_off(section):
+            multihost.warn(f"{name}: {why}")
 
 
 def check_students(run: Run) -> None:
