@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import pathlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -180,14 +179,14 @@ def fit(
         trained = run()
     else:
         with stage.making():
-            _check_start(stage.path / "start.json", state)
+            _check_start(stage, state)
             trained = run()
         history = [json.loads(line) for line in stage.log.read_text().splitlines()]
     return Fitted(trained.state, trained.variables, history, trained.record)
 
 
-def _check_start(path: pathlib.Path, state: TrainState) -> None:
-    """Writes moments of the initial state, or compares them with those in the file.
+def _check_start(stage: Stage, state: TrainState) -> None:
+    """Writes moments of the initial state; compares them where there are checkpoints.
 
     They are compared up to rounding, so that another machine, which may initialise
     with other last digits, can resume.
@@ -195,12 +194,15 @@ def _check_start(path: pathlib.Path, state: TrainState) -> None:
     Raises:
       InputError: if the state is another one; names an array that differs.
     """
+    path, directory = stage.path / "start.json", stage.checkpoints
     found = {
         jax.tree_util.keystr(where, simple=True, separator="."): _moments(leaf)
         for where, leaf in jax.tree_util.tree_leaves_with_path(state)
     }
-    if not path.exists():
-        # A workdir of an earlier version may hold a training that has begun.
+    has_begun = directory.is_dir() and any(
+        one.name.isdigit() for one in directory.iterdir()
+    )
+    if not has_begun or not path.exists():  # as in workdirs of earlier versions
         storage.write_json(path, found)
         return
     stored = storage.read_mapping(path)
@@ -211,7 +213,7 @@ def _check_start(path: pathlib.Path, state: TrainState) -> None:
             before, now, rtol=0, atol=tolerance, equal_nan=True
         ):
             raise InputError(
-                f"state differs in {name} from the state that {path.parent} was begun "
+                f"state differs in {name} from the state that {stage.path} was begun "
                 "with; accepted: the same initial state, or another workdir"
             )
 
