@@ -128,6 +128,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     for name in ("none", "mixup", combined):
         own = {"perturbation": name, "num_epochs": epochs, **_TAU4}
         add(f"single_{name.replace('+', '_')}_tau4_long", **own)
+    add(
+        "latent_be_mixup_tau4_long",
+        **{"student": latent, "perturbation": "mixup", "num_epochs": epochs},
+        **unlabelled,
+    )
     return default.choose(config, variant if variant == "debug" else "")
 
 

@@ -46,7 +46,10 @@ def diversity(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def match(
     teacher_probs: np.ndarray, student_probs: np.ndarray, temperature: float
 ) -> dict[str, float]:
-    """Computes the distance of a student to its teachers, as in its distillation loss.
+    """Computes the distance of a student to its teachers.
+
+    It is that of the distillation loss, but for students of the geometric mean, or of
+    members with temperatures of their own: these are measured like all others.
 
     Args:
       teacher_probs: [M, N, K].
