@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 
 from edp.data import EpochOrder
 from edp.errors import InputError
-from edp.runtime import best_epoch, feed, loop, rng, storage
+from edp.runtime import best_epoch, feed, loop, rng, sharding, storage
 from edp.runtime.stage import Stage
 from edp.runtime.state import TrainState
 
@@ -20,6 +21,9 @@ from edp.runtime.state import TrainState
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 # Epoch, from 0 -> its batches, trees of arrays of equal shapes.
 Batches = Callable[[int], Iterable[Any]]
+# Largest difference of the moments of an array, relative to its root mean square, at
+# which two initial states count as the same one.
+_START_TOLERANCE = 1e-5
 
 
 class Fitted(NamedTuple):
@@ -88,8 +92,8 @@ def fit(
         equal arguments resumes, or returns the finished result. None: nothing is
         written.
       settings: JSON values that `step` depends on, such as its learning rate. The
-        workdir records them with `num_epochs`, the key and digests of `args` and of
-        arrays, and is refused for others.
+        workdir records them with `num_epochs`, the key, digests of `args` and of
+        arrays, and moments of `state`, and is refused for others.
       checkpoint_minutes: longest time between two checkpoints; 0: each epoch.
       skip_nonfinite: skip updates whose loss or gradients are not finite.
       should_stop: called before each step; True saves and raises `loop.Interrupted`.
@@ -175,9 +179,55 @@ def fit(
         trained = run()
     else:
         with stage.making():
+            _check_start(stage, state)
             trained = run()
         history = [json.loads(line) for line in stage.log.read_text().splitlines()]
     return Fitted(trained.state, trained.variables, history, trained.record)
+
+
+def _check_start(stage: Stage, state: TrainState) -> None:
+    """Writes moments of the initial state; compares them where there are checkpoints.
+
+    They are compared up to rounding, so that another machine, which may initialise
+    with other last digits, can resume.
+
+    Raises:
+      InputError: if the state is another one; names an array that differs.
+    """
+    path, directory = stage.path / "start.json", stage.checkpoints
+    found = {
+        jax.tree_util.keystr(where, simple=True, separator="."): _moments(leaf)
+        for where, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+    has_begun = directory.is_dir() and any(
+        one.name.isdigit() for one in directory.iterdir()
+    )
+    if not has_begun or not path.exists():  # as in workdirs of earlier versions
+        storage.write_json(path, found)
+        return
+    stored = storage.read_mapping(path)
+    for name in sorted(found.keys() | stored):
+        before, now = (np.array(of.get(name), float) for of in (stored, found))
+        tolerance = _START_TOLERANCE * np.nan_to_num(before).max(initial=0.0)
+        if before.shape != now.shape or not np.allclose(
+            before, now, rtol=0, atol=tolerance, equal_nan=True
+        ):
+            raise InputError(
+                f"state differs in {name} from the state that {stage.path} was begun "
+                "with; accepted: the same initial state, or another workdir"
+            )
+
+
+def _moments(leaf: Any) -> list[float | None]:
+    """Returns the mean and the root mean square of an array; None if not finite."""
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(sharding.fetch(jnp.asarray(leaf)), np.float64)
+    if not array.size:
+        return []
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = float(array.mean()), float(np.sqrt(np.square(array).mean()))
+    return [number if math.isfinite(number) else None for number in found]
 
 
 def _num_examples(train, batch_size, steps_per_epoch) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from edp.experiment import restore
+from edp.experiment import preconditions, restore
 from edp.experiment import train_teachers as training
 from edp.experiment.create import Experiment
 from edp.runtime.stage import Stage
@@ -17,6 +17,7 @@ def train_teachers(
     if experiment.run.config.teachers_workdir is not None:
         restore.check_complete(experiment.run.teachers_dir)
         print(f"teachers: from {experiment.run.teachers_dir}")
+        preconditions.warn_of_other_settings(experiment.run)
         return
     stage = Stage(experiment.run.teachers_dir, experiment.run.teacher_dependencies)
     with stage.making() as needed:

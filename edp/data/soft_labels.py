@@ -18,6 +18,9 @@ _TOLERANCE = 1e-3  # of the sum of a row of probabilities
 # Share of images whose most frequent label is the label of the dataset, below which
 # the rows are in another order: CIFAR-10H has 0.99, a shuffled file 1 / K.
 _LEAST_AGREEMENT = 0.5
+# The same for Cohen's kappa, the share beyond chance: of two classes, or of one large
+# class, a shuffled file agrees often, with a kappa near 0.
+_LEAST_KAPPA = 0.25
 
 
 def read_soft_labels(path: str | os.PathLike, dataset: Dataset) -> np.ndarray:
@@ -109,12 +112,17 @@ def _read_rows(
         )
     if counts and multihost.is_first():
         print(f"{path}: {totals.mean():.1f} labels per image, normalised")
-    agreement = np.mean(values.argmax(axis=1) == split.labels)
-    if agreement < _LEAST_AGREEMENT:
+    labels, most_frequent = split.labels, values.argmax(axis=1)
+    agreement = np.mean(most_frequent == labels)
+    shares = (np.bincount(of, minlength=num_classes) for of in (most_frequent, labels))
+    chance = np.prod(list(shares), axis=0).sum() / len(labels) ** 2
+    kappa_is_low = agreement - chance < _LEAST_KAPPA * (1 - chance)
+    if agreement < _LEAST_AGREEMENT or kappa_is_low:
         raise InputError(
             f"{given}: the most frequent label is that of the data for "
             f"{agreement:.0%} of the {name} images; the rows must be in the order of "
-            f"the {name} set (TFDS shuffles its sets: use data.source='cifar')"
+            f"the {name} set (TFDS shuffles its sets: use data.source='cifar'; in a "
+            f"random order the labels would agree for {chance:.0%})"
         )
     return values / totals[:, None]
 

@@ -75,6 +75,7 @@ def create_experiment(
       InputError: if the workdir, a setting or the data are at fault; names them.
     """
     storage.check_writable(workdir)
+    provenance.check_workdir(workdir)
     provenance.check_version(workdir)
     provenance.check_hardware(workdir)
     teachers = find_teachers(config, workdir)
@@ -122,6 +123,7 @@ def create_experiment(
         )
         preconditions.check_sizes(run, mesh)
         preconditions.check_students(run)
+        preconditions.warn_of_schedules(run)
         split = drawn.read_bytes() if drawn.exists() else None
         if jax.process_count() > 1:  # spares the others from drawing it again
             _write_split(workdir, split)

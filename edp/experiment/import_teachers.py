@@ -1,17 +1,33 @@
 """Imports networks trained elsewhere as the completed teachers of a run."""
 
+import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import ml_collections
+import numpy as np
 
 from edp import ensemble
 from edp.errors import InputError
-from edp.experiment import data_record, restore, train_teachers, weights
+from edp.experiment import (
+    data_record,
+    restore,
+    teacher_kinds,
+    train_teachers,
+    weights,
+)
 from edp.experiment.create import Experiment, record_run
-from edp.experiment.run import Run
-from edp.runtime.stage import Stage, read_record
+from edp.experiment.run import Run, model_builder
+from edp.runtime import storage
+from edp.runtime.stage import Stage, different_settings, read_record
+
+# Random images on which the networks of two runs are compared, and the largest
+# accepted difference of their logits, of logits above 1 relative to them.
+_IMAGES, _TOLERANCE = 8, 1e-3
+# Settings that can change what a network computes from the same weights.
+_OF_FUNCTIONS = ("model.", "data.mean", "data.std", "teachers.prior_scale")
 
 
 class _Import(NamedTuple):
@@ -38,9 +54,9 @@ class _Import(NamedTuple):
 def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     """Completes the teachers' stage, or groups of it, with variables from elsewhere.
 
-    Networks of another run must have had the same training and validation images. What
-    others were trained on is unknown: the run's validation and test images should not
-    be among it.
+    Networks of another run must have had the same training and validation images, and
+    settings with which they compute the same function. What others were trained on is
+    unknown: the run's validation and test images should not be among it.
 
     Args:
       experiment: a run of the members' architecture; its seed draws the data split.
@@ -50,8 +66,8 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
 
     Raises:
       InputError: if the stage has teachers already, a member does not fit, which names
-        the member and the leaf, or its run had other data. Nothing of the stage is
-        written then.
+        the member and the leaf, or its run had other data or settings. Nothing of the
+        stage is written then.
     """
     run = experiment.run
     if run.config.teachers_workdir is not None:
@@ -65,7 +81,9 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
             print(f"{one.label}: complete")
         else:
             _check_data(experiment, one)
-            new.append((one, _read(one)))
+            variables = _read(one)
+            _check_functions(one, variables)
+            new.append((one, variables))
     for one, variables in new:
         _write(experiment, one, variables)
     complete = [read_record(group.teachers_dir) for group in run.groups.values()]
@@ -163,6 +181,52 @@ def _read(one: _Import) -> Any:
     for name, network in zip(names, read, strict=True):
         print(f"{name}: {network.description}")
     return ensemble.stack([network.variables for network in read])
+
+
+def _check_functions(one: _Import, variables: Any) -> None:
+    """Raises an InputError if a network of another run would compute something else.
+
+    Settings such as `data.mean` change what weights compute, but not their shapes.
+
+    Args:
+      one: the networks to import.
+      variables: their variables, stacked.
+    """
+    own = json.loads(json.dumps(one.run.teacher_dependencies))
+    for m, path in enumerate(one.paths):
+        stage, separator, _ = path.name.rpartition("#")
+        file = path.parent / stage / "settings.json"
+        if not separator or not file.exists():
+            continue
+        stored = storage.read_mapping(file)
+        if not stored.keys() >= {"data", "model", "teachers"}:
+            continue
+        networks = _network(stored), _network(own)
+        if networks[0] == networks[1]:
+            continue
+        images = jax.random.uniform(jax.random.key(0), (_IMAGES, *one.run.image_shape))
+        member = ensemble.select(variables, m)
+        there, here = (net.apply(member, images, train=False) for net in networks)
+        difference = np.abs(there - here) / np.maximum(1, np.abs(there))
+        if difference.max() <= _TOLERANCE:
+            continue
+        differ = [
+            f"{key} was {a!r} and is now {b!r}"
+            for key, (a, b) in different_settings(stored, own).items()
+            if key.startswith(_OF_FUNCTIONS)
+        ]
+        raise InputError(
+            f"{path} would compute other logits with the settings of this run "
+            f"({'; '.join(differ)}); accepted: networks of runs with the same ones"
+        )
+
+
+def _network(depends_on: Mapping[str, Any]) -> Any:
+    """Creates the network of teachers that depend on these settings, in float32."""
+    config = ml_collections.ConfigDict({**depends_on, "dtype": "float32"})
+    teachers = depends_on["teachers"]
+    build = model_builder(config, config.model)
+    return teacher_kinds.of(teachers).network(build, teachers)
 
 
 def _write(experiment: Experiment, one: _Import, variables: Any) -> None:

@@ -1,5 +1,6 @@
 """Checks that a configuration fits its workdir, its data and its devices."""
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,11 @@ from edp import ensemble, models, perturbations, students
 from edp.errors import InputError
 from edp.experiment import settings
 from edp.experiment.run import Run, model_builder
-from edp.runtime import sharding
-from edp.runtime.stage import Stage
+from edp.runtime import multihost, optimizers, sharding
+from edp.runtime.stage import Stage, different_settings
+
+# Settings that a warning names.
+_MOST_SHOWN = 4
 
 
 def check_stages(
@@ -43,6 +47,26 @@ def check_stages(
             config, section, teacher_dependencies
         )
         Stage(workdir / "students" / name, dependencies, {"distill": advice})
+
+
+def warn_of_other_settings(run: Run) -> None:
+    """Warns where the teachers of another run were trained with other settings.
+
+    Those of `teachers` in this configuration are not read then.
+    """
+    own = settings.teacher_dependencies(run.config)["teachers"]
+    differ = different_settings(
+        run.teacher_dependencies["teachers"], json.loads(json.dumps(own))
+    )
+    if not differ:
+        return
+    shown = [f"{key}={old!r}, not {new!r}" for key, (old, new) in differ.items()]
+    more = [f"and {len(shown) - _MOST_SHOWN} more"] if len(shown) > _MOST_SHOWN else []
+    multihost.warn(
+        f"the teachers of {run.teachers_dir} were trained with other settings than "
+        f"those of `teachers` here ({'; '.join([*shown[:_MOST_SHOWN], *more])}), which "
+        "have no effect"
+    )
 
 
 def check_model(config: ml_collections.ConfigDict) -> None:
@@ -114,6 +138,19 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         perturbations.check_random_members(
             f"{name}.random_members", section.get("random_members"), num_members
         )
+
+
+def warn_of_schedules(run: Run) -> None:
+    """Warns of stages whose learning rate does not fall before they end."""
+    sections: dict[str, Mapping[str, Any]] = {}
+    if run.config.teachers_workdir is None:
+        groups = {f"teachers.groups.{name}": own for name, own in run.groups.items()}
+        for name, own in (groups or {"teachers": run}).items():
+            sections[name] = own.kind.training(own.config.teachers)
+    sections |= {f"students.{name}": section for name, section in run.students.items()}
+    for name, section in sections.items():
+        if why := optimizers.cut_off(section):
+            multihost.warn(f"{name}: {why}")
 
 
 def check_students(run: Run) -> None:

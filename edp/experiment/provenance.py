@@ -19,6 +19,37 @@ _FEATURES = ("avx2", "avx512_bf16", "avx512f", "fma")
 # The facts of `run.json` that decide the rounding.
 _ARITHMETIC = ("backend", "kernels", "cpu_features", "available_cores")
 _CPU_INFO = pathlib.Path("/proc/cpuinfo")
+# Files that a run writes into its workdir, in place of earlier ones of these names.
+_REPLACED = (
+    *("config.json", "results.json", "results.md", "report.html", "measures.json"),
+    *("analysis.json", "gallery.npz", "ood.json", "corruptions.json"),
+)
+
+
+def check_workdir(path: pathlib.Path) -> None:
+    """Checks that a directory in which no run was begun holds nothing to be replaced.
+
+    Raises:
+      InputError: if it has files of the names that a run writes; names them.
+    """
+    if (path / "run.json").exists() or _is_config(path / "config.json"):
+        return
+    found = [name for name in _REPLACED if (path / name).exists()]
+    if found:
+        raise InputError(
+            f"workdir={str(path)!r} is not that of a run, and holds "
+            f"{', '.join(found)}, which a run would replace; accepted: the workdir of "
+            "a run, or a new directory"
+        )
+
+
+def _is_config(path: pathlib.Path) -> bool:
+    """Returns whether a file is the `config.json` of a run, perhaps one just begun."""
+    try:
+        found = storage.read_mapping(path)
+    except (InputError, OSError):
+        return False
+    return found.keys() >= {"data", "teachers", "students"}
 
 
 def check_version(path: pathlib.Path) -> None:

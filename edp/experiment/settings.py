@@ -50,6 +50,11 @@ _DEFAULT_BEFORE = {
 _DERIVED = {"num_members", "training_steps", "seed", "source"}
 
 
+def is_execution_option(key: str) -> bool:
+    """Returns whether a setting, by its dotted name, changes memory and time only."""
+    return key.rpartition(".")[2] in _EXECUTION_OPTIONS
+
+
 def _functions(perturbations: Iterable[Method]) -> Iterator[Callable]:
     """Yields the functions of perturbations, whose keywords are settings."""
     return itertools.chain.from_iterable(one.functions for one in perturbations)

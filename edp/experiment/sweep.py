@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -115,7 +115,8 @@ def points(
 
     Raises:
       InputError: if a key does not exist or is determined by the sweep, a value is
-        not accepted, or two settings are equal; names the key and the value.
+        not accepted, or two settings are equal or have the same results; names the
+        key and the value.
     """
     _check_keys(config, grid)
     configs: dict[str, tuple[Setting, ml_collections.ConfigDict]] = {}
@@ -126,6 +127,8 @@ def points(
         if setting.name in configs:
             raise InputError(f"--grid gives {setting.name} twice")
         configs[setting.name] = setting, changed
+    if not any(map(settings.is_execution_option, grid)):
+        _check_effects(configs.values())
     found = []
     for seed in seeds:
         for setting, changed in configs.values():
@@ -150,6 +153,37 @@ def _teachers(config: ml_collections.ConfigDict) -> str | None:
         depends["data"]["soft_labels"] = soft_labels
     record = json.dumps(depends, sort_keys=True)
     return f"teachers/seed{config.seed}-{_digest(record)}"
+
+
+def _check_effects(
+    configs: Iterable[tuple[Setting, ml_collections.ConfigDict]],
+) -> None:
+    """Raises an InputError if nothing reads the settings in which two points differ."""
+    seen: dict[str, Setting] = {}
+    for setting, config in configs:
+        other = seen.setdefault(_effects(config), setting)
+        if other is not setting:
+            keys = [k for k, v in setting.values.items() if other.values[k] != v]
+            raise InputError(
+                f"--grid: {other.name} and {setting.name} have the same results, as "
+                f"nothing reads {' and '.join(keys)}; accepted: settings of this "
+                "configuration's teachers and students (a value of a student's own "
+                "has precedence over distill, and teachers_workdir over teachers)"
+            )
+
+
+def _effects(config: ml_collections.ConfigDict) -> str:
+    """Returns all that the results depend on, as text."""
+    values = config.to_dict()
+    sections = ("teachers", "distill", "students")
+    rest = {key: value for key, value in values.items() if key not in sections}
+    trained = config.teachers_workdir is None
+    teachers = settings.teacher_dependencies(config) if trained else {}
+    students = {
+        name: settings.student_dependencies(config, student, {})
+        for name, student in settings.resolve_students(config).items()
+    }
+    return json.dumps([rest, teachers, students], sort_keys=True)
 
 
 def _check_keys(config: ml_collections.ConfigDict, grid: Mapping[str, Any]) -> None:

@@ -24,6 +24,8 @@ BEST = "best"
 HELD_OUT = 100
 """Number of test images that targets are compared on."""
 
+# Settings that are paths, by section.
+_PLACES = {"data": ("path", "data_dir", "soft_labels"), "evaluation": ("soft_labels",)}
 _RANGES = 100  # training images for the ranges of int8
 _VALIDATION = 2000
 
@@ -258,5 +260,28 @@ def _details(
         "temperature": row["temperature"],
         "metrics": row,
         "training": record["id"],
-        "config": json.loads(config.to_json()),
+        "config": without_places(json.loads(config.to_json())),
     }
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with the names alone of the files that it reads.
+
+    An artifact, which others may read, has no paths of the machine that exports, and is
+    the same after the files have moved.
+    """
+
+    def name(value):
+        return value and pathlib.PurePath(value).name
+
+    def of_entry(value):  # a folder or a file, or a set by its name
+        return name(value) if value.startswith(("/", "./", "../", "~")) else value
+
+    own = {**config, "teachers_workdir": name(config.get("teachers_workdir"))}
+    for section, keys in _PLACES.items():
+        places = {key: name(own[section][key]) for key in keys if key in own[section]}
+        own[section] = {**own[section], **places}
+    for key in ("ood_sets", "corruptions"):
+        entries = own["evaluation"].get(key, ())
+        own["evaluation"][key] = [of_entry(entry) for entry in entries]
+    return own

@@ -118,6 +118,31 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
     )
 
 
+def cut_off(config: Mapping[str, Any]) -> str | None:
+    """Returns how a training ends before its schedule does; None if it does not.
+
+    Of a single epoch, as in a trial, nothing is said.
+
+    Args:
+      config: the mapping of `create_schedule`.
+    """
+    name, epochs = config["schedule"], config["num_epochs"]
+    if name == "cosine_then_constant":
+        epochs = config["swag_start"] - 1
+    warmup, end = config.get("warmup_epochs", 0.0), config.get("milestones", (0, 0))[1]
+    if name in ("cosine", "cosine_then_constant") and warmup >= epochs > 1:
+        return (
+            f"warmup_epochs={warmup} leaves none of {epochs} epochs in which the "
+            "learning rate would fall"
+        )
+    if name == "step_linear" and end > epochs > 1:
+        return (
+            f"milestones={tuple(config['milestones'])} end after num_epochs={epochs}, "
+            "before the learning rate has fallen to its last value"
+        )
+    return None
+
+
 def sgd(config: Mapping[str, Any], schedule: Schedule) -> Optimizer:
     """Returns SGD with momentum; the decay is added to the gradient (L2 decay)."""
     step = optax.sgd(schedule, config["momentum"], config["nesterov"])

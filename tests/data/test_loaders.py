@@ -217,12 +217,14 @@ def test_parquet_of_the_hugging_face_hub(stream, tmp_path):
     for i in range(2):
         values = np.arange(6) + 6 * i
         write_parquet(
-            tmp_path / f"data/train-0000{i}-of-00002.parquet",
+            tmp_path / f"train_data/train-0000{i}-of-00002.parquet",
             values,
             values % 3,
             names=names,
         )
-    write_parquet(tmp_path / "data/test-00000-of-00001.parquet", [100, 101], [1, 2])
+    write_parquet(
+        tmp_path / "train_data/test-00000-of-00001.parquet", [100, 101], [1, 2]
+    )
     config = config_of("parquet", tmp_path, stream=stream)
     dataset = create(config)
     dataset = dataset._replace(
@@ -254,3 +256,6 @@ def test_parquet_faults_are_told(tmp_path):
     write_parquet(tmp_path / "lost/test-00000-of-00001.parquet", [1, 2], [0, 1])
     config.path = str(tmp_path / "lost")
     refused(config, "lost has 1 files", "train-00001-of-00002", "must be 2")
+    found = tmp_path / "lost/train-00001-of-00002.parquet"
+    found.rename(found.with_name("train-00001-of-00002-1fd8e1bd9f0ed72a.parquet"))
+    refused(config, "lost has 1 files", "train-00001-of-00002-1f", "must be 2")

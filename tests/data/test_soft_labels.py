@@ -73,6 +73,30 @@ def test_other_rows_are_refused(dataset, tmp_path, rows, words):
         data.read_soft_labels(save(tmp_path, rows), dataset)
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.arange(20) % 2, "for 50% of the test images; .*agree for 50%"),
+        (np.arange(20) % 10 == 0, "for 80% of the test images; .*agree for 82%"),
+    ],
+)
+def test_another_order_of_two_classes_is_refused(dataset, tmp_path, labels, words):
+    """A share of rows that agree by chance is no sign of the right order."""
+    labels = labels.astype(np.int32)
+    images = np.zeros((20, 1, 1, 1), np.uint8)
+    two = dataset._replace(
+        test=data.Split(images, labels),
+        tested=np.ones(20, bool),
+        class_names=("a", "b"),
+    )
+    rows = np.eye(2)[labels] * 0.8 + 0.1
+    np.testing.assert_allclose(data.read_soft_labels(save(tmp_path, rows), two), rows)
+    # Labels 0, 0, 1, 1, ... beside 0, 1, 0, 1, ...; or the rare class one place later.
+    order = np.arange(20) // 2 if labels.sum() == 10 else np.roll(np.arange(20), 1)
+    with pytest.raises(InputError, match=words):
+        data.read_soft_labels(save(tmp_path, rows[order]), two)
+
+
 def test_training_images_take_the_rows_of_their_place_in_the_source(tmp_path):
     dataset = create(write_npz(tmp_path / "set.npz"))
     kept = dataset.train.images[:, 0, 0, 0]  # as `numbered` made them

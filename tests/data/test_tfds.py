@@ -159,6 +159,8 @@ def test_tfds_refuses_what_it_cannot_use(shapes_dir, tmp_path):
     refused_with("'edp_shapes/x:2.0.0'", "2.0.0", name="edp_shapes/x:2.0.0")
     refused_with("'train[:'", "train, test, odd", train_split="train[:")
     refused_with("'dev'", "train, test, odd", test_split="dev")
+    refused_with("2 examples in common", test_split="train[18:]+test")
+    refused_with("20 examples in common", test_split="train")
     refused_with(
         "split 'odd': example 0",
         "is 4x6",

@@ -90,6 +90,17 @@ def test_imported_networks_of_a_run_had_the_same_split(tmp_path):
             import_teachers.import_teachers(other, networks)
         assert not other.run.teachers_dir.exists()
 
+    config = tiny_config()
+    config.data.mean = (0.25,)
+    other = create_experiment(config, tmp_path / "mean")
+    with pytest.raises(InputError, match=r"data\.mean was \[0\.5\] and is now \[0\.25"):
+        import_teachers.import_teachers(other, networks)
+    assert not other.run.teachers_dir.exists()
+    config = tiny_config()
+    config.model.batchnorm_groups = 2  # of the same function in evaluation mode
+    other = create_experiment(config, tmp_path / "groups")
+    import_teachers.import_teachers(other, networks)
+
     same = create_experiment(tiny_config(), tmp_path / "same")
     import_teachers.import_teachers(same, networks)
     _, imported = restore.load_teachers(same.run, None)

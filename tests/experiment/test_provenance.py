@@ -2,9 +2,11 @@
 
 import jax
 import pytest
+from tiny_configs import tiny_config
 
 from edp.errors import InputError
 from edp.experiment import provenance
+from edp.experiment.create import create_experiment
 from edp.runtime import storage
 
 
@@ -137,3 +139,16 @@ def test_a_workdir_of_another_version(tmp_path, capfd):
         storage.write_json(tmp_path / "run.json", {**facts, "schema_version": schema})
         with pytest.raises(InputError, match=rf"schema_version={schema!r}; accepted"):
             provenance.check_version(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "results.json"])
+def test_files_of_others_are_not_replaced(name, tmp_path):
+    (tmp_path / name).write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match=rf"not that of a run, and holds {name}, "):
+        create_experiment(tiny_config(), tmp_path)
+    assert (tmp_path / name).read_text() == '{"model_type": "bert"}'
+
+
+def test_a_run_that_ended_before_its_provenance_goes_on(tmp_path):
+    (tmp_path / "config.json").write_text(tiny_config().to_json())
+    provenance.check_workdir(tmp_path)

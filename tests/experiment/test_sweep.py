@@ -120,6 +120,26 @@ def test_teachers_are_shared_by_all_that_do_not_change_them():
     assert {p.teachers for p in plan("distill.alpha=1", config=config)} == {None}
 
 
+def test_settings_that_nothing_reads_are_refused():
+    def refused(key, *grid, **change):
+        config = digits.get_config()
+        config.update(change)
+        with pytest.raises(InputError, match=rf"same results, as nothing reads {key};"):
+            plan(*grid, config=config)
+
+    refused("distill.mixup_alpha", "distill.mixup_alpha=0.5,1")
+    refused("teachers.num_epochs", "teachers.num_epochs=2,3", teachers_workdir="there")
+    refused("distill.milestones", "distill.milestones=(1, 2),(3, 4)")
+    own = {name: {"temperature": 4.0} for name in digits.get_config().students}
+    refused("distill.temperature", "distill.temperature=1,2", students=own)
+    del own["be_none"]
+    config = digits.get_config()
+    config.update(students=own)
+    grid = ("distill.temperature=1,2", "teachers.member_strategy=vmap,unroll")
+    assert len(plan(grid[0], seeds="0", config=config)) == 2
+    assert len(plan(grid[1], seeds="0")) == 2  # to time them
+
+
 @pytest.mark.parametrize(
     ("grid", "words"),
     [

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+from tiny_configs import tiny_config
 
 from configs import default, digits
 from edp.ensemble import teachers_from_functions
 from edp.errors import InputError
 from edp.experiment import settings, validate
+from edp.experiment.create import create_experiment
 from edp.perturbations import create_perturbation
 
 
@@ -279,3 +281,10 @@ def test_a_label_term_of_mixtures_is_a_dependency_of_its_own():
         student |= {"clean_pass": clean_pass, "alpha": alpha}
         found = settings.student_dependencies(config, student, teachers)
         assert ("mixed_labels" in found) == expected
+
+
+def test_a_schedule_that_is_cut_off_is_a_warning(tmp_path, capfd):
+    create_experiment(tiny_config(warmup_epochs=2.0), tmp_path)
+    said = capfd.readouterr().err
+    assert said.startswith("warning: teachers: warmup_epochs=2.0 leaves none of 2 ")
+    assert said.count("\n") == 1

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from exported_runs import NAMES, TEMPERATURE, create_evaluated
 
+from configs import digits
 from edp import metrics, students
 from edp.errors import InputError
 from edp.evaluation import predictions
@@ -72,6 +73,26 @@ def test_the_metadata_say_what_it_is(experiment, exported):
     assert metadata["student"] == "hydra" and metadata["platforms"][1] == "cuda"
     teachers = json.loads((exported["teachers"] / "metadata.json").read_text())
     assert teachers["metrics"]["model"] == "DE-2" and "student" not in teachers
+
+
+def test_the_configuration_has_names_in_place_of_paths():
+    config = json.loads(digits.get_config().to_json())
+    assert from_run.without_places(config) == config  # which has no paths
+    config["teachers_workdir"] = "/home/me/runs/digits"
+    config["data"] |= {"path": "~/sets/mine.npz", "data_dir": "gs://bucket/tfds"}
+    config["evaluation"] |= {
+        "soft_labels": "../people.npy",
+        "ood_sets": ["noise", "cifar10_corrupted/fog_3", "/home/me/photos"],
+        "corruptions": ["fog", "./CIFAR-10-C"],
+    }
+    found = from_run.without_places(config)
+    assert found["teachers_workdir"] == "digits"
+    assert found["data"] == config["data"] | {"path": "mine.npz", "data_dir": "tfds"}
+    assert found["evaluation"] == config["evaluation"] | {
+        "soft_labels": "people.npy",
+        "ood_sets": ["noise", "cifar10_corrupted/fog_3", "photos"],
+        "corruptions": ["fog", "CIFAR-10-C"],
+    }
 
 
 def test_the_splits_of_the_run_are_the_examples(experiment):

@@ -29,6 +29,7 @@ def test_students_of_another_runs_teachers(finished, server, tmp_path):
     flags += ["--config.teachers.num_members=7", "--config.teachers.batch_size=1000"]
     done = succeed(server.run("run", *flags))
     assert f"teachers: from {finished / 'teachers'}" in done.stdout
+    assert "(batch_size=20, not 1000; num_members=2, not 7), which have" in done.stderr
     assert re.findall(r"^(\S+)  epoch", done.stderr, re.M) == ["single_none"] * 3
     assert snapshot(finished) == before
     assert not (workdir / "teachers").exists()

@@ -181,9 +181,9 @@ def test_a_workdir_of_other_arguments_is_refused(tmp_path):
     data = make_data()
     same = {"num_epochs": 1, "batch_size": B, "settings": {"rate": 0.1}}
 
-    def run(key=KEY, data=data, **changes):
+    def run(key=KEY, data=data, state=None, **changes):
         options = {**same, "workdir": tmp_path, **changes}
-        return fit(step, make_state(), data, key, **options)
+        return fit(step, state or make_state(), data, key, **options)
 
     first = run()
     assert_equal(run().state, first.state)
@@ -196,6 +196,22 @@ def test_a_workdir_of_other_arguments_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             run(**changes)
+
+
+def test_a_workdir_of_another_initial_state_is_refused(tmp_path):
+    options = {"num_epochs": 1, "batch_size": B, "workdir": tmp_path}
+
+    def run(w):
+        state = make_state()
+        state.params["w"] = jnp.asarray(w)
+        return fit(step, state, make_data(), KEY, **options)
+
+    drawn = jax.random.normal(jax.random.key(0), (5,))
+    first = run(drawn)
+    with pytest.raises(InputError, match=r"state differs in params\.w from .*begun"):
+        run(jax.random.normal(jax.random.key(1), (5,)))
+    # Initialised elsewhere, with other last digits.
+    assert_equal(run(drawn * (1 + 1e-6)).state, first.state)
 
 
 def test_arguments_that_do_not_fit_are_named():

@@ -1,5 +1,7 @@
 """Tests schedules at every epoch, and optimizers by hand."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +49,24 @@ def test_step_linear_at_every_epoch(epochs, peak, milestones):
             factor = 0.01
         for step in ((e - 1) * 7, (e - 1) * 7 + 6):
             assert float(schedule(step)) == pytest.approx(peak * factor, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"schedule": "cosine", "warmup_epochs": 9.5}, None),
+        ({"schedule": "cosine", "warmup_epochs": 10.0}, "warmup_epochs=10.0 .* of 10"),
+        ({"schedule": "cosine", "num_epochs": 1}, None),  # a trial
+        ({"schedule": "constant", "warmup_epochs": 20.0}, None),  # does not warm up
+        ({"schedule": "step_linear", "num_epochs": 180}, None),
+        ({"schedule": "step_linear", "num_epochs": 179}, r"\(100, 180\) .*_epochs=179"),
+        ({"schedule": "cosine_then_constant", "swag_start": 4}, None),
+        ({"schedule": "cosine_then_constant", "swag_start": 3}, "epochs=2.0 .* of 2"),
+    ],
+)
+def test_training_that_ends_before_its_schedule(changes, words):
+    found = optimizers.cut_off({**BASE, **changes})
+    assert found is words or re.search(words, found)
 
 
 def test_cosine_warms_up_from_zero_and_ends_at_zero():

@@ -42,12 +42,10 @@ def load_parquet(
     files = sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
     by_part: dict[str, list[pathlib.Path]] = {}
     for file in files:
-        for part, spelling in _SPELLINGS.items():
-            # The name of the file tells; of `train/0000.parquet`, that of its folder.
-            names = (file.name, file.parent.name)
-            if any(re.match(rf"({spelling})(\W|_|$)", n) for n in names):
-                by_part.setdefault(part, []).append(file)
-                break
+        # The name of the file tells; of `train/0000.parquet`, that of its folder.
+        part = _part(file.name) or _part(file.parent.name)
+        if part is not None:
+            by_part.setdefault(part, []).append(file)
     if "test" not in by_part and "validation" in by_part:
         by_part["test"] = by_part.pop("validation")
     for part in ("train", "test"):
@@ -75,6 +73,14 @@ def load_parquet(
     )
 
 
+def _part(name: str) -> str | None:
+    """Returns the split that the name of a file or folder begins with, if any."""
+    for part, spelling in _SPELLINGS.items():
+        if re.match(rf"({spelling})(\W|_|$)", name):
+            return part
+    return None
+
+
 def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
     """Checks that the files of a split are all shards of one configuration."""
     folders = sorted({str(file.parent) for file in files})
@@ -84,7 +90,8 @@ def _check_shards(path: pathlib.Path, files: Sequence[pathlib.Path]) -> None:
             "give the folder of one of them"
         )
     for file in files:
-        total = re.search(r"-of-(\d+)\.parquet$", file.name)
+        # Some names end in a digest of the content.
+        total = re.search(r"-of-(\d+)(-[0-9a-f]+)?\.parquet$", file.name)
         if total and int(total[1]) != len(files):
             raise InputError(
                 f"{file.parent} has {len(files)} files of which {file.name} is one; "

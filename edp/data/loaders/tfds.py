@@ -21,6 +21,7 @@ from PIL import Image
 
 from edp.data.arrays import Source, Split
 from edp.data.image_reader import WHOLE, Records
+from edp.data.loaders.tfds_splits import check_disjoint
 from edp.errors import InputError
 
 _READ_SIZE = 1024  # records per read
@@ -55,8 +56,9 @@ def load_tfds(
         read from the examples.
 
     Raises:
-      InputError: if TFDS does not know the dataset, it cannot be prepared or read, or
-        it does not consist of images of this shape and integer labels.
+      InputError: if TFDS does not know the dataset, it cannot be prepared or read, it
+        does not consist of images of this shape and integer labels, or the two splits
+        have examples in common.
     """
     if not name:
         raise InputError(f"data.name is {name!r}; the source 'tfds' needs a TFDS name")
@@ -76,6 +78,7 @@ def load_tfds(
             return Split(Records(examples, everything, image_shape, resize), labels)
 
         train, test = find("train", train_split), find("test", test_split)
+        check_disjoint(name, builder, train_split, test_split)
     names = getattr(builder.info.features[label_key], "names", None)
     return Source(
         origin=f"TFDS set {name!r}",
