@@ -32,7 +32,8 @@ def check_workdir(path: pathlib.Path) -> None:
     Raises:
       InputError: if it has files of the names that a run writes; names them.
     """
-    if (path / "run.json").exists() or _is_config(path / "config.json"):
+    own = ("run.json", "teachers/settings.json")
+    if any((path / name).exists() for name in own) or _is_config(path / "config.json"):
         return
     found = [name for name in _REPLACED if (path / name).exists()]
     if found:

@@ -32,6 +32,7 @@ def test_run_leaves_its_files(finished):
     expected |= {f"{at}/{name}" for at in STAGES for name in stage}
     expected |= {f"predictions/{name}.npz" for name in ("teachers", *STUDENTS)}
     expected |= {f"corruptions/{name}.npz" for name in STUDENTS}
+    expected |= {f"students/{name}/teachers.json" for name in STUDENTS}
     figures = ["cnll", "pareto", "risk_coverage", "training_loss", "training_accuracy"]
     figures += [f"reliability_{name}" for name in ("DE-2", *STUDENTS)]
     for name in ("pairwise_kl", "disagreement_rate", "variance", "error"):
