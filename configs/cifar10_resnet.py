@@ -1,6 +1,6 @@
 """CIFAR-10 at 32x32, all 50,000 training images, sized for a CPU.
 
-The protocol of Nam et al., *Diversity Matters When Learning From Ensembles* (NeurIPS
+After Nam et al., *Diversity Matters When Learning From Ensembles* (NeurIPS
 2021, arXiv 2110.14149), with a network that a CPU can train: ResNet-8 of width 32,
 whose first convolution has stride 2. 45,000 training and 5,000 validation images, all
 10,000 test images, no augmentation, so that the teachers fit their training images.
@@ -23,7 +23,8 @@ the best students:
 
 and, for the students whose names end in `_long`, both commands with
 `--config.teachers.num_epochs=28 --workdir=runs/resnet_mixup28_0`; `launch.distill` with
-these and `--only=single_mixup_tau4_long` distils a student from those networks.
+these and `--only=single_mixup_tau4_long`, before the evaluation, distils a student from
+those networks.
 
 The deep-ensemble equivalent ends at the size of an ensemble; more teachers, without
 students, are a reference for it. `:sixteen` has the four teachers of a run, imported,
@@ -47,7 +48,7 @@ runs/resnet1 and runs/resnet_mixup1 beside those of seed 0, without the others):
         --baseline=single_none,single_none_tau4,single_none_tau4_long
 
 Steps along a gradient have η = 4/255, where the teachers are wrong on 24 % of the
-training images, as on test images (22 %). With the η of configs/cifar10_small.py,
+training images, as on validation images (22 %). With the η of configs/cifar10_small.py,
 16/255, they are wrong on 46 % (conf_ods) and 54 % (disagreement); with Gaussian noise
 of that size, used here, on 11 %. No search was run; `:search` has candidates, on
 training images only:

@@ -6,7 +6,7 @@ import re
 import pytest
 from documents import ROOT
 from quotes import DIFFERENCES, DISTANCES, INTERVALS, OTHERS, QUOTES
-from result_sources import LARGE, SMALL
+from result_sources import DISAGREEMENT, LARGE, SMALL
 from result_tables import agrees, prose, results_in
 
 
@@ -31,34 +31,36 @@ def test_a_quoted_interval(quoted):
 @pytest.mark.parametrize("quoted", DIFFERENCES)
 def test_a_quoted_difference(quoted):
     """Compares a difference over seeds with the JSON of the summary."""
-    folder, model = DIFFERENCES[quoted]
+    folder, kind, model = DIFFERENCES[quoted]
     summary = json.loads((ROOT / "docs/results" / folder / "summary.json").read_text())
     (found,) = (
         row["cnll"]
-        for row in summary["comparisons"]
+        for row in summary[kind]
         if (row["baseline"], row["model"]) == ("single_none_tau4_long", model)
     )
-    numbers = re.findall(r"-?\d\.\d+", quoted)
+    numbers = re.findall(r"[-+]?\d\.\d+", quoted)
     expected = [found[key] for key in ("mean", "se", "p")] + found["interval"]
     assert len(numbers) in (3, 5)
     for number, value in zip(numbers, expected, strict=False):
-        assert number == f"{value:.{len(number.partition('.')[2])}f}", model
+        written = f"{value:.{len(number.partition('.')[2])}f}"
+        assert number.removeprefix("+") == written, model
 
 
 def test_the_distances_from_the_teachers():
     heading = "the same at the temperature of distillation"
     cells = [
-        LARGE.cell(heading, f"single_{name}_tau4{length}", inputs)
+        LARGE.cell(heading, f"{name}_tau4{length}", inputs)
         for name, own in (
-            ("none", "training inputs"),
-            ("mixup", "perturbed"),
-            ("gaussian_disagreement", "perturbed"),
+            ("single_none", "training inputs"),
+            ("single_mixup", "perturbed"),
+            (DISAGREEMENT, "perturbed"),
+            ("latent_be_mixup", "perturbed"),
         )
         for inputs in (own, "test inputs")
         for length in ("", "_long")
     ]
     quoted = re.findall(r"0\.\d+", DISTANCES)
-    assert len(quoted) == len(cells) == 12
+    assert len(quoted) == len(cells) == 16
     assert all(agrees(*pair) for pair in zip(quoted, cells, strict=True))
 
 
