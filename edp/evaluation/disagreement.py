@@ -48,8 +48,8 @@ def match(
 ) -> dict[str, float]:
     """Computes the distance of a student to its teachers.
 
-    It is that of the distillation loss, but for students of the geometric mean, or of
-    members with temperatures of their own: these are measured like all others.
+    For most students this is the distillation loss. Students with `target_pool` of
+    "geometric" or with `member_temperatures` are compared with the plain mean too.
 
     Args:
       teacher_probs: [M, N, K].

@@ -56,7 +56,10 @@ def check(run: Run, stage: pathlib.Path) -> None:
     if stored is None or weights is None:
         return
     if "weights" not in stored:
-        raise InputError(f"{path} is damaged: weights is missing; remove {stage}")
+        raise InputError(
+            f"{path} is damaged: weights is missing; remove it if {run.teachers_dir} "
+            "holds the teachers of this student"
+        )
     if stored["weights"] != weights:
         raise InputError(
             f"{stage} was distilled from other teachers than those that "

@@ -25,7 +25,7 @@ HELD_OUT = 100
 """Number of test images that targets are compared on."""
 
 # Settings that are paths, by section.
-_PLACES = {"data": ("path", "data_dir", "soft_labels"), "evaluation": ("soft_labels",)}
+_PATHS = {"data": ("path", "data_dir", "soft_labels"), "evaluation": ("soft_labels",)}
 _RANGES = 100  # training images for the ranges of int8
 _VALIDATION = 2000
 
@@ -260,12 +260,12 @@ def _details(
         "temperature": row["temperature"],
         "metrics": row,
         "training": record["id"],
-        "config": without_places(json.loads(config.to_json())),
+        "config": without_paths(json.loads(config.to_json())),
     }
 
 
-def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a configuration with the names alone of the files that it reads.
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a configuration with the last name of each path.
 
     An artifact, which others may read, has no paths of the machine that exports, and is
     the same after the files have moved.
@@ -278,9 +278,9 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
         return name(value) if value.startswith(("/", "./", "../", "~")) else value
 
     own = {**config, "teachers_workdir": name(config.get("teachers_workdir"))}
-    for section, keys in _PLACES.items():
-        places = {key: name(own[section][key]) for key in keys if key in own[section]}
-        own[section] = {**own[section], **places}
+    for section, keys in _PATHS.items():
+        names = {key: name(own[section][key]) for key in keys if key in own[section]}
+        own[section] = {**own[section], **names}
     for key in ("ood_sets", "corruptions"):
         entries = own["evaluation"].get(key, ())
         own["evaluation"][key] = [of_entry(entry) for entry in entries]

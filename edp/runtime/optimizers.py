@@ -119,9 +119,9 @@ def create_schedule(config: Mapping[str, Any], steps_per_epoch: int) -> Schedule
 
 
 def cut_off(config: Mapping[str, Any]) -> str | None:
-    """Returns how a training ends before its schedule does; None if it does not.
+    """Describes how a training ends before its schedule; None if it does not.
 
-    Of a single epoch, as in a trial, nothing is said.
+    Also None for a single epoch, as in a trial.
 
     Args:
       config: the mapping of `create_schedule`.

@@ -77,7 +77,7 @@ def test_the_metadata_say_what_it_is(experiment, exported):
 
 def test_the_configuration_has_names_in_place_of_paths():
     config = json.loads(digits.get_config().to_json())
-    assert from_run.without_places(config) == config  # which has no paths
+    assert from_run.without_paths(config) == config  # which has no paths
     config["teachers_workdir"] = "/home/me/runs/digits"
     config["data"] |= {"path": "~/sets/mine.npz", "data_dir": "gs://bucket/tfds"}
     config["evaluation"] |= {
@@ -85,7 +85,7 @@ def test_the_configuration_has_names_in_place_of_paths():
         "ood_sets": ["noise", "cifar10_corrupted/fog_3", "/home/me/photos"],
         "corruptions": ["fog", "./CIFAR-10-C"],
     }
-    found = from_run.without_places(config)
+    found = from_run.without_paths(config)
     assert found["teachers_workdir"] == "digits"
     assert found["data"] == config["data"] | {"path": "mine.npz", "data_dir": "tfds"}
     assert found["evaluation"] == config["evaluation"] | {
