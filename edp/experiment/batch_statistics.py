@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from edp import ensemble
 from edp.experiment import step_inputs
 from edp.experiment.create import Experiment
-from edp.models.batch_norm import BatchNorm
 from edp.runtime import xla
 from edp.runtime.feed import TrainingLength
 
 _NAME = "batch_stats"
+# Statistics from which the momentum is found: so large that those of a batch, added to
+# a share of them, leave its rounding error at that of one number.
+_LARGE = 2.0**20
 
 
 def recompute(
@@ -23,7 +25,8 @@ def recompute(
 
     As for averaged weights (Izmailov et al., 2018, arXiv 1803.05407, section 3.2), but
     every batch has the same weight. The batches are those of a training epoch,
-    augmented, of the size `teachers.batch_size`; all networks read the same.
+    augmented, of the size `teachers.batch_size`; all networks read the same. Each layer
+    can have its own momentum.
 
     Args:
       experiment: the run with its training data.
@@ -43,14 +46,22 @@ def recompute(
     zeros = jax.tree.map(jnp.zeros_like, variables[_NAME])
 
     def moments(rest, zeros, x, key):
-        _, new = model.apply(
-            {**rest, _NAME: zeros},
-            x,
-            train=True,
-            mutable=[_NAME],
-            rngs={"dropout": key},
-        )
-        return jax.tree.map(lambda leaf: leaf / (1 - BatchNorm.momentum), new[_NAME])
+        def updated(former):
+            _, new = model.apply(
+                {**rest, _NAME: former},
+                x,
+                train=True,
+                mutable=[_NAME],
+                rngs={"dropout": key},
+            )
+            return new[_NAME]
+
+        def of_batch(first, second):
+            momentum = (second - first) / _LARGE
+            return first / (1 - momentum)
+
+        large = jax.tree.map(lambda leaf: jnp.full_like(leaf, _LARGE), zeros)
+        return jax.tree.map(of_batch, updated(zeros), updated(large))
 
     def add(total, rest, train, inputs, step):
         own = jax.tree.map(lambda x: x[step - inputs.first], inputs.steps)

@@ -13,6 +13,7 @@ from edp import ensemble
 from edp.errors import InputError
 from edp.experiment import (
     data_record,
+    distilled_from,
     restore,
     teacher_kinds,
     train_teachers,
@@ -78,6 +79,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     new = []
     for one in list(_imports(run, members)):
         if _is_done(one):
+            _check_unchanged(one)
             print(f"{one.label}: complete")
         else:
             _check_data(experiment, one)
@@ -145,6 +147,24 @@ def _is_done(one: _Import) -> bool:
         raise InputError(f"{stage.path} has other teachers; give another workdir")
     restore.check_complete(stage.path)
     return True
+
+
+def _check_unchanged(one: _Import) -> None:
+    """Raises an InputError if the weights imported from these paths are not there now.
+
+    Accepts paths that cannot be read any more, as the stage has what it needs.
+    """
+    imported = (one.stage.record or {}).get("weights")
+    try:
+        variables = _read(one)
+    except InputError:
+        return
+    if imported is not None and distilled_from.digest(variables) != imported:
+        raise InputError(
+            f"{one.stage.path} has the former weights of {', '.join(map(str, one.paths))}, "
+            "which have changed since they were imported; give another workdir to "
+            "import the present ones"
+        )
 
 
 def _check_data(experiment: Experiment, one: _Import) -> None:

@@ -1,5 +1,6 @@
 """Tests of batch statistics that are recomputed for collected networks."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 from tiny_configs import tiny_config
@@ -41,3 +42,26 @@ def test_batch_statistics_are_recomputed_from_training_images(tmp_path):
         np.testing.assert_allclose(found["mean"], maps.mean((0, 1, 2, 3)), atol=1e-5)
         expected = maps.var((1, 2, 3)).mean(0)
         np.testing.assert_allclose(found["var"], expected, rtol=1e-4)
+
+
+def test_a_layer_can_have_a_momentum_of_its_own(tmp_path):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = 100 * x.mean((1, 2))
+            for momentum in (0.5, 0.99):
+                x = nn.BatchNorm(not train, momentum=momentum)(x)
+            return x
+
+    config = tiny_config()
+    config.data.crop_padding = 0
+    experiment = create_experiment(config, tmp_path)
+    run, model = experiment.run, Net()
+    variables = ensemble.init(model, jax.random.split(run.key, 2), run.example)
+    new = batch_statistics.recompute(experiment, model, variables, run.key)
+    images = experiment.data.dataset.train.images / 255
+    first, second = (new["batch_stats"][f"BatchNorm_{n}"] for n in range(2))
+    mean = 100 * images.mean((0, 1, 2))
+    np.testing.assert_allclose(first["mean"], [mean] * 2, rtol=1e-4)
+    np.testing.assert_allclose(second["mean"], np.zeros_like([mean] * 2), atol=1e-5)
+    np.testing.assert_allclose(second["var"], np.ones_like([mean] * 2), rtol=1e-4)

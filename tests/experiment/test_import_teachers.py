@@ -1,6 +1,7 @@
 """Tests of teachers that are imported from checkpoints and other runs."""
 
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,13 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
     import_teachers.import_teachers(experiment, paths)  # nor has this
     with pytest.raises(InputError, match="has other teachers"):
         import_teachers.import_teachers(experiment, paths[::-1])
+    assert restore.teachers_record(run) == record
+
+    shutil.move(paths[0], tmp_path / "former0")
+    import_teachers.import_teachers(experiment, paths)  # which it does not need
+    checkpoint.save_variables(pathlib.Path(paths[0]), members[1])
+    with pytest.raises(InputError, match=r"former weights of .*member0.* have changed"):
+        import_teachers.import_teachers(experiment, paths)
     assert restore.teachers_record(run) == record
 
 

@@ -70,7 +70,9 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     kept = {jnp.shape(leaf)[0] for leaf in jax.tree.leaves(variables)}
     assert kept == {run.num_kept} == {1 if kind == "dropout" else 2}
     one = ensemble.select(variables, 0)
-    counted = [one["params"], one.get("prior", {})]
+    counted = [one["params"]]
+    if kind == "prior":
+        counted.append(one["prior"]["random_network"]["variables"]["params"])
     assert record["num_params"] == models.count_params(counted)
     if kind in ("snapshot", "checkpoint"):
         assert record["selected_epoch"] == [1, 2]
