@@ -66,9 +66,9 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
         of each group that is imported; `train_teachers` trains the others.
 
     Raises:
-      InputError: if the stage has teachers already, a member does not fit, which names
-        the member and the leaf, or its run had other data or settings. Nothing of the
-        stage is written then.
+      InputError: if the stage has other teachers already, or those of files that have
+        changed since, a member does not fit, which names the member and the leaf, or
+        its run had other data or settings. Nothing of the stage is written then.
     """
     run = experiment.run
     if run.config.teachers_workdir is not None:
@@ -160,10 +160,10 @@ def _check_unchanged(one: _Import) -> None:
     except InputError:
         return
     if imported is not None and distilled_from.digest(variables) != imported:
+        paths = ", ".join(map(str, one.paths))
         raise InputError(
-            f"{one.stage.path} has the former weights of {', '.join(map(str, one.paths))}, "
-            "which have changed since they were imported; give another workdir to "
-            "import the present ones"
+            f"{one.stage.path} has the former weights of {paths}, which have changed "
+            "since they were imported; give another workdir to import the present ones"
         )
 
 
