@@ -135,9 +135,8 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
             ensemble.check_members_at_once(
                 f"{name}.members_at_once", section["members_at_once"], size, mesh
             )
-        perturbations.check_random_members(
-            f"{name}.random_members", section.get("random_members"), num_members
-        )
+    for name, section in run.students.items():
+        perturbations.check_num_members(f"students.{name}", section, num_members)
 
 
 def warn_of_schedules(run: Run) -> None:

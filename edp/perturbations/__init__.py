@@ -97,9 +97,16 @@ def member_pair(key: jax.Array, teachers, student):
     """Returns two members, sampled per batch: x -> ([2, B, K], the student's or None).
 
     The student's logits are those of its members with the same two indices.
+
+    Raises:
+      InputError: if there is one member.
     """
+    if teachers.num_members < 2:
+        raise InputError(
+            f"teachers.num_members={teachers.num_members}; accepted: at least 2 members"
+        )
     order = jax.random.permutation(key, teachers.num_members)
-    pair = order[jnp.array([0, -1])]  # with one member: that member twice
+    pair = order[:2]
 
     def logits_fn(x):
         teacher_logits = jnp.stack([teachers.member_logits(m, x) for m in pair])
@@ -118,6 +125,32 @@ def check_random_members(name: str, value: int | None, num_members: int) -> None
         raise InputError(
             f"{name}={value} is out of range; accepted: 2 to {num_members} (the number "
             "of teachers), or None for all of them"
+        )
+
+
+def check_num_members(
+    section: str, settings: Mapping[str, Any], num_members: int
+) -> None:
+    """Checks that there are as many members as a perturbation compares.
+
+    Args:
+      section: name of the settings in messages, such as 'students.mine'.
+      settings: the argument of `create_perturbation`.
+      num_members: M.
+
+    Raises:
+      InputError: if it compares members of a single one, or samples more than M.
+    """
+    chosen = methods(settings["perturbation"])
+    if num_members == 1 and any(method.compares_members for method in chosen):
+        others = [name for name, m in PERTURBATIONS.items() if not m.compares_members]
+        raise InputError(
+            f"{section}.perturbation={settings['perturbation']!r} compares members, "
+            f"and there is one teacher; accepted: {', '.join(others)}, or more teachers"
+        )
+    if any(method.select_members is members for method in chosen):
+        check_random_members(
+            f"{section}.random_members", settings.get("random_members"), num_members
         )
 
 
@@ -140,6 +173,7 @@ class Method(NamedTuple):
       fn: `(key, logits_fn, x, *, settings) -> x̃`.
       select_members: `(key, teachers, student, *, settings) -> logits_fn`, the
         argument that `fn` reads.
+      compares_members: whether `fn` needs several members.
       uses_student: whether `select_members` calls the student, where the student has
         one member per teacher. If so, x̃ depends on the student's variables.
       uses_gradients: whether `fn` differentiates `logits_fn` with respect to x.
@@ -151,6 +185,7 @@ class Method(NamedTuple):
 
     fn: Callable[..., jax.Array]
     select_members: Callable[..., Callable[[jax.Array], jax.Array]]
+    compares_members: bool = False
     uses_student: bool = False
     uses_gradients: bool = False
     identity: bool = False
@@ -173,8 +208,16 @@ PERTURBATIONS: dict[str, Method] = {
     "mixup": Method(mixup, no_members, mix_labels=mix_labels),
     "ods": Method(ods, random_member, uses_gradients=True),
     "conf_ods": Method(conf_ods, random_member, uses_gradients=True),
-    "disagreement": Method(disagreement, members, uses_gradients=True),
-    "tdiv_sdiv": Method(tdiv_sdiv, member_pair, uses_student=True, uses_gradients=True),
+    "disagreement": Method(
+        disagreement, members, compares_members=True, uses_gradients=True
+    ),
+    "tdiv_sdiv": Method(
+        tdiv_sdiv,
+        member_pair,
+        compares_members=True,
+        uses_student=True,
+        uses_gradients=True,
+    ),
 }
 
 

@@ -1,5 +1,6 @@
-"""Checks of the inputs, `clip`, `scale` and temperature of a perturbation."""
+"""Checks of the inputs, members, `clip`, `scale` and temperature of a perturbation."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +59,19 @@ def check_temperature(temperature: float | jax.Array) -> None:
         raise InputError(
             f"temperature={temperature} is out of range; accepted: positive, finite "
             "numbers"
+        )
+
+
+def check_members(logits: jax.Array) -> None:
+    """Raises InputError for the logits [M, B, K] of one member.
+
+    The gradient of every measure of disagreement would be zero.
+    """
+    chex.assert_rank(logits, 3)
+    if len(logits) < 2:
+        raise InputError(
+            f"logits_fn returns logits of shape {logits.shape}; accepted: [M, B, K] of "
+            "at least 2 members"
         )
 
 

@@ -57,7 +57,8 @@ def disagreement(
 
     Raises:
       InputError: for an unknown quantity or a `num_steps` below 1; see also
-        `checks.check_input`, `checks.check_temperature` and `checks.as_scale`.
+        `checks.check_input`, `checks.check_temperature`, `checks.check_members` and
+        `checks.as_scale`.
     """
     if quantity not in QUANTITIES:
         raise InputError(
@@ -76,6 +77,7 @@ def disagreement(
     # Unrolled: on CPU, convolutions inside a loop primitive run many times slower.
     for step_key in jax.random.split(key, num_steps):
         logits, pull_back = jax.vjp(logits_fn, perturbed)
+        checks.check_members(logits)
         cotangent = QUANTITIES[quantity](step_key, logits, temperature)
         (gradient,) = pull_back(cotangent.astype(logits.dtype))
         perturbed = perturbed + geometry.ascent_step(gradient, length, scale)

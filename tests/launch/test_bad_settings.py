@@ -71,6 +71,19 @@ BAD = {
             "1 to 2 (the number of teachers)",
         ],
     ),
+    "members compared with one teacher": (
+        settings(teachers__num_members=1),
+        [
+            "students.be_disagreement.perturbation='disagreement' compares members",
+            "accepted: none, gaussian, mixup, ods, conf_ods",
+        ],
+    ),
+    "more random members than teachers": (
+        settings(
+            distill__random_members=3, students__single_none__perturbation="conf_ods"
+        ),
+        ["students.be_disagreement.random_members=3", "2 to 2"],
+    ),
     "milestones": (
         settings(teachers__schedule="step_linear", teachers__milestones="(3, 2)"),
         ["teachers.milestones=(3, 2) must be two epochs E1 < E2"],

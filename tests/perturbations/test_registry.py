@@ -74,6 +74,23 @@ def test_random_members_are_distinct_and_sampled_per_call():
             refused(key, x, teachers)
 
 
+def test_members_that_are_compared_are_several():
+    one = FakeTeachers(1, lambda x: x[None], lambda m, x: x)
+    x = jnp.ones((2, 3)) / 2
+    for name, method in perturbations.PERTURBATIONS.items():
+        config = {"perturbation": f"gaussian+{name}", "step_size": 0.1}
+        perturb = perturbations.create_perturbation(config)
+        if not method.compares_members:
+            perturbations.check_num_members("mine", {**config, "random_members": 2}, 1)
+            chex.assert_equal_shape([perturb(jax.random.key(0), x, one), x])
+            continue
+        with pytest.raises(InputError, match=f"mine.perturbation='gaussian.{name}'"):
+            perturbations.check_num_members("mine", config, 1)
+        with pytest.raises(InputError, match=r"accepted: .*at least 2 members"):
+            perturb(jax.random.key(0), x, one)
+        perturbations.check_num_members("mine", config, 2)
+
+
 def test_ods_samples_every_member():
     seen = set()
     teachers = FakeTeachers(4, None, lambda m, x: seen.add(int(m)) or x)
