@@ -26,6 +26,18 @@ class SaveFailed(OSError):
     """A checkpoint could not be written; the message gives the reason in a line."""
 
 
+class _Manager(ocp.CheckpointManager):
+    """A manager that leaves preemption to `multihost.stop_together`.
+
+    Orbax below 0.12.4 raises a RuntimeError in a run of several processes where JAX's
+    preemption service is off.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpoints:
     """Checkpoints of a training run; keeps the last `keep`, restores the newest.
 
@@ -51,7 +63,7 @@ class Checkpoints:
             self._set_aside(step, what)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
         with self._one_error():
-            self._manager = ocp.CheckpointManager(self._directory, options=options)
+            self._manager = _Manager(self._directory, options=options)
 
     def __enter__(self):
         return self

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from file_limits import file_limit
+from jax.experimental import multihost_utils
 
 from edp.errors import InputError
 from edp.runtime import checkpoint, checksums
@@ -96,6 +97,16 @@ def test_checkpoints_are_written_asynchronously(tmp_path):
         assert checkpoints.blocked_seconds > 0
         restored, _ = checkpoints.restore_latest(state)
     assert np.all(np.asarray(restored["w"]) == 5) and restored["step"] == 5
+
+
+def test_saving_does_not_ask_the_preemption_service(tmp_path, monkeypatch):
+    def is_off(step):
+        raise AssertionError("off in runs of several processes; Orbax < 0.12.4 asks it")
+
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", is_off)
+    with checkpoint.Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, {"x": jnp.ones(2)}, {})
+    assert checkpoints.newest() == 1
 
 
 # --- Damage -----------------------------------------------------------------
