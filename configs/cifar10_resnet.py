@@ -67,7 +67,7 @@ import ml_collections
 
 from . import default
 
-VARIANTS = ("", "debug", "mixup", "search", "sixteen")
+VARIANTS = ("", "debug", "mixup", "one", "search", "sixteen")
 _TAU4 = {"temperature": 4.0}
 
 
@@ -135,6 +135,11 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
         **{"student": latent, "perturbation": "mixup", "num_epochs": epochs},
         **unlabelled,
     )
+    if variant == "one":  # which has no other to disagree with
+        config.teachers.num_members = 1
+        for name in list(config.students):
+            if "disagreement" in name:
+                del config.students[name]
     return default.choose(config, variant if variant == "debug" else "")
 
 

@@ -13,7 +13,7 @@ configs/cifar10_small.py, for each of several seeds and then over all of them:
 
 Complete stages are not run again. RESULTS.md has the results. With a name of `TEACHERS`
 after a +, as in configs/compare.py:cifar10_small+multiswag, the students learn from
-teachers of that kind; each kind needs a workdir of its own.
+teachers of that kind, or from one or two plain ones; each needs a workdir of its own.
 
 Names consist of the kind, the perturbation and, if it is not 1, the temperature. mixup
 is the best perturbation in RESULTS.md; students that match tempered probabilities use
@@ -47,6 +47,8 @@ TEACHERS = {
     "": {},
     "mixup": {"mixup_alpha": 1.0},
     "smooth": {"label_smoothing": 0.1},
+    "one": {"num_members": 1},
+    "two": {"num_members": 2},
     "prior": {"kind": "prior"},
     "packed": {"kind": "packed"},
     "checkpoint": {"kind": "checkpoint"},
@@ -181,6 +183,10 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
             nesterov=True,
             clean_pass=False,
         )
+    if teachers == "one":  # which has no other to disagree with
+        for name in list(config.students):
+            if any(word in name for word in ("disagreement", "tdiv", "variance")):
+                del config.students[name]
     if variant == "debug":  # with the kinds that no other configuration has
         for name in set(config.students) - {"single_none", "bridge_none", "flow_none"}:
             del config.students[name]

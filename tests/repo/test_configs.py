@@ -71,12 +71,17 @@ def test_the_comparison_with_other_teachers(teachers):
 def test_variants_of_the_protocols_at_32x32():
     plain, mixed = (load("cifar10_resnet", *v) for v in ((), ("mixup",)))
     search, gpu = load("cifar10_resnet", "search"), load("cifar10_resnet32", "gpu")
-    sixteen = load("cifar10_resnet", "sixteen")
-    for config in (plain, mixed, search, sixteen, gpu):
+    sixteen, one = (load("cifar10_resnet", variant) for variant in ("sixteen", "one"))
+    for config in (plain, mixed, search, sixteen, one, gpu):
         config.data.data_dir = "data"
         validate.check(config)
     assert (plain.teachers.mixup_alpha, mixed.teachers.mixup_alpha) == (0.0, 1.0)
     assert plain.students.to_dict() == mixed.students.to_dict()
+    # Students of one teacher are trained as those of four.
+    assert one.teachers.to_dict() == {**plain.teachers.to_dict(), "num_members": 1}
+    students = plain.students.to_dict()
+    assert {"single_none_tau4", "single_mixup_tau4"} <= one.students.keys()
+    assert all(own == students[name] for name, own in one.students.to_dict().items())
     # The groups of the sixteen are of the plain teachers' network and settings.
     for name, size in (("added", 12), ("first", 4)):
         group = settings.group_config(sixteen, name)
