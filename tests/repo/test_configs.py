@@ -71,7 +71,7 @@ def test_the_comparison_with_other_teachers(teachers):
 def test_variants_of_the_protocols_at_32x32():
     plain, mixed = (load("cifar10_resnet", *v) for v in ((), ("mixup",)))
     search, gpu = load("cifar10_resnet", "search"), load("cifar10_resnet32", "gpu")
-    sixteen, one = (load("cifar10_resnet", variant) for variant in ("sixteen", "one"))
+    sixteen, one = (load("cifar10_resnet", v) for v in ("sixteen", "one"))
     for config in (plain, mixed, search, sixteen, one, gpu):
         config.data.data_dir = "data"
         validate.check(config)
@@ -80,7 +80,7 @@ def test_variants_of_the_protocols_at_32x32():
     # Students of one teacher are trained as those of four.
     assert one.teachers.to_dict() == {**plain.teachers.to_dict(), "num_members": 1}
     students = plain.students.to_dict()
-    assert {"single_none_tau4", "single_mixup_tau4"} <= one.students.keys()
+    assert {"single_none_tau4", "single_mixup_tau4"} <= set(one.students)
     assert all(own == students[name] for name, own in one.students.to_dict().items())
     # The groups of the sixteen are of the plain teachers' network and settings.
     for name, size in (("added", 12), ("first", 4)):
