@@ -11,7 +11,7 @@ from edp.evaluation import predictions
 from edp.evaluation.image_scores import ImageScores
 from edp.report.evidence import Scored, differs, score_images, score_members
 from edp.report.rows import largest_ensemble
-from edp.report.seeds.aggregate import Row, quantity
+from edp.report.seeds.aggregate import Row, lowest_mean, quantity
 from edp.report.seeds.runs import Run
 
 
@@ -157,6 +157,8 @@ def best_plain(
 ) -> Row | None:
     """Returns the best plain student by validation cNLL, among those in most runs.
 
+    Students that exist in different runs are compared on the seeds that all have.
+
     Args:
       scored: of `score_runs`.
       names: the plain students.
@@ -168,5 +170,5 @@ def best_plain(
     cnll = {n: validation_cnll(scored[n]) for n in names if len(scored[n]) == most}
     if not cnll:
         return None
-    best = min(cnll, key=lambda name: cnll[name]["mean"])
+    best = lowest_mean(cnll)
     return {"model": best, "validation_cnll": cnll[best]}

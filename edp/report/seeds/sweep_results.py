@@ -12,7 +12,7 @@ import numpy as np
 from edp.errors import InputError
 from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
-from edp.report.seeds.aggregate import Row, over_seeds
+from edp.report.seeds.aggregate import Row, lowest_mean, over_seeds, shared_seeds
 from edp.report.seeds.comparisons import Scored
 from edp.runtime import storage
 
@@ -149,7 +149,7 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
             "Validation images differ between settings, so no best one is marked."
         )
         return result
-    return result | _mark_best(rows)
+    return result | _mark_best(rows, notes)
 
 
 def _students(of: Sequence[runs.Run]) -> list[str]:
@@ -212,22 +212,32 @@ def _data_settings(point: Point) -> dict[str, Any]:
     return {key: data[key] for key in data if key not in DATA_LOCATION}
 
 
-def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
-    """Marks each student's best row among rows with the most seeds."""
+def _mark_best(rows: Sequence[Row], notes: list[str]) -> dict[str, Row]:
+    """Marks each student's best row among rows with the most seeds.
+
+    Where their seeds differ, adds to `notes` how the means are compared.
+    """
     students = [row for row in rows if row.get("kind") == "student"]
     if not students:
         return {}
     most = max(len(row["seeds"]) for row in students)
     whole = [row for row in students if len(row["seeds"]) == most]
 
-    def validation_cnll(row):
-        return row["validation_cnll"]["mean"]
+    def lowest(of: Sequence[Row]) -> Row:
+        return of[lowest_mean({i: r["validation_cnll"] for i, r in enumerate(of)})]
 
     for name in dict.fromkeys(row["model"] for row in whole):
         of = [row for row in whole if row["model"] == name]
-        if len({validation_cnll(row) for row in of}) > 1:
-            min(of, key=validation_cnll)["best"] = True
-    best = min(whole, key=validation_cnll)
+        if len({row["validation_cnll"]["mean"] for row in of}) > 1:
+            lowest(of)["best"] = True
+    best = lowest(whole)
+    shared = shared_seeds(row["validation_cnll"] for row in whole)
+    if len(shared) < most:
+        by = f"over the seeds {', '.join(shared)}, which all have"
+        notes.append(
+            "The seeds of the settings differ: the best one on validation images has "
+            f"the lowest mean {by if shared else 'of each over its own'}."
+        )
     keys = ("setting", "model", "validation_cnll")
     return {"best": {key: best[key] for key in keys}}
 
