@@ -62,7 +62,7 @@ def lowest_mean(quantities: Mapping[Name, Mapping[str, Any]]) -> Name:
     """Returns the name of the quantity with the lowest mean over seeds.
 
     Compares means over the seeds that all quantities have, as seeds may differ by more
-    than the quantities of one seed; where they share none, means over the seeds of each.
+    than the quantities of one seed; where they share none, means over all of their own.
 
     Args:
       quantities: at least one.

@@ -83,6 +83,8 @@ def summarize_runs(
             f"baseline={','.join(unknown)} is no student of these runs; accepted: "
             f"{', '.join(names) or 'none, there are no students'}"
         )
+    # Before the comparisons, which take longer.
+    others = other_ensembles.read_references(references, runs)
     facts: dict[str, Row] = {}
     for row in (row for run in reversed(runs) for row in run.rows):
         facts[row["model"]] = facts.get(row["model"], {}) | row
@@ -118,8 +120,7 @@ def summarize_runs(
             runs, names, list(chosen)
         ),
         "references": {
-            name: other_ensembles.compare_with(of, runs)
-            for name, of in other_ensembles.read_references(references, runs).items()
+            name: other_ensembles.compare_with(of, runs) for name, of in others.items()
         },
     }
     for name, keys in (
