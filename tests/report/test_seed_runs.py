@@ -8,7 +8,7 @@ from seed_runs import make_predictions, rewrite, set_in, without
 
 from edp.errors import InputError
 from edp.evaluation.predictions import save_predictions
-from edp.report.seeds import runs, summary
+from edp.report.seeds import runs, summary, sweep_results
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,45 @@ def test_runs_that_do_not_fit_are_refused(copies, file, change, message):
     rewrite(copies[1] / f"{file}.json", change)
     with pytest.raises(InputError, match=message):
         runs.read_runs(copies)
+
+
+def test_other_data_at_another_path_are_refused(copies):
+    """The path may differ, as between machines, but not the test images."""
+
+    def write(path, digest, **data):
+        rewrite(path / "config.json", set_in("data", path=f"/{path.name}", **data))
+        index = {"data sha256": {"validation": path.name, "test": digest}}
+        (path / "predictions/made_from.json").write_text(json.dumps(index))
+
+    write(copies[0], "one")
+    runs.read_runs(copies)  # unknown of the other
+    write(copies[1], "one")
+    runs.read_runs(copies)
+    write(copies[1], "two")
+    for read in (runs.read_runs, runs.read_groups):
+        with pytest.raises(InputError, match=r"run0 and .*run1 have different test im"):
+            read(copies)
+    # Digests of streamed images are others.
+    write(copies[1], "two", stream=True)
+    runs.read_runs(copies)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_settings_of_other_data_at_another_path(copies, split):
+    """As of a sweep over data.path; the runs have the same seed and labels."""
+    groups = []
+    for path in copies:
+        rewrite(path / "config.json", lambda c: c.update(seed=0))
+        digests = {"validation": "one", "test": "one", split: path.name}
+        index = path / "predictions/made_from.json"
+        index.write_text(json.dumps({"data sha256": digests}))
+        groups += [g._replace(name=path.name) for g in runs.read_groups([path])]
+    result = sweep_results.summarize_groups(groups)
+    assert "best" not in result
+    assert any("difference" in row for row in result["rows"]) == (split != "test")
+    notes = [note.partition(" differ between")[0] for note in result["notes"]]
+    wanted = ["Test images"] * (split == "test") + ["Validation images"]
+    assert [note for note in notes if "images" in note] == wanted
 
 
 def test_what_may_differ(copies):

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ class Run(NamedTuple):
       corrupted_ids: by student of `corruptions.json`, the `id` of its training.
       measures: rows of `measures.json`.
       evaluated_with: settings in the files of the evaluation, by name and file.
+      images: by split on which the networks predicted, whether its images are streamed
+        and their digest; empty if they are unknown, as of old versions.
     """
 
     path: pathlib.Path
@@ -63,6 +65,7 @@ class Run(NamedTuple):
     corrupted_ids: dict[str, str]
     measures: Rows
     evaluated_with: dict[str, Any]
+    images: Mapping[str, tuple[bool, str]]
 
     @property
     def name(self) -> str:
@@ -108,6 +111,16 @@ class Run(NamedTuple):
             return json.loads(lines[-1]) if lines else {}
         except ValueError as error:
             raise InputError(f"{path} is not JSON Lines: {error}") from error
+
+
+def have_other_images(run: Run, other: Run, split: str = "test") -> bool:
+    """Returns whether two runs of the same settings have other images in a split.
+
+    As where `data.path` names other data. Streamed and in memory, the same images have
+    different digests, which are not compared. The seed draws the validation images.
+    """
+    a, b = run.images.get(split), other.images.get(split)
+    return a is not None and b is not None and a[0] == b[0] and a[1] != b[1]
 
 
 class Group(NamedTuple):
@@ -202,8 +215,8 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
 
     Raises:
       InputError: if there are no runs, a run is not evaluated, files are damaged, two
-        runs have the same seed, or settings differ, also those of files that a later
-        evaluation kept; names them.
+        runs have the same seed, or settings or test images differ, also settings of
+        files that a later evaluation kept; names them.
     """
     found = _as_paths(workdirs)
     configs = [read_config(path) for path in found]
@@ -219,7 +232,11 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     # Every pair, as the first run may lack a student that others have.
     for one, other in itertools.combinations(zip(found, configs, strict=True), 2):
         _check_alike(*one, *other)
-    result = [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+    configs_by_seed = {config["seed"]: config for config in configs}
+    result = [
+        _read_run(by_seed[seed], seed, configs_by_seed[seed])
+        for seed in sorted(by_seed)
+    ]
     for a, b in itertools.combinations(result, 2):
         _check_evaluated_alike(a, b)
     return result
@@ -240,7 +257,13 @@ def _check_alike(
 
 
 def _check_evaluated_alike(run: Run, other: Run) -> None:
-    """Checks the settings of files that an evaluation may have kept."""
+    """Checks the test images, and the settings of files that may have been kept."""
+    if have_other_images(run, other):
+        raise InputError(
+            f"{run.path} and {other.path} have different test images, as their "
+            "predictions/made_from.json say; accepted: runs on the same data (those of "
+            "an earlier version of edp may need launch.evaluate)"
+        )
     for key in run.evaluated_with.keys() & other.evaluated_with.keys():
         a, b = run.evaluated_with[key], other.evaluated_with[key]
         if a != b:
@@ -250,7 +273,7 @@ def _check_evaluated_alike(run: Run, other: Run) -> None:
             )
 
 
-def _read_run(path: pathlib.Path, seed: int) -> Run:
+def _read_run(path: pathlib.Path, seed: int, config: Mapping[str, Any]) -> Run:
     results = path / "results.json"
     rows = _rows(storage.read_json(results), results)
     if not all("model" in row for row in rows):
@@ -276,8 +299,17 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
             for key in keys
             if key in made_from[name]
         },
+        images=_images(path, streamed=bool((config.get("data") or {}).get("stream"))),
         **{n: _rows(of[n].get("rows", []), path / f"{n}.json") for n in _ROWS},
     )
+
+
+def _images(path: pathlib.Path, *, streamed: bool) -> dict[str, tuple[bool, str]]:
+    """Returns `Run.images`."""
+    index, _ = files.read_optional_mapping(path / "predictions" / "made_from.json")
+    digests = index.get(predictions.DATA_DIGESTS)
+    found = digests.items() if isinstance(digests, Mapping) else ()
+    return {split: (streamed, str(digest)) for split, digest in found}
 
 
 def _sentences(value: Any, path: pathlib.Path) -> list[str]:

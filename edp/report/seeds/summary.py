@@ -12,6 +12,7 @@ from edp.report.seeds import comparisons
 from edp.report.seeds import references as other_ensembles
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
 from edp.report.seeds.runs import Run
+from edp.report.seeds.shared_teachers import share_teachers
 
 _RESULTS = (
     *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
@@ -223,11 +224,7 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
                 f"{model['model']} exists only in the runs with seeds {seeds}."
             )
     notes += _of_fewer_seeds(models)
-    teachers: dict[Any, list[int]] = {}
-    for run in runs:
-        of = {row.get("seed") for row in run.rows if row.get("kind") == "ensemble"}
-        teachers.setdefault(tuple(of), []).append(run.seed)
-    if any(len(seeds) > 1 for of, seeds in teachers.items() if of):
+    if share_teachers(runs):
         notes.append(
             "Some of these runs share their teachers, so the errors exclude the "
             "variation between teachers."

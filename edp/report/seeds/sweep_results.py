@@ -14,6 +14,7 @@ from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
 from edp.report.seeds.aggregate import Row, lowest_mean, over_seeds, shared_seeds
 from edp.report.seeds.comparisons import Scored
+from edp.report.seeds.shared_teachers import share_teachers
 from edp.runtime import storage
 
 if TYPE_CHECKING:  # imports JAX
@@ -116,6 +117,11 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
         name: comparisons.score_runs(of, _students(of)) for name, of in found.items()
     }
     notes: list[str] = []
+    if any(share_teachers(group.runs) for group in groups):
+        notes.append(
+            "Runs of one setting share their teachers, so the errors exclude the "
+            "variation between teachers."
+        )
     same_tests, same_validation = _same_images(groups)
     differences = {}
     if same_tests:
@@ -200,10 +206,18 @@ def _differences(
 
 def _same_images(groups: Sequence[runs.Group]) -> tuple[bool, bool]:
     """Returns whether test and validation images are the same in all settings."""
-    data = [group.data for group in groups]
+    first = groups[0]
+    same_settings = all(group.data == first.data for group in groups)
+    pairs = [(a, b) for group in groups for a in first.runs for b in group.runs]
+    # As in a grid over data.path.
+    if same_settings and any(runs.have_other_images(a, b) for a, b in pairs):
+        return False, False
     labels = [group.runs[0].test_labels() for group in groups]
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
-    return same_tests, all(data[0] == other for other in data)
+    return same_tests, same_settings and not any(
+        a.seed == b.seed and runs.have_other_images(a, b, "validation")
+        for a, b in pairs
+    )
 
 
 def _data_settings(point: Point) -> dict[str, Any]:
