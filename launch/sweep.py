@@ -34,6 +34,7 @@ def sweep(config, directory: pathlib.Path) -> int:
 
     grid = sweep.parse_grid(_GRID.value)
     points = sweep.points(config, sweep.parse_seeds(_SEEDS.value), grid)
+    sweep.check_paths(points)
     storage.check_writable(directory)
     runner, failed = subprocesses.Children(_ENVIRONMENT), 0
     for i, point in enumerate(points, 1):
