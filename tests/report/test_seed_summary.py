@@ -56,6 +56,7 @@ def test_what_only_some_runs_have(copies):
     assert summed["notes"] == [
         "be_none exists only in the runs with seeds 0.",
         "No analysis.json in run1.",
+        "No rows of ood.json in run1, so its means are over fewer seeds.",
     ]
     # Only one plain student is in both runs.
     assert summed["best_plain"]["model"] == "single_none"

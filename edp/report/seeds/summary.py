@@ -232,6 +232,13 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
     without = [run.name for run in runs if not (run.path / "analysis.json").exists()]
     if without:
         notes.append(f"No analysis.json in {', '.join(without)}.")
+    for name in ("ood", "corruptions", "measures"):
+        lacking = [run.name for run in runs if not getattr(run, name)]
+        if 0 < len(lacking) < len(runs):
+            notes.append(
+                f"No rows of {name}.json in {', '.join(lacking)}, so its means are "
+                "over fewer seeds."
+            )
     notes += dict.fromkeys(note for run in runs for note in run.notes)
     bound = {
         row["model"]
