@@ -114,13 +114,26 @@ class Run(NamedTuple):
 
 
 def have_other_images(run: Run, other: Run, split: str = "test") -> bool:
-    """Returns whether two runs of the same settings have other images in a split.
+    """Returns whether two runs have images of other digests in a split.
 
-    As where `data.path` names other data. Streamed and in memory, the same images have
-    different digests, which are not compared. The seed draws the validation images.
+    As where `data.path` names other data, or files were decoded by another version of
+    a library. Streamed and in memory, the same images have different digests, which are
+    not compared. The seed draws the validation images.
     """
     a, b = run.images.get(split), other.images.get(split)
     return a is not None and b is not None and a[0] == b[0] and a[1] != b[1]
+
+
+def note_other_images(runs: Sequence[Run]) -> list[str]:
+    """Returns a sentence on runs of the same settings with other test images."""
+    for run, other in itertools.combinations(runs, 2):
+        if have_other_images(run, other):
+            return [
+                f"The test images of {run.name} and {other.name} differ, though the "
+                "labels do not: data.path names other data, or the images were decoded "
+                "otherwise."
+            ]
+    return []
 
 
 class Group(NamedTuple):
@@ -215,8 +228,8 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
 
     Raises:
       InputError: if there are no runs, a run is not evaluated, files are damaged, two
-        runs have the same seed, or settings or test images differ, also settings of
-        files that a later evaluation kept; names them.
+        runs have the same seed, or settings differ, also those of files that a later
+        evaluation kept; names them.
     """
     found = _as_paths(workdirs)
     configs = [read_config(path) for path in found]
@@ -257,13 +270,7 @@ def _check_alike(
 
 
 def _check_evaluated_alike(run: Run, other: Run) -> None:
-    """Checks the test images, and the settings of files that may have been kept."""
-    if have_other_images(run, other):
-        raise InputError(
-            f"{run.path} and {other.path} have different test images, as their "
-            "predictions/made_from.json say; accepted: runs on the same data (those of "
-            "an earlier version of edp may need launch.evaluate)"
-        )
+    """Checks the settings of files that an evaluation may have kept."""
     for key in run.evaluated_with.keys() & other.evaluated_with.keys():
         a, b = run.evaluated_with[key], other.evaluated_with[key]
         if a != b:

@@ -11,7 +11,7 @@ from edp.evaluation import scoring
 from edp.report.seeds import comparisons
 from edp.report.seeds import references as other_ensembles
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
-from edp.report.seeds.runs import Run
+from edp.report.seeds.runs import Run, note_other_images
 from edp.report.seeds.shared_teachers import share_teachers
 
 _RESULTS = (
@@ -224,6 +224,7 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
                 f"{model['model']} exists only in the runs with seeds {seeds}."
             )
     notes += _of_fewer_seeds(models)
+    notes += note_other_images(runs)
     if share_teachers(runs):
         notes.append(
             "Some of these runs share their teachers, so the errors exclude the "

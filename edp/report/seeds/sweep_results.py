@@ -122,7 +122,7 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
             "Runs of one setting share their teachers, so the errors exclude the "
             "variation between teachers."
         )
-    same_tests, same_validation = _same_images(groups)
+    same_tests, same_validation = _same_images(groups, notes)
     differences = {}
     if same_tests:
         differences = _differences(scored, first)
@@ -204,20 +204,26 @@ def _differences(
     return result
 
 
-def _same_images(groups: Sequence[runs.Group]) -> tuple[bool, bool]:
-    """Returns whether test and validation images are the same in all settings."""
+def _same_images(groups: Sequence[runs.Group], notes: list[str]) -> tuple[bool, bool]:
+    """Returns whether test and validation images are the same in all settings.
+
+    Adds to `notes` if they differ though the settings do not.
+    """
     first = groups[0]
     same_settings = all(group.data == first.data for group in groups)
-    pairs = [(a, b) for group in groups for a in first.runs for b in group.runs]
-    # As in a grid over data.path.
-    if same_settings and any(runs.have_other_images(a, b) for a, b in pairs):
-        return False, False
     labels = [group.runs[0].test_labels() for group in groups]
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
-    return same_tests, same_settings and not any(
-        a.seed == b.seed and runs.have_other_images(a, b, "validation")
-        for a, b in pairs
-    )
+    if len({group.values.get("data.path") for group in groups}) > 1:
+        pairs = [(a, b) for group in groups for a in first.runs for b in group.runs]
+        if any(runs.have_other_images(a, b) for a, b in pairs):
+            return False, False
+        return same_tests, same_settings and not any(
+            a.seed == b.seed and runs.have_other_images(a, b, "validation")
+            for a, b in pairs
+        )
+    if same_settings:
+        notes += runs.note_other_images([run for of in groups for run in of.runs])
+    return same_tests, same_settings
 
 
 def _data_settings(point: Point) -> dict[str, Any]:
