@@ -73,6 +73,15 @@ def test_the_best_of_settings_with_different_seeds(workdirs, tmp_path):
     assert not sweep_results.summarize_groups(groups)["notes"]
 
 
+def test_a_missing_first_setting_is_noted(workdirs):
+    groups = runs.read_groups(workdirs[:2])
+    result = sweep_results.summarize_groups(groups, "step_size=0.1")
+    assert result["notes"] == [
+        "No run of the first setting, step_size=0.1, is finished: no Δ."
+    ]
+    assert not any("difference" in row for row in result["rows"])
+
+
 def test_ensembles_alone_are_compared(copies, tmp_path):
     for seed, (path, size) in enumerate(zip(copies, (80, 40), strict=True)):
         rewrite(path / "results.json", lambda rows: rows[:2])

@@ -124,7 +124,9 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
         )
     same_tests, same_validation = _same_images(groups, notes)
     differences = {}
-    if same_tests:
+    if same_tests and first not in found:
+        notes.append(f"No run of the first setting, {first}, is finished: no Δ.")
+    elif same_tests:
         differences = _differences(scored, first)
     elif len(found) > 1:
         notes.append(
