@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import ml_collections
 from absl import flags
 
-from edp.experiment import restore, settings, train
+from edp.experiment import preconditions, restore, settings, train
 from edp.experiment.ahead import Ahead
 from edp.experiment.create import Experiment
 
@@ -52,7 +52,7 @@ def compile_ahead(
       experiment: the run.
       then: see `Ahead`.
     """
-    return Ahead(experiment, _names(experiment), then)
+    return Ahead(experiment, names(experiment), then)
 
 
 def distill_all(
@@ -62,14 +62,21 @@ def distill_all(
 ) -> None:
     """Distils every student, or those of --only; calls `after` after each."""
     ahead = ahead or compile_ahead(experiment)
-    for name in _names(experiment):
+    for name in names(experiment):
         distill_student(experiment, name, ahead)
         after()
 
 
-def _names(experiment: Experiment) -> Iterable[str]:
+def names(experiment: Experiment) -> Iterable[str]:
+    """Returns the names of the students that `distill_all` distils."""
     return _ONLY.value or experiment.run.config.students
 
 
+def main(experiment: Experiment) -> None:
+    """Distils the students, after a warning of schedules that are cut off."""
+    preconditions.warn_of_schedules(experiment.run, names(experiment))
+    distill_all(experiment)
+
+
 if __name__ == "__main__":
-    app.main(distill_all, check_only)
+    app.main(main, check_only)

@@ -12,7 +12,6 @@ import pathlib
 
 from absl import flags
 
-from edp.errors import InputError
 from edp.evaluation import given, predictions
 from edp.runtime import lock, storage
 
@@ -34,25 +33,19 @@ def evaluate_given(workdir: storage.Path) -> None:
 
     Raises:
       InputError: if the predictions are not as `given.read_given` describes, or the
-        workdir is that of a run or holds the predictions themselves.
+        workdir is refused by `given.check_workdir`.
     """
     source = pathlib.Path(_PREDICTIONS.value).expanduser()
     storage.check_writable(workdir)
-    if (workdir / "config.json").exists():
-        raise InputError(
-            f"workdir={str(workdir)!r} is that of a run; accepted: a new directory"
-        )
-    copies = workdir / "predictions"
-    if source.absolute() == storage.absolute(copies):
-        raise InputError(
-            f"predictions={str(source)!r} is in the workdir; accepted: another workdir"
-        )
+    given.check_workdir(workdir, source)
     found = given.read_given(source)
     rows = given.score_given(found)
     with lock.held(workdir):
-        for name, of in found.items():
-            predictions.save_predictions(copies / f"{name}.npz", of.predictions)
+        # First, as `check_workdir` knows an interrupted evaluation by it.
         storage.write_json(workdir / "results.json", rows)
+        for name, of in found.items():
+            path = workdir / "predictions" / f"{name}.npz"
+            predictions.save_predictions(path, of.predictions)
     write_report(workdir)
 
 

@@ -41,13 +41,15 @@ def main(argv: list[str]) -> None:
     with arguments.bad_input_in_a_line():
         from edp.errors import InputError
 
-        artifact = _find_artifact()
+        _check_flags()
         from edp.export import classify_files
 
         devices.check()
         skipped: list[str] = []
         paths = classify_files.find_images(argv[1:])
         out = pathlib.Path(_OUT.value).expanduser()
+        classify_files.check_out(out)  # before a student is exported
+        artifact = _find_artifact()
         number = classify_files.predict_files(
             artifact,
             paths,
@@ -64,16 +66,24 @@ def main(argv: list[str]) -> None:
     print(f"{number} of {len(paths)} images classified{left}: {out}")
 
 
-def _find_artifact() -> pathlib.Path:
-    """Returns the artifact of `--artifact`, or of `--student`, exported if missing."""
+def _check_flags() -> None:
+    """Raises an InputError if the flags do not name one artifact."""
     from edp.errors import InputError
 
     if _STUDENT.value is None:
+        if _WORKDIR.value is not None:
+            raise InputError("--workdir needs --student, and no --artifact")
         arguments.require(_ARTIFACT)
-        return pathlib.Path(_ARTIFACT.value).expanduser()
-    if _ARTIFACT.value is not None:
+    elif _ARTIFACT.value is not None:
         raise InputError("--student does not go with --artifact")
-    arguments.require(_WORKDIR)
+    else:
+        arguments.require(_WORKDIR)
+
+
+def _find_artifact() -> pathlib.Path:
+    """Returns the artifact of `--artifact`, or of `--student`, exported if missing."""
+    if _STUDENT.value is None:
+        return pathlib.Path(_ARTIFACT.value).expanduser()
     from edp.export import from_run
     from edp.runtime import storage
 

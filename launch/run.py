@@ -10,12 +10,13 @@ import functools
 
 from absl import flags
 
+from edp.experiment import preconditions
 from edp.experiment.create import Experiment
 
 from .cli import app
 from .cli.evaluation import evaluate, prepare_evaluation
 from .cli.live_report import Drafts
-from .distill import check_only, compile_ahead, distill_all
+from .distill import check_only, compile_ahead, distill_all, names
 from .report import write_report
 from .train_teachers import train_teachers
 
@@ -24,6 +25,7 @@ flags.declare_key_flag("only")
 
 def run(experiment: Experiment) -> None:
     """Runs all stages in order."""
+    preconditions.warn_of_schedules(experiment.run, names(experiment))
     drafts = Drafts(experiment)
     then = functools.partial(prepare_evaluation, experiment)
     ahead = compile_ahead(experiment, then)

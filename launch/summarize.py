@@ -33,12 +33,19 @@ _REFERENCES = flags.DEFINE_multi_string(
 def main(argv: list[str]) -> None:
     with arguments.bad_input_in_a_line():
         arguments.refuse_arguments(argv[1:])
-        from edp.report.seeds import runs, summary
+        from edp.report.seeds import outputs, runs, summary
         from edp.runtime import storage
 
         directory = storage.as_path(_OUT.value)
         storage.check_writable(directory, "out")
         groups = runs.read_groups(_WORKDIRS.value)
+        places = [directory]
+        if len(groups) > 1:
+            places = [directory / f"setting{i}" for i, _ in enumerate(groups, 1)]
+            own = ("comparison.md", "comparison.svg")
+            outputs.check_out(directory, "comparison", own)
+        for place in places:
+            outputs.check_out(place, "summary", outputs.SUMMARY)
         results = [
             summary.summarize_runs(
                 group.runs, _baselines(group, groups), _REFERENCES.value
@@ -47,9 +54,8 @@ def main(argv: list[str]) -> None:
         ]
         if len(groups) > 1:
             _compare(groups, directory)
-    for i, result in enumerate(results, 1):
-        own = directory / f"setting{i}" if len(groups) > 1 else directory
-        _write(result, own, is_only=len(groups) == 1)
+    for result, place in zip(results, places, strict=True):
+        _write(result, place, is_only=len(groups) == 1)
 
 
 def _baselines(group, groups: Sequence) -> list[str] | None:

@@ -29,12 +29,14 @@ _ENDING = (exit_codes.EXIT_BAD_INPUT, exit_codes.EXIT_INTERRUPTED)
 def sweep(config, directory: pathlib.Path) -> int:
     """Does the unfinished runs, writes the tables of all; returns an exit code."""
     from edp.experiment import sweep
-    from edp.report.seeds import sweep_results, sweep_tables
+    from edp.report.seeds import outputs, sweep_results, sweep_tables
     from edp.runtime import storage
 
     grid = sweep.parse_grid(_GRID.value)
     points = sweep.points(config, sweep.parse_seeds(_SEEDS.value), grid)
+    sweep.check_paths(points)
     storage.check_writable(directory)
+    outputs.check_out(directory, "sweep", ("sweep.md", "sweep.svg"), "workdir")
     runner, failed = subprocesses.Children(_ENVIRONMENT), 0
     for i, point in enumerate(points, 1):
         is_done = sweep_results.is_done(directory, point)

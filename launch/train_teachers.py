@@ -30,5 +30,11 @@ def train_teachers(
             print("teachers: complete")
 
 
+def main(experiment: Experiment) -> None:
+    """Trains the teachers, after a warning of a schedule that is cut off."""
+    preconditions.warn_of_schedules(experiment.run)
+    train_teachers(experiment)
+
+
 if __name__ == "__main__":
-    app.main(train_teachers)
+    app.main(main)

@@ -29,6 +29,8 @@ TEACHERS = "teachers"
 _SPLITS = ("validation", "test")
 _KINDS = ("probs", "logits", "labels")
 _ARRAYS = [f"{split}_{kind}" for split in _SPLITS for kind in _KINDS]
+# What an evaluation writes into its workdir, in place of others of these names.
+_WRITTEN = ("results.json", "results.md", "report.html", "predictions", "figures")
 # Allows the rounding of a low-precision softmax.
 _ROW_SUM_TOLERANCE = 1e-2
 
@@ -43,6 +45,51 @@ class Given(NamedTuple):
 
     predictions: Predictions
     inference_cost: float
+
+
+def check_workdir(workdir: storage.Path, source: pathlib.Path) -> None:
+    """Checks that an evaluation of given predictions replaces nobody's files.
+
+    Args:
+      workdir: the directory to write to.
+      source: the given predictions.
+
+    Raises:
+      InputError: if the directory is that of a run, holds the given predictions in its
+        `predictions/`, or holds files of the names of those to be written and is not
+        that of an earlier evaluation of given predictions.
+    """
+    if (workdir / "config.json").exists():
+        raise InputError(
+            f"workdir={str(workdir)!r} is that of a run; accepted: a new directory"
+        )
+    copies = workdir / "predictions"
+    if not storage.is_remote(workdir):
+        resolved = source.resolve()
+        if copies.resolve() in (resolved, *resolved.parents):
+            raise InputError(
+                f"predictions={str(source)!r} is in the workdir; accepted: another "
+                "workdir"
+            )
+    found = [name for name in _WRITTEN if (workdir / name).exists()]
+    if found and not _is_of_given(workdir / "results.json"):
+        raise InputError(
+            f"workdir={str(workdir)!r} holds {', '.join(found)}, which would be "
+            "replaced; accepted: a new directory, or that of an earlier --predictions"
+        )
+
+
+def _is_of_given(path: storage.Path) -> bool:
+    """Returns whether a file holds rows of `score_given`, which have no seed."""
+    try:
+        rows = storage.read_json(path)
+    except (InputError, OSError):
+        return False
+    return (
+        isinstance(rows, list)
+        and all(isinstance(row, dict) and "seed" not in row for row in rows)
+        and [row.get("model") for row in rows[:1]] == ["DE-1"]
+    )
 
 
 def read_given(path: pathlib.Path) -> dict[str, Given]:

@@ -89,7 +89,8 @@ def ensemble_rows(
     diversity (on the test split, mean over examples). `best_cnll` is the cNLL of the
     ensemble at its best: of the way to pool the members that has the lowest NLL on the
     validation split (`metrics.POOLS`), chosen for each of at most 32 of these subsets,
-    evenly spaced in lexicographic order; `best_pool` is the most frequent.
+    evenly spaced in lexicographic order; `best_pool` is the most frequent. That of DE-1
+    is its cNLL.
 
     Args:
       predictions: the predictions of the M members.
@@ -122,15 +123,20 @@ def ensemble_rows(
         by_subset = {subset: score_subset(subset) for subset in subsets}
         prefix = tuple(range(size))
         of_prefix = by_subset.get(prefix) or score_subset(prefix)
+        means = _mean(list(by_subset.values()))
+        # All pools of one member are the same up to rounding.
+        best = {"best_cnll": means["cnll"], "best_pool": next(iter(metrics.POOLS))}
+        if size > 1:
+            best = _best_pools(predictions, _spread(subsets, _MAX_BEST_POOLS))
         row = {
             "model": f"DE-{size}",
             "kind": "ensemble",
             "seed": seed,
             "num_members": size,
             **cost,
-            **_mean(list(by_subset.values())),
+            **means,
             **{f"prefix_{name}": value for name, value in of_prefix.items()},
-            **_best_pools(predictions, _spread(subsets, _MAX_BEST_POOLS)),
+            **best,
         }
         if len(subsets) < math.comb(num_members, size):
             row["num_subsets"] = len(subsets)

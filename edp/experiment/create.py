@@ -123,7 +123,6 @@ def create_experiment(
         )
         preconditions.check_sizes(run, mesh)
         preconditions.check_students(run)
-        preconditions.warn_of_schedules(run)
         split = drawn.read_bytes() if drawn.exists() else None
         if jax.process_count() > 1:  # spares the others from drawing it again
             _write_split(workdir, split)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from edp.errors import InputError
 from edp.experiment import settings
 from edp.experiment.run import Run, model_builder
 from edp.runtime import multihost, optimizers, sharding
-from edp.runtime.stage import Stage, different_settings
+from edp.runtime.stage import Stage, different_settings, read_record
 
 # Settings that a warning names.
 _MOST_SHOWN = 4
@@ -139,16 +139,26 @@ def check_sizes(run: Run, mesh: jax.sharding.Mesh | None) -> None:
         perturbations.check_num_members(f"students.{name}", section, num_members)
 
 
-def warn_of_schedules(run: Run) -> None:
-    """Warns of stages whose learning rate does not fall before they end."""
-    sections: dict[str, Mapping[str, Any]] = {}
+def warn_of_schedules(run: Run, students: Iterable[str] = ()) -> None:
+    """Warns of stages to be trained whose learning rate does not fall before they end.
+
+    Args:
+      run: the run; its teachers are trained if they are its own and incomplete.
+      students: names of the students that are trained if they are incomplete.
+    """
+    # By name: the directory of the stage and the settings of its optimizer.
+    stages: dict[str, tuple[pathlib.Path, Mapping[str, Any]]] = {}
     if run.config.teachers_workdir is None:
         groups = {f"teachers.groups.{name}": own for name, own in run.groups.items()}
         for name, own in (groups or {"teachers": run}).items():
-            sections[name] = own.kind.training(own.config.teachers)
-    sections |= {f"students.{name}": section for name, section in run.students.items()}
-    for name, section in sections.items():
-        if why := optimizers.cut_off(section):
+            stages[name] = own.teachers_dir, own.kind.training(own.config.teachers)
+    for name in students:
+        stages[f"students.{name}"] = (
+            run.workdir / "students" / name,
+            run.students[name],
+        )
+    for name, (path, section) in stages.items():
+        if (why := optimizers.cut_off(section)) and read_record(path) is None:
             multihost.warn(f"{name}: {why}")
 
 

@@ -23,6 +23,7 @@ _CPU_INFO = pathlib.Path("/proc/cpuinfo")
 _REPLACED = (
     *("config.json", "results.json", "results.md", "report.html", "measures.json"),
     *("analysis.json", "gallery.npz", "ood.json", "corruptions.json"),
+    "predictions",
 )
 
 
@@ -32,7 +33,7 @@ def check_workdir(path: pathlib.Path) -> None:
     Raises:
       InputError: if it has files of the names that a run writes; names them.
     """
-    own = ("run.json", "teachers/settings.json")
+    own = ("run.json", "teachers/settings.json", "predictions/made_from.json")
     if any((path / name).exists() for name in own) or _is_config(path / "config.json"):
         return
     found = [name for name in _REPLACED if (path / name).exists()]

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from edp.experiment.rules import SEED
 
 # Longer names of directories are cut and end in a digest.
 _LONGEST_NAME = 80
+# Settings that are paths of what a run reads.
+_PATHS = ("data.path", "data.soft_labels", "evaluation.soft_labels")
 # Settings that a sweep determines.
 _OWN = {"seed": "give --seeds", "teachers_workdir": "give it as --config."}
 
@@ -137,6 +140,20 @@ def points(
             directory = "/".join(filter(None, (setting.name, f"seed{seed}")))
             found.append(Point(setting, seed, own, directory, _teachers(own)))
     return found
+
+
+def check_paths(points: Iterable[Point]) -> None:
+    """Checks that the paths of the grid exist, before the first of many runs.
+
+    Raises:
+      InputError: if one does not; names the key and the value.
+    """
+    for point in points:
+        for key in point.setting.values.keys() & _PATHS:
+            section, name = key.split(".")
+            path = point.config[section][name]
+            if path is not None and not pathlib.Path(path).expanduser().exists():
+                raise InputError(f"--grid: {key} is {path}, which does not exist")
 
 
 def _teachers(config: ml_collections.ConfigDict) -> str | None:

@@ -83,9 +83,7 @@ def predict_files(
       InputError: if the artifact cannot be loaded or has no threshold for the
         coverage, or `out` exists.
     """
-    if os.path.lexists(out):
-        raise InputError(f"out={str(out)!r} exists already; accepted: a new file")
-    storage.check_writable(out.parent, "out")
+    check_out(out)
     call, metadata = _load(artifact)
     probs_fn = jax.jit(
         lambda images: call(images)["probs"][None],
@@ -122,6 +120,17 @@ def predict_files(
         csv.writer(text).writerows([fields, *rows])
         storage.write_text(out, text.getvalue())
     return len(kept)
+
+
+def check_out(out: pathlib.Path) -> None:
+    """Checks that a CSV can be written.
+
+    Raises:
+      InputError: if it exists, or its directory is not writable.
+    """
+    if os.path.lexists(out):
+        raise InputError(f"out={str(out)!r} exists already; accepted: a new file")
+    storage.check_writable(out.parent, "out")
 
 
 def _load(artifact: pathlib.Path) -> tuple[Callable[..., Any], dict[str, Any]]:

@@ -15,5 +15,5 @@ def format_results(inputs: Inputs) -> str:
         lines += [escape_markdown(text), ""] if text else []
     lines += [f"- {escape_markdown(f'{k}: {v}')}" for k, v in inputs.facts.items()]
     lines += ["", format_table(inputs.rows, "markdown"), "", LEGEND, ""]
-    lines += format_comparisons(found.comparisons)
+    lines += format_comparisons(found.comparisons, inputs.workdir)
     return "\n".join([*lines, *format_ranking(inputs.rows, inputs.ood_rows)])

@@ -10,6 +10,7 @@ import pytest
 
 from edp.errors import InputError
 from edp.evaluation import given, scoring
+from edp.runtime import storage
 
 M, K = 3, 4
 SIZES = {"validation": 20, "test": 30}
@@ -197,3 +198,36 @@ def test_the_command_writes_table_and_report(tmp_path):
     (workdir / "config.json").write_text("{}")
     done = evaluate(f"--predictions={source}", f"--workdir={workdir}")
     assert done.returncode == 2 and "is that of a run; accepted: a new" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["results.json", "report.html", "predictions/teachers.npz"]
+)
+def test_files_of_others_are_not_replaced(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('[{"model": "bert"}]')
+    top = name.partition("/")[0]
+    with pytest.raises(InputError, match=f"holds {top}, which would be replaced"):
+        given.check_workdir(tmp_path, tmp_path / "p.npz")
+
+
+def test_the_given_file_is_not_replaced(tmp_path):
+    (tmp_path / "predictions").mkdir()
+    source = write(tmp_path / "predictions" / "teachers", arrays(), "file")
+    linked = tmp_path / "link.npz"
+    linked.symlink_to(source)
+    for path in (source, source.parent, linked):
+        with pytest.raises(InputError, match="is in the workdir"):
+            given.check_workdir(tmp_path, path)
+
+
+def test_an_earlier_evaluation_is_replaced(tmp_path):
+    rows = given.score_given(given.read_given(write(tmp_path / "p", arrays(), "file")))
+    workdir = tmp_path / "mine"
+    storage.write_json(workdir / "results.json", rows)
+    (workdir / "predictions").mkdir()
+    given.check_workdir(workdir, tmp_path / "p.npz")
+    # Rows of a run have a seed.
+    storage.write_json(workdir / "results.json", [{**rows[0], "seed": 0}])
+    with pytest.raises(InputError, match=r"holds results\.json, predictions, which"):
+        given.check_workdir(workdir, tmp_path / "p.npz")

@@ -141,14 +141,23 @@ def test_a_workdir_of_another_version(tmp_path, capfd):
             provenance.check_version(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "results.json", "predictions/teachers.npz"]
+)
 def test_files_of_others_are_not_replaced(name, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match=rf"not that of a run, and holds {name}, "):
+    held = name.partition("/")[0]
+    with pytest.raises(InputError, match=rf"not that of a run, and holds {held}, "):
         create_experiment(tiny_config(), tmp_path)
     assert (tmp_path / name).read_text() == '{"model_type": "bert"}'
 
 
 def test_a_run_that_ended_before_its_provenance_goes_on(tmp_path):
     (tmp_path / "config.json").write_text(tiny_config().to_json())
+    provenance.check_workdir(tmp_path)
+
+
+def test_an_evaluation_that_ended_before_its_provenance_goes_on(tmp_path):
+    storage.write_json(tmp_path / "predictions/made_from.json", {})
     provenance.check_workdir(tmp_path)

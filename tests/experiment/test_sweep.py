@@ -162,3 +162,13 @@ def test_settings_that_nothing_reads_are_refused():
 def test_a_grid_at_fault_is_named(grid, words):
     with pytest.raises(InputError, match=f"--grid.*{words}"):
         plan(grid)
+
+
+def test_paths_that_do_not_exist_are_named_before_the_first_run(tmp_path):
+    (tmp_path / "there.npy").touch()
+    grid = f"data.soft_labels=None,{tmp_path / 'there.npy'}"
+    sweep.check_paths(plan(grid))
+    with pytest.raises(
+        InputError, match=r"data\.soft_labels is .*gone.npy, which does"
+    ):
+        sweep.check_paths(plan(f"{grid},{tmp_path / 'gone.npy'}"))

@@ -12,9 +12,10 @@ from tiny_configs import tiny_config
 from configs import default, digits
 from edp.ensemble import teachers_from_functions
 from edp.errors import InputError
-from edp.experiment import settings, validate
+from edp.experiment import preconditions, settings, validate
 from edp.experiment.create import create_experiment
 from edp.perturbations import create_perturbation
+from edp.runtime.stage import Stage
 
 
 def dependencies(config, name):
@@ -284,7 +285,17 @@ def test_a_label_term_of_mixtures_is_a_dependency_of_its_own():
 
 
 def test_a_schedule_that_is_cut_off_is_a_warning(tmp_path, capfd):
-    create_experiment(tiny_config(warmup_epochs=2.0), tmp_path)
-    said = capfd.readouterr().err
-    assert said.startswith("warning: teachers: warmup_epochs=2.0 leaves none of 2 ")
-    assert said.count("\n") == 1
+    config = tiny_config(warmup_epochs=2.0)
+    config.distill.update({"num_epochs": 3, "warmup_epochs": 3.0})
+    run = create_experiment(config, tmp_path).run
+    assert not capfd.readouterr().err  # such as of an evaluation or an export
+    preconditions.warn_of_schedules(run, run.students)
+    teachers, student = capfd.readouterr().err.splitlines()
+    assert teachers.startswith("warning: teachers: warmup_epochs=2.0 leaves none of 2 ")
+    assert student.startswith("warning: students.single_conf_ods: warmup_epochs=3.0 ")
+    preconditions.warn_of_schedules(run)
+    assert capfd.readouterr().err == f"{teachers}\n"
+    # Of complete stages it is too late.
+    Stage(run.teachers_dir, {}).complete({"num_params": 1, "train_seconds": 1.0})
+    preconditions.warn_of_schedules(run, run.students)
+    assert capfd.readouterr().err == f"{student}\n"

@@ -70,3 +70,10 @@ def test_the_best_student_by_validation_is_exported_and_predicts(
     assert done.stdout == f"{best}: {copy}/exported/{best} (complete)\n"
     done = command("predict", *flags[:2], f"--artifact={copy}", photos)
     assert done.returncode == 2 and "--student does not go with" in done.stderr
+    done = command("predict", flags[0], f"--artifact={copy}", photos)
+    assert done.returncode == 2 and "--workdir needs --student" in done.stderr
+    # The file to write is checked before a student is exported.
+    shutil.rmtree(copy / "exported")
+    done = command("predict", *flags)
+    assert done.returncode == 2 and "out.csv' exists already" in done.stderr
+    assert not (copy / "exported").exists()

@@ -8,7 +8,8 @@ from scipy import stats
 from seed_runs import find, make_predictions, make_run
 
 from edp.evaluation import scoring
-from edp.report.seeds import runs, summary, tables
+from edp.report.evidence import Scored
+from edp.report.seeds import comparisons, runs, summary, tables
 
 
 def test_differences_are_paired(summed):
@@ -69,6 +70,25 @@ def test_the_best_plain_student_is_chosen_on_validation(summed):
     there = find(summed["comparisons"], baseline="be_none", model="single_none")
     back = find(summed["comparisons"], baseline="single_none", model="be_none")
     assert there["cnll"]["mean"] == -back["cnll"]["mean"]
+
+
+def test_students_of_different_seeds_are_compared_on_those_they_share():
+    """Seed 1 is hard: the mean of `b` is the higher one, though it is better."""
+
+    def choose(**cnlls):
+        scored = {
+            name: {seed: Scored(cnll, np.zeros(3), np.zeros(3)) for seed, cnll in of}
+            for name, of in cnlls.items()
+        }
+        return comparisons.best_plain(scored, list(scored))
+
+    of_a, of_b = [(0, 0.5), (2, 1.0)], [(2, 0.9), (1, 1.5)]
+    best = choose(a=of_a, b=of_b)
+    assert best["model"] == "b"
+    assert best["validation_cnll"]["by_seed"] == {"2": 0.9, "1": 1.5}
+    # Without a shared seed, or with fewer seeds, there is no better comparison.
+    assert choose(a=of_a, b=[(1, 0.9), (3, 1.5)])["model"] == "a"
+    assert choose(a=of_a, b=of_b[:1])["model"] == "a"
 
 
 def test_identical_students_differ_by_exactly_nothing(tmp_path):

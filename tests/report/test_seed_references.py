@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 from result_tables import cells
 from seed_runs import find, make_predictions, make_run
 
 from edp.errors import InputError
+from edp.evaluation import scoring
 from edp.evaluation.predictions import save_predictions
 from edp.report.seeds import reference_tables, references, runs, summary, tables
 
@@ -109,3 +111,46 @@ def test_references_that_do_not_fit_are_refused(text, message, copies, tmp_path)
         )
     with pytest.raises(InputError, match=message):
         summary.summarize_runs(runs.read_runs(copies), references=[text.format(*other)])
+
+
+def of_members(path, seed, *strengths):
+    """Writes a run whose teachers have signals of these strengths."""
+    make_run(path, seed)
+    found = [make_predictions(seed, strength) for strength in strengths]
+    probs = {
+        name: np.concatenate([getattr(of, name) for of in found])
+        for name in ("validation_probs", "test_probs")
+    }
+    of = found[0]._replace(**probs)
+    save_predictions(path / "predictions/teachers.npz", of)
+    rows = scoring.ensemble_rows(of, seed=seed, costs=[{}] * len(strengths))
+    (path / "results.json").write_text(json.dumps(rows))
+    return rows
+
+
+def test_a_gap_within_its_interval_is_no_gap(copies, tmp_path):
+    # The second member has hardly a signal, so the ensemble is hardly better.
+    rows = [of_members(tmp_path / f"{s}", s, 1.0, 0.1) for s in range(2)]
+    assert sum(first["cnll"] - last["cnll"] for first, last in rows) > 0
+    of, shown = beside(copies, (0.5, 0.5), f"x={tmp_path / '0'},{tmp_path / '1'}")
+    low, high = of["gap"]["interval"]
+    assert low < 0 <= high
+    expected = np.mean([last["cnll"] - first["cnll"] for first, last in rows])
+    assert of["gap"]["mean"] == pytest.approx(expected)
+    assert not any("gap_closed" in model for model in of["models"])
+    assert "gap_closed_best" in of["models"][-1]
+    column = next(i for i, title in enumerate(shown[0]) if "published" in title)
+    assert {row[column] for row in shown[1:]} >= {"no gap"}
+
+
+def test_the_gap_of_a_part_of_the_reference(copies, tmp_path):
+    """Of three members there are three pairs, as in their row."""
+    rows = [of_members(tmp_path / f"{s}", s, 0.8, 1.0, 1.2) for s in range(2)]
+    of, shown = beside(copies, (0.5, 0.5), f"x={tmp_path / '0'},{tmp_path / '1'}")
+    assert (of["size"], of["largest"]) == (2, 3)
+    expected = np.mean([pair["cnll"] - one["cnll"] for one, pair, _ in rows])
+    assert of["gap"]["mean"] == pytest.approx(expected)
+    low, high = of["gap"]["interval"]
+    assert low < expected < high < 0
+    assert find(of["models"], model="single_ods")["gap_closed"] > 1
+    assert not any("no gap" in cell for row in shown for cell in row)

@@ -8,7 +8,7 @@ from seed_runs import make_predictions, rewrite, set_in, without
 
 from edp.errors import InputError
 from edp.evaluation.predictions import save_predictions
-from edp.report.seeds import runs, summary
+from edp.report.seeds import runs, summary, sweep_results
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,47 @@ def test_runs_that_do_not_fit_are_refused(copies, file, change, message):
     rewrite(copies[1] / f"{file}.json", change)
     with pytest.raises(InputError, match=message):
         runs.read_runs(copies)
+
+
+def test_other_data_at_another_path_are_noted(copies):
+    """The path may differ, as between machines, but not the test images."""
+
+    def notes(digest, **data):
+        rewrite(copies[1] / "config.json", set_in("data", path="/other", **data))
+        for path, own in zip(copies, ("one", digest), strict=True):
+            index = {"data sha256": {"validation": path.name, "test": own}}
+            (path / "predictions/made_from.json").write_text(json.dumps(index))
+        found = summary.summarize_runs(runs.read_runs(copies))["notes"]
+        groups = runs.read_groups(copies)
+        assert found == sweep_results.summarize_groups(groups)["notes"]
+        return found
+
+    assert notes("one") == []
+    (note,) = notes("two")
+    assert note.startswith("The test images of run0 and run1 differ, though the labels")
+    # Digests of streamed images are others.
+    assert notes("two", stream=True) == []
+    (copies[0] / "predictions/made_from.json").unlink()  # of an old version
+    assert summary.summarize_runs(runs.read_runs(copies))["notes"] == []
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_settings_of_other_data_at_another_path(copies, split):
+    """As of a sweep over data.path; the runs have the same seed and labels."""
+    groups = []
+    for path in copies:
+        rewrite(path / "config.json", lambda c: c.update(seed=0))
+        digests = {"validation": "one", "test": "one", split: path.name}
+        index = path / "predictions/made_from.json"
+        index.write_text(json.dumps({"data sha256": digests}))
+        own = {"name": path.name, "values": {"data.path": path.name}}
+        groups += [g._replace(**own) for g in runs.read_groups([path])]
+    result = sweep_results.summarize_groups(groups)
+    assert "best" not in result
+    assert any("difference" in row for row in result["rows"]) == (split != "test")
+    notes = [note.partition(" differ between")[0] for note in result["notes"]]
+    wanted = ["Test images"] * (split == "test") + ["Validation images"]
+    assert [note for note in notes if "images" in note] == wanted
 
 
 def test_what_may_differ(copies):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from seed_runs import find, rewrite, without
 
-from edp.report.seeds import runs, summary, tables
+from edp.report.seeds import runs, summary, sweep_results, tables
 
 
 def test_means_over_seeds_by_hand(summed):
@@ -56,6 +56,7 @@ def test_what_only_some_runs_have(copies):
     assert summed["notes"] == [
         "be_none exists only in the runs with seeds 0.",
         "No analysis.json in run1.",
+        "No rows of ood.json in run1, so its means are over fewer seeds.",
     ]
     # Only one plain student is in both runs.
     assert summed["best_plain"]["model"] == "single_none"
@@ -85,6 +86,19 @@ def test_shared_teachers_and_bounds_are_told(copies):
     notes = summary.summarize_runs(runs.read_runs(copies))["notes"]
     assert "Some of these runs share their teachers" in notes[0]
     assert notes[1].endswith("unreliable, for single_ods.")
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_imported_teachers_are_known_by_their_scores(copies, imported):
+    """Their rows have the seeds of the runs, as if they were trained there."""
+    for seed, path in enumerate(copies):
+        nll = 0.9 if imported else 0.9 + seed / 10
+        rewrite(path / "results.json", lambda rows, n=nll: rows[0].update(nll=n))
+    notes = summary.summarize_runs(runs.read_runs(copies))["notes"]
+    notes += sweep_results.summarize_groups(runs.read_groups(copies))["notes"]
+    assert [note.partition(" share their teachers,")[0] for note in notes] == (
+        ["Some of these runs", "Runs of one setting"] if imported else []
+    )
 
 
 def test_a_note_of_several_analyses_is_told_once(copies):

@@ -50,6 +50,38 @@ def test_runs_of_different_settings_are_grouped_and_compared(workdirs, tmp_path)
     assert "- run0, run1 (data.source=digits, data.train_size=80, " in shown
 
 
+def test_the_best_of_settings_with_different_seeds(workdirs, tmp_path):
+    """The other setting is better in the shared seed 1, but has a hard seed 3."""
+    students = {name: {"perturbation": p, "x": 1} for name, p in STUDENTS.items()}
+    others = [
+        make_run(tmp_path / f"other{seed}", seed, strengths, students=students)
+        for seed, strengths in ((1, (1.0, 2.0, 4.0)), (3, (0.1, 0.1, 0.1)))
+    ]
+    groups = runs.read_groups([*workdirs[:2], *others])
+    result = sweep_results.summarize_groups(groups)
+    first, second = (r for r in result["rows"] if r["model"] == "single_ods")
+    means = [row["validation_cnll"]["mean"] for row in (first, second)]
+    assert means[0] < means[1] and second["best"] and "best" not in first
+    assert result["best"]["setting"] == groups[1].name
+    (note,) = result["notes"]
+    assert "lowest mean over the seeds 1, which all have" in note
+    # Without a shared seed, the means decide.
+    groups = runs.read_groups([workdirs[0], others[0]])
+    (note,) = sweep_results.summarize_groups(groups)["notes"]
+    assert "lowest mean of each over its own" in note
+    groups = runs.read_groups([workdirs[1], others[0]])
+    assert not sweep_results.summarize_groups(groups)["notes"]
+
+
+def test_a_missing_first_setting_is_noted(workdirs):
+    groups = runs.read_groups(workdirs[:2])
+    result = sweep_results.summarize_groups(groups, "step_size=0.1")
+    assert result["notes"] == [
+        "No run of the first setting, step_size=0.1, is finished: no Δ."
+    ]
+    assert not any("difference" in row for row in result["rows"])
+
+
 def test_ensembles_alone_are_compared(copies, tmp_path):
     for seed, (path, size) in enumerate(zip(copies, (80, 40), strict=True)):
         rewrite(path / "results.json", lambda rows: rows[:2])

@@ -94,7 +94,7 @@ def _sections(inputs: Inputs) -> list[Titled]:
     rows, workdir = inputs.rows, inputs.workdir
     predictions = workdir / "predictions"
     results = table_section(rows) + best_pool_table(rows)
-    results += comparisons_section(inputs.findings.comparisons)
+    results += comparisons_section(inputs.findings.comparisons, workdir)
     pareto = pareto_section(rows)
     cost = pareto._replace(html=pareto.html + ranking_section(rows, inputs.ood_rows))
     found = [

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from edp import metrics
 
 Row = dict[str, Any]
+Name = TypeVar("Name")
 
 
 def over_seeds(
@@ -49,6 +50,32 @@ def quantity(by_seed: Mapping[int, float]) -> Row:
     mean, error = metrics.mean_and_error(list(by_seed.values()))
     result = {"mean": mean} if error is None else {"mean": mean, "se": error}
     return result | {"by_seed": {str(s): float(v) for s, v in by_seed.items()}}
+
+
+def shared_seeds(quantities: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the seeds that all of at least one quantity have, in order."""
+    first, *others = [quantity["by_seed"] for quantity in quantities]
+    return [seed for seed in first if all(seed in other for other in others)]
+
+
+def lowest_mean(quantities: Mapping[Name, Mapping[str, Any]]) -> Name:
+    """Returns the name of the quantity with the lowest mean over seeds.
+
+    Compares means over the seeds that all quantities have, as seeds may differ by more
+    than the quantities of one seed; where they share none, means over all of their own.
+
+    Args:
+      quantities: at least one.
+    """
+    shared = shared_seeds(quantities.values())
+
+    def mean(name: Name) -> float:
+        of = quantities[name]
+        if len(shared) in (0, len(of["by_seed"])):
+            return of["mean"]
+        return metrics.mean_and_error([of["by_seed"][s] for s in shared]).mean
+
+    return min(quantities, key=mean)
 
 
 def is_number(row: Mapping[str, Any], name: str) -> bool:

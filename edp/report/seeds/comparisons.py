@@ -1,7 +1,7 @@
 """Paired comparisons of students over seeds and over test images."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from edp.evaluation import predictions
 from edp.evaluation.image_scores import ImageScores
 from edp.report.evidence import Scored, differs, score_images, score_members
 from edp.report.rows import largest_ensemble
-from edp.report.seeds.aggregate import Row, quantity
+from edp.report.seeds.aggregate import Row, lowest_mean, quantity
 from edp.report.seeds.runs import Run
 
 
@@ -119,12 +119,19 @@ def compare_corrupted(
     return rows
 
 
-def ensemble_gap(runs: Sequence[Run]) -> Row | None:
-    """Returns the cNLL of DE-M minus that of DE-1, by the teachers' predictions.
+def ensemble_gap(runs: Sequence[Run], size: int | None = None) -> Row | None:
+    """Returns the cNLL of DE-m minus that of DE-1, by the teachers' predictions.
+
+    Args:
+      runs: the runs.
+      size: m; None for the whole ensemble. DE-m of a smaller one is the mean over the
+        sets of m members in a row, the first following the last: as many as members,
+        while its row is the mean over all sets.
 
     Returns:
       A quantity over seeds with the `interval` of the bootstrap over test images;
-      None if a run has no predictions of its teachers, or they are one network.
+      None if a run has no predictions of its teachers, or of one network or fewer
+      than m.
 
     Raises:
       InputError: if predictions are damaged, or not those of the run's rows.
@@ -135,16 +142,33 @@ def ensemble_gap(runs: Sequence[Run]) -> Row | None:
         if not path.exists():
             return None
         of = predictions.load_predictions(path)
-        if len(of.test_probs) < 2:
+        number = len(of.test_probs)
+        if number < 2 or number < (size or 0):
             return None
-        whole = score_images(of)
+        ensemble = score_images(of)
         for row in largest_ensemble(run.rows):
-            _check_row(run, row["model"], path, whole)
-        differences[run.seed] = whole.nll - score_members(of).nll
+            _check_row(run, row["model"], path, ensemble)
+        nll = ensemble.nll
+        if size is not None and size < number:
+            nll = np.mean([s.nll for s in map(score_images, _in_rows(of, size))], 0)
+        differences[run.seed] = nll - score_members(of).nll
     column = np.mean(list(differences.values()), axis=0)[:, None]
     ends = metrics.bootstrap_intervals(column)[:, 0].tolist()
     means = {seed: float(d.mean()) for seed, d in differences.items()}
     return quantity(means) | {"interval": ends}
+
+
+def _in_rows(
+    of: predictions.Predictions, size: int
+) -> Iterator[predictions.Predictions]:
+    """Yields the predictions of each `size` members in a row, cyclically."""
+    number = len(of.test_probs)
+    for start in range(number):
+        members = (start + np.arange(size)) % number
+        yield of._replace(
+            validation_probs=of.validation_probs[members],
+            test_probs=of.test_probs[members],
+        )
 
 
 def validation_cnll(of: Mapping[int, Scored]) -> Row:
@@ -157,6 +181,8 @@ def best_plain(
 ) -> Row | None:
     """Returns the best plain student by validation cNLL, among those in most runs.
 
+    Students that exist in different runs are compared on the seeds that all have.
+
     Args:
       scored: of `score_runs`.
       names: the plain students.
@@ -168,5 +194,5 @@ def best_plain(
     cnll = {n: validation_cnll(scored[n]) for n in names if len(scored[n]) == most}
     if not cnll:
         return None
-    best = min(cnll, key=lambda name: cnll[name]["mean"])
+    best = lowest_mean(cnll)
     return {"model": best, "validation_cnll": cnll[best]}

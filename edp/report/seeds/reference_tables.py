@@ -5,7 +5,7 @@ from typing import Any
 
 from edp.report.page.markup import escape_markdown
 from edp.report.page.table import MODEL, Column, markdown_table
-from edp.report.rows import Row
+from edp.report.rows import NO_GAP, Row
 from edp.report.seeds.number_format import DASH, mean_text
 
 _COLUMNS = (
@@ -23,8 +23,9 @@ _LEGEND = (
     "the end, its own students, distilled from its members. DEE: the "
     "size of the reference's ensemble with the same cNLL; ≥ {largest}: in some seed at "
     "least its whole {largest}. Gap closed: the fraction of the gap from {name} DE-1 "
-    "to DE-{size}, from the mean cNLLs. Published: the mean probability, then "
-    "one temperature. Best pool: pooled in the way that is best on validation images."
+    "to DE-{size}, from the mean cNLLs; no gap if DE-{size} is not clearly better. "
+    "Published: the mean probability, then one temperature. Best pool: pooled in the "
+    "way that is best on validation images; this gap has no interval."
 )
 
 
@@ -37,7 +38,11 @@ def sections(references: Mapping[str, Mapping[str, Any]]) -> list[str]:
             [row | {"model": f"{name} {row['model']}"} for row in reference[key]]
             for key in ("ensembles", "students")
         )
-        rows = [*ensembles, *reference["models"], *students]
+        others = [*reference["models"], *students]
+        gap = reference.get("gap")
+        if gap and gap["interval"][1] >= 0:
+            others = [row | {"gap_closed": NO_GAP} for row in others]
+        rows = [*ensembles, *others]
         table = [_cells(row, reference["largest"]) for row in rows]
         kept = [
             i for i, c in enumerate(_COLUMNS) if any(line[i] != DASH for line in table)
@@ -57,7 +62,9 @@ def _cells(row: Row, largest: int) -> list[str]:
     cells = [escape_markdown(row["model"])]
     for column in _COLUMNS[1:]:
         value = row.get(column.key)
-        text = mean_text(value, column.scale or 1, column.digits)
+        text = NO_GAP
+        if value != NO_GAP:
+            text = mean_text(value, column.scale or 1, column.digits)
         at_end = column.key.startswith("dee") and isinstance(value, Mapping)
         if at_end and largest in value["by_seed"].values():
             text = f"≥ {text}"

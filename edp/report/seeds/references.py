@@ -13,6 +13,7 @@ from edp import metrics
 from edp.errors import InputError
 from edp.evaluation import scoring
 from edp.report.rows import Row, ensemble_rows, student_rows
+from edp.report.seeds import comparisons
 from edp.report.seeds import runs as finished
 from edp.report.seeds.aggregate import over_seeds, quantity
 from edp.report.seeds.runs import Run
@@ -84,14 +85,21 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
       `runs`, with `cnll`, the quantities `dee` and `dee_best`, and `gap_closed` and
       `gap_closed_best` by mean cNLLs ("best" is beside the ensembles pooled in their
       best way); `students`: the same of the reference's own students, which are
-      distilled from its members. Absent: quantities that the rows lack, and gaps that
-      are none.
+      distilled from its members; `gap`: `comparisons.ensemble_gap` of the reference
+      and `size`; no model has a `gap_closed` if its interval does not lie below 0.
+      Absent: quantities that the rows lack, gaps that are none, and `gap` where the
+      teachers' predictions are missing.
+
+    Raises:
+      InputError: if predictions of the reference are damaged, or not those of its rows.
     """
     found = {s: ensemble_rows(run.rows) for s, run in reference.items()}
     own = max(len(ensemble_rows(run.rows)) for run in runs)
     largest = min(map(len, found.values()))
     size = min(own, largest)
     ensembles = {s: rows[:largest] for s, rows in found.items()}
+    gap = comparisons.ensemble_gap(list(reference.values()), size) if size > 1 else None
+    is_gap = gap is None or gap["interval"][1] < 0
 
     def placed(by_seed: Mapping[int, Sequence[Row]]) -> list[Row]:
         models = []
@@ -99,13 +107,17 @@ def compare_with(reference: Mapping[int, Run], runs: Sequence[Run]) -> dict[str,
             if "cnll" not in model:
                 continue
             cnlls = {int(seed): cnll for seed, cnll in model["cnll"]["by_seed"].items()}
-            models.append(model | _standing(cnlls, ensembles, size))
+            standing = _standing(cnlls, ensembles, size)
+            if not is_gap:
+                standing.pop("gap_closed", None)
+            models.append(model | standing)
         return models
 
     fields = ("accuracy", *_BASES)
     return {
         "size": size,
         "largest": largest,
+        **({"gap": gap} if gap else {}),
         "ensembles": over_seeds(ensembles, ("model",), fields),
         "models": placed({run.seed: run.rows for run in runs}),
         "students": placed({s: student_rows(run.rows) for s, run in reference.items()}),

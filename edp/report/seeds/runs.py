@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,8 @@ class Run(NamedTuple):
       corrupted_ids: by student of `corruptions.json`, the `id` of its training.
       measures: rows of `measures.json`.
       evaluated_with: settings in the files of the evaluation, by name and file.
+      images: by split on which the networks predicted, whether its images are streamed
+        and their digest; empty if they are unknown, as of old versions.
     """
 
     path: pathlib.Path
@@ -63,6 +65,7 @@ class Run(NamedTuple):
     corrupted_ids: dict[str, str]
     measures: Rows
     evaluated_with: dict[str, Any]
+    images: Mapping[str, tuple[bool, str]]
 
     @property
     def name(self) -> str:
@@ -108,6 +111,29 @@ class Run(NamedTuple):
             return json.loads(lines[-1]) if lines else {}
         except ValueError as error:
             raise InputError(f"{path} is not JSON Lines: {error}") from error
+
+
+def have_other_images(run: Run, other: Run, split: str = "test") -> bool:
+    """Returns whether two runs have images of other digests in a split.
+
+    As where `data.path` names other data, or files were decoded by another version of
+    a library. Streamed and in memory, the same images have different digests, which are
+    not compared. The seed draws the validation images.
+    """
+    a, b = run.images.get(split), other.images.get(split)
+    return a is not None and b is not None and a[0] == b[0] and a[1] != b[1]
+
+
+def note_other_images(runs: Sequence[Run]) -> list[str]:
+    """Returns a sentence on runs of the same settings with other test images."""
+    for run, other in itertools.combinations(runs, 2):
+        if have_other_images(run, other):
+            return [
+                f"The test images of {run.name} and {other.name} differ, though the "
+                "labels do not: data.path names other data, or the images were decoded "
+                "otherwise."
+            ]
+    return []
 
 
 class Group(NamedTuple):
@@ -219,7 +245,11 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[Run]:
     # Every pair, as the first run may lack a student that others have.
     for one, other in itertools.combinations(zip(found, configs, strict=True), 2):
         _check_alike(*one, *other)
-    result = [_read_run(by_seed[seed], seed) for seed in sorted(by_seed)]
+    configs_by_seed = {config["seed"]: config for config in configs}
+    result = [
+        _read_run(by_seed[seed], seed, configs_by_seed[seed])
+        for seed in sorted(by_seed)
+    ]
     for a, b in itertools.combinations(result, 2):
         _check_evaluated_alike(a, b)
     return result
@@ -250,7 +280,7 @@ def _check_evaluated_alike(run: Run, other: Run) -> None:
             )
 
 
-def _read_run(path: pathlib.Path, seed: int) -> Run:
+def _read_run(path: pathlib.Path, seed: int, config: Mapping[str, Any]) -> Run:
     results = path / "results.json"
     rows = _rows(storage.read_json(results), results)
     if not all("model" in row for row in rows):
@@ -276,8 +306,17 @@ def _read_run(path: pathlib.Path, seed: int) -> Run:
             for key in keys
             if key in made_from[name]
         },
+        images=_images(path, streamed=bool((config.get("data") or {}).get("stream"))),
         **{n: _rows(of[n].get("rows", []), path / f"{n}.json") for n in _ROWS},
     )
+
+
+def _images(path: pathlib.Path, *, streamed: bool) -> dict[str, tuple[bool, str]]:
+    """Returns `Run.images`."""
+    index, _ = files.read_optional_mapping(path / "predictions" / "made_from.json")
+    digests = index.get(predictions.DATA_DIGESTS)
+    found = digests.items() if isinstance(digests, Mapping) else ()
+    return {split: (streamed, str(digest)) for split, digest in found}
 
 
 def _sentences(value: Any, path: pathlib.Path) -> list[str]:

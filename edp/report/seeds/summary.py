@@ -11,7 +11,8 @@ from edp.evaluation import scoring
 from edp.report.seeds import comparisons
 from edp.report.seeds import references as other_ensembles
 from edp.report.seeds.aggregate import Row, is_number, over_seeds
-from edp.report.seeds.runs import Run
+from edp.report.seeds.runs import Run, note_other_images
+from edp.report.seeds.shared_teachers import share_teachers
 
 _RESULTS = (
     *("accuracy", "nll", "cnll", "ece", "cece", "brier", "aurc"),
@@ -83,6 +84,8 @@ def summarize_runs(
             f"baseline={','.join(unknown)} is no student of these runs; accepted: "
             f"{', '.join(names) or 'none, there are no students'}"
         )
+    # Before the comparisons, which take longer.
+    others = other_ensembles.read_references(references, runs)
     facts: dict[str, Row] = {}
     for row in (row for run in reversed(runs) for row in run.rows):
         facts[row["model"]] = facts.get(row["model"], {}) | row
@@ -118,8 +121,7 @@ def summarize_runs(
             runs, names, list(chosen)
         ),
         "references": {
-            name: other_ensembles.compare_with(of, runs)
-            for name, of in other_ensembles.read_references(references, runs).items()
+            name: other_ensembles.compare_with(of, runs) for name, of in others.items()
         },
     }
     for name, keys in (
@@ -222,11 +224,8 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
                 f"{model['model']} exists only in the runs with seeds {seeds}."
             )
     notes += _of_fewer_seeds(models)
-    teachers: dict[Any, list[int]] = {}
-    for run in runs:
-        of = {row.get("seed") for row in run.rows if row.get("kind") == "ensemble"}
-        teachers.setdefault(tuple(of), []).append(run.seed)
-    if any(len(seeds) > 1 for of, seeds in teachers.items() if of):
+    notes += note_other_images(runs)
+    if share_teachers(runs):
         notes.append(
             "Some of these runs share their teachers, so the errors exclude the "
             "variation between teachers."
@@ -234,6 +233,13 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
     without = [run.name for run in runs if not (run.path / "analysis.json").exists()]
     if without:
         notes.append(f"No analysis.json in {', '.join(without)}.")
+    for name in ("ood", "corruptions", "measures"):
+        lacking = [run.name for run in runs if not getattr(run, name)]
+        if 0 < len(lacking) < len(runs):
+            notes.append(
+                f"No rows of {name}.json in {', '.join(lacking)}, so its means are "
+                "over fewer seeds."
+            )
     notes += dict.fromkeys(note for run in runs for note in run.notes)
     bound = {
         row["model"]

@@ -12,8 +12,9 @@ import numpy as np
 from edp.errors import InputError
 from edp.experiment.rules import DATA_LOCATION
 from edp.report.seeds import comparisons, runs
-from edp.report.seeds.aggregate import Row, over_seeds
+from edp.report.seeds.aggregate import Row, lowest_mean, over_seeds, shared_seeds
 from edp.report.seeds.comparisons import Scored
+from edp.report.seeds.shared_teachers import share_teachers
 from edp.runtime import storage
 
 if TYPE_CHECKING:  # imports JAX
@@ -116,9 +117,16 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
         name: comparisons.score_runs(of, _students(of)) for name, of in found.items()
     }
     notes: list[str] = []
-    same_tests, same_validation = _same_images(groups)
+    if any(share_teachers(group.runs) for group in groups):
+        notes.append(
+            "Runs of one setting share their teachers, so the errors exclude the "
+            "variation between teachers."
+        )
+    same_tests, same_validation = _same_images(groups, notes)
     differences = {}
-    if same_tests:
+    if same_tests and first not in found:
+        notes.append(f"No run of the first setting, {first}, is finished: no Δ.")
+    elif same_tests:
         differences = _differences(scored, first)
     elif len(found) > 1:
         notes.append(
@@ -149,7 +157,7 @@ def summarize_groups(groups: Sequence[runs.Group], first: str = "") -> dict[str,
             "Validation images differ between settings, so no best one is marked."
         )
         return result
-    return result | _mark_best(rows)
+    return result | _mark_best(rows, notes)
 
 
 def _students(of: Sequence[runs.Run]) -> list[str]:
@@ -198,12 +206,26 @@ def _differences(
     return result
 
 
-def _same_images(groups: Sequence[runs.Group]) -> tuple[bool, bool]:
-    """Returns whether test and validation images are the same in all settings."""
-    data = [group.data for group in groups]
+def _same_images(groups: Sequence[runs.Group], notes: list[str]) -> tuple[bool, bool]:
+    """Returns whether test and validation images are the same in all settings.
+
+    Adds to `notes` if they differ though the settings do not.
+    """
+    first = groups[0]
+    same_settings = all(group.data == first.data for group in groups)
     labels = [group.runs[0].test_labels() for group in groups]
     same_tests = all(np.array_equal(labels[0], other) for other in labels)
-    return same_tests, all(data[0] == other for other in data)
+    if len({group.values.get("data.path") for group in groups}) > 1:
+        pairs = [(a, b) for group in groups for a in first.runs for b in group.runs]
+        if any(runs.have_other_images(a, b) for a, b in pairs):
+            return False, False
+        return same_tests, same_settings and not any(
+            a.seed == b.seed and runs.have_other_images(a, b, "validation")
+            for a, b in pairs
+        )
+    if same_settings:
+        notes += runs.note_other_images([run for of in groups for run in of.runs])
+    return same_tests, same_settings
 
 
 def _data_settings(point: Point) -> dict[str, Any]:
@@ -212,22 +234,32 @@ def _data_settings(point: Point) -> dict[str, Any]:
     return {key: data[key] for key in data if key not in DATA_LOCATION}
 
 
-def _mark_best(rows: Sequence[Row]) -> dict[str, Row]:
-    """Marks each student's best row among rows with the most seeds."""
+def _mark_best(rows: Sequence[Row], notes: list[str]) -> dict[str, Row]:
+    """Marks each student's best row among rows with the most seeds.
+
+    Where their seeds differ, adds to `notes` how the means are compared.
+    """
     students = [row for row in rows if row.get("kind") == "student"]
     if not students:
         return {}
     most = max(len(row["seeds"]) for row in students)
     whole = [row for row in students if len(row["seeds"]) == most]
 
-    def validation_cnll(row):
-        return row["validation_cnll"]["mean"]
+    def lowest(of: Sequence[Row]) -> Row:
+        return of[lowest_mean({i: r["validation_cnll"] for i, r in enumerate(of)})]
 
     for name in dict.fromkeys(row["model"] for row in whole):
         of = [row for row in whole if row["model"] == name]
-        if len({validation_cnll(row) for row in of}) > 1:
-            min(of, key=validation_cnll)["best"] = True
-    best = min(whole, key=validation_cnll)
+        if len({row["validation_cnll"]["mean"] for row in of}) > 1:
+            lowest(of)["best"] = True
+    best = lowest(whole)
+    shared = shared_seeds(row["validation_cnll"] for row in whole)
+    if len(shared) < most:
+        by = f"over the seeds {', '.join(shared)}, which all have"
+        notes.append(
+            "The seeds of the settings differ: the best one on validation images has "
+            f"the lowest mean {by if shared else 'of each over its own'}."
+        )
     keys = ("setting", "model", "validation_cnll")
     return {"best": {key: best[key] for key in keys}}
 

@@ -54,9 +54,10 @@ def write_sweep(
     from edp.report.figures.svg import standalone
 
     svg = sweep_figure.draw(result)
+    # First, as `outputs.check_out` knows an interrupted one by it.
+    write_json(directory / f"{name}.json", result)
     if svg is not None:
         write_text(directory / f"{name}.svg", standalone(svg))
-    write_json(directory / f"{name}.json", result)
     text = format_markdown(result, name, has_figure=svg is not None)
     write_text(directory / f"{name}.md", text)
     return [*[f"{name}.svg"] * (svg is not None), f"{name}.json", f"{name}.md"]

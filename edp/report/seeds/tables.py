@@ -102,9 +102,10 @@ def write_summary(summary: Mapping[str, Any], directory: pathlib.Path) -> list[s
         "distance": by_distance(summary["diversity"]),
     }
     files = {f"{name}.svg": svg for name, svg in svgs.items() if svg}
+    # First, as `outputs.check_out` knows an interrupted summary by it.
+    write_json(directory / "summary.json", summary)
     for name, svg in files.items():
         write_text(directory / name, standalone(svg))
-    write_json(directory / "summary.json", summary)
     write_text(directory / "summary.md", format_markdown(summary, list(files)))
     return [*files, "summary.json", "summary.md"]
 
