@@ -62,6 +62,7 @@ from edp.metrics.pooling import (
 )
 from edp.metrics.scores import (
     EPSILON,
+    LOG_ZERO,
     accuracy,
     brier,
     deep_ensemble_equivalent,
@@ -92,6 +93,7 @@ from edp.metrics.statistics import (
 
 __all__ = [
     "EPSILON",
+    "LOG_ZERO",
     "POOLS",
     "Churn",
     "FittedPool",
