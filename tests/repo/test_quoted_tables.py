@@ -12,6 +12,9 @@ from result_sources import (
     MAIN,
     MIXTURES,
     OF_CONTROLS,
+    OF_FOUR,
+    OF_ONE,
+    OF_TWO,
     PUBLISHED,
     RANKING,
     RESULTS,
@@ -205,6 +208,24 @@ def test_other_networks():
             elif name != "networks" and quoted != "–":
                 source = CONTROLS.cell(f"Beside {name}", f"{name} {model}", "cNLL")
                 assert agrees(quoted, source), (name, model)
+
+
+def test_the_number_of_teachers():
+    rows = table_of(CHOOSING, "student, `none")
+    for row, name in zip(rows, ("single_none_tau4", "single_mixup_tau4"), strict=False):
+        for column, prefix, (source, heading, own) in (
+            ("one teacher", "one ", OF_ONE),
+            ("two", "two ", OF_TWO),
+            ("four", "", OF_FOUR),
+        ):
+            assert agrees(row[column], source.cell(heading, prefix + name, own))
+    *_, pooled = rows
+    for column, name, (source, heading, own) in (
+        ("one teacher", "one DE-1", OF_ONE),
+        ("two", "two DE-2", OF_TWO),
+        ("four", "DE-4", OF_FOUR),
+    ):
+        assert agrees(pooled[column], source.cell(heading, name, own))
 
 
 def test_perturbations():

@@ -5,6 +5,7 @@ from result_tables import Source
 
 SMALL = Source(ROOT / "docs/results/cifar10-16x16.md")
 CONTROLS = Source(ROOT / "docs/results/controls-16x16/summary.md")
+TEACHERS = Source(ROOT / "docs/results/teachers-16x16/summary.md")
 LARGE = Source(ROOT / "docs/results/cifar10-32x32/summary.md")
 TWO = Source(ROOT / "docs/results/cifar10-32x32-two-seeds/summary.md")
 RESULTS, CHOOSING = ROOT / "RESULTS.md", ROOT / "docs/choosing.md"
@@ -17,6 +18,9 @@ CNLL, NLL, GAP = (SCORES, "cNLL"), (SCORES, "NLL"), (RANKING, "gap closed %")
 OF_CONTROLS = (CONTROLS, "Results")
 PUBLISHED = (*OF_CONTROLS, "gap closed (published) %")
 FAIR = (CONTROLS, "Beside mixup", "gap closed (published) %")
+OF_FOUR, OF_TWO, OF_ONE = (
+    (TEACHERS, heading, "cNLL") for heading in ("Results", "Beside two", "Beside one")
+)
 OF_SIXTEEN = (CONTROLS, "Beside plain16", "DEE")
 OF_SIXTEEN_BEST = (CONTROLS, "Beside plain16", "DEE (best pool)")
 FAIR_BEST = (CONTROLS, "Beside mixup", "gap closed (best pool) %")
