@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from edp import metrics
 
 Row = dict[str, Any]
-Name = TypeVar("Name")
 
 
 def over_seeds(
@@ -58,7 +57,7 @@ def shared_seeds(quantities: Iterable[Mapping[str, Any]]) -> list[str]:
     return [seed for seed in first if all(seed in other for other in others)]
 
 
-def lowest_mean(quantities: Mapping[Name, Mapping[str, Any]]) -> Name:
+def lowest_mean(quantities: Mapping[Any, Mapping[str, Any]]) -> Any:
     """Returns the name of the quantity with the lowest mean over seeds.
 
     Compares means over the seeds that all quantities have, as seeds may differ by more
@@ -69,7 +68,7 @@ def lowest_mean(quantities: Mapping[Name, Mapping[str, Any]]) -> Name:
     """
     shared = shared_seeds(quantities.values())
 
-    def mean(name: Name) -> float:
+    def mean(name: Any) -> float:
         of = quantities[name]
         if len(shared) in (0, len(of["by_seed"])):
             return of["mean"]
