@@ -71,9 +71,8 @@ def write_artifact(
 
     An artifact is a directory of `model.jax` (the program as StableHLO from
     `jax.export`, with the weights inside), `metadata.json`, and `load.py`, which
-    loads the two; and the files of further targets. Each of these is run, by the
-    program that is written beside it, on the held-out images, or on random ones, and
-    compared with JAX; `checks` in the metadata has the numbers.
+    loads the two; and the files of further targets. Each is run, by the program beside
+    it, on held-out or random images; `checks` in the metadata compares it with JAX.
 
     Args:
       program: from `create_program`.
@@ -147,6 +146,7 @@ def write_artifact(
         files |= target.write(source)
         if target.loader is not None:
             files[f"{target.loader}.py"] = runtimes.loader_source(target.loader)
+    checks.check_conversion(source, examples)
     if source.temperature_factors:
         metadata["temperature_factors"] = source.temperature_factors
     float32 = None if source.for_jax is program else jax.jit(program)

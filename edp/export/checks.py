@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from edp import data, metrics
@@ -49,12 +50,10 @@ def check(
     Raises:
       InputError: as `refuse_difference`.
     """
-    size, *shape = metadata["input"]["shape"]
+    size, *_ = metadata["input"]["shape"]
     fixed = size if isinstance(size, int) else None
     if examples is None:
-        rng = np.random.default_rng(0)
-        images = rng.integers(256, size=(fixed or _RANDOM, *shape), dtype=np.uint8)
-        labels = None
+        images, labels = _random_images(metadata, fixed), None
     else:
         images, labels = examples.held_out.images[:], examples.held_out.labels
 
@@ -92,6 +91,44 @@ def check_calibration(
             "images to fit the thresholds of the prediction sets again, which are of "
             "float32; accepted: these, precision='float32', or no prediction_sets"
         )
+
+
+def check_conversion(source: targets.Source, examples: targets.Examples | None) -> None:
+    """Compares the program in ONNX with JAX before the precision was reduced.
+
+    `check` compares targets in float32. Others may differ from JAX, which would hide a
+    conversion that went wrong.
+
+    Args:
+      source: after its targets were written.
+      examples: the images to compare on; None: random ones.
+
+    Raises:
+      InputError: if an output differs by more than `TOLERANCE`.
+    """
+    if source.precision == "float32" or "float32" not in vars(source):
+        return
+    images = _random_images(source.metadata, source.fixed)
+    if examples is not None:
+        images = examples.held_out.images[:]
+    names = list(source.metadata["outputs"])
+    model, fixed = source.float32, source.fixed
+    found = {name: onnx_graph.run(model, images, name, fixed) for name in names}
+    measured = measure(found, _run(jax.jit(source.program), images, fixed), None)
+    largest = np.maximum(  # NaN where one is
+        measured["largest_difference"], measured["largest_difference_of_scores"]
+    )
+    if not largest <= TOLERANCE:
+        raise InputError(
+            f"the program in ONNX differs from JAX by {largest:.1e}, before its "
+            f"precision={source.precision!r}; accepted: up to {TOLERANCE:g}"
+        )
+
+
+def _random_images(metadata: Mapping[str, Any], fixed: int | None) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    shape = (fixed or _RANDOM, *metadata["input"]["shape"][1:])
+    return rng.integers(256, size=shape, dtype=np.uint8)
 
 
 def fit_sets(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from edp.models.classifier import Classifier
@@ -80,10 +81,11 @@ class ResNet50(Classifier):
         block_class = nn.remat(BottleneckBlock) if self.remat else BottleneckBlock
         x = conv(self.channels(64), kernel_size=7, strides=2, name="stem_conv")(x)
         x = norm(relu=True, name="stem_norm")(x)
-        # By keyword: the converter to ONNX replaces the function by one that needs it.
-        x = nn.max_pool(
-            x, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1))
-        )
+        # The converter to ONNX replaces the function by one that needs keywords and
+        # ignores padding in numbers (findings/jax2onnx_padding.sh). After ReLU, zeros
+        # do not change a maximum.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
         for stage, num_blocks in enumerate(self.blocks):
             for block in range(num_blocks):
                 x = block_class(

@@ -1,10 +1,13 @@
 """Tests of the measured differences from JAX, and which are refused."""
 
+import types
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from edp.errors import InputError
-from edp.export import checks
+from edp.export import checks, onnx_graph, targets
 
 
 def test_measured_differences_are_those_of_the_outputs():
@@ -71,3 +74,51 @@ def test_what_differs_too_much_is_refused(precision, measured, bound, message):
     else:
         with pytest.raises(InputError, match=message):
             checks.refuse_difference(*arguments, bound)
+
+
+def brightness(images):
+    """A program of two classes."""
+    bright = images.mean((1, 2)) / 255
+    return {"probs": jnp.concatenate([bright, 1 - bright], -1)}
+
+
+@pytest.mark.parametrize("held_out", [None, np.full((9, 8, 8, 1), 51, np.uint8)])
+@pytest.mark.parametrize(
+    ("precision", "error", "message"),
+    [
+        ("int8", 0.0, None),
+        (
+            "int8",
+            0.01,
+            r"ONNX differs from JAX by 1.0e-02, before its precision='int8'",
+        ),
+        ("float16", np.nan, r"differs from JAX by nan, before its precision='float16'"),
+        ("float32", 0.01, None),  # the target itself is compared
+    ],
+)
+def test_a_wrong_conversion_does_not_hide_behind_the_precision(
+    precision, error, message, held_out, monkeypatch
+):
+    metadata = {"input": {"shape": ["batch", 8, 8, 1]}, "outputs": {"probs": {}}}
+    source = targets.Source(brightness, metadata, precision, None, "")
+    source.float32 = b"model"
+    examples = None
+    if held_out is not None:
+        split = types.SimpleNamespace(images=held_out)
+        examples = types.SimpleNamespace(held_out=split)
+
+    def run(model, images, name, fixed):
+        assert (model, name, fixed) == (b"model", "probs", None)
+        assert held_out is None or (images == held_out).all()
+        return np.asarray(brightness(images)[name]) + error
+
+    monkeypatch.setattr(onnx_graph, "run", run)
+    if message is None:
+        checks.check_conversion(source, examples)
+    else:
+        with pytest.raises(InputError, match=message):
+            checks.check_conversion(source, examples)
+
+
+def test_a_precision_without_onnx_needs_no_conversion():
+    checks.check_conversion(targets.Source(None, {}, "bfloat16", None, ""), None)
