@@ -218,14 +218,15 @@ def test_the_number_of_teachers():
             ("two", "two ", OF_TWO),
             ("four", "", OF_FOUR),
         ):
-            assert agrees(row[column], source.cell(heading, prefix + name, own))
+            found = source.cell(heading, prefix + name, own)
+            assert row[column] == found.replace("*", "")
     *_, pooled = rows
     for column, name, (source, heading, own) in (
         ("one teacher", "one DE-1", OF_ONE),
         ("two", "two DE-2", OF_TWO),
         ("four", "DE-4", OF_FOUR),
     ):
-        assert agrees(pooled[column], source.cell(heading, name, own))
+        assert pooled[column] == source.cell(heading, name, own)
 
 
 def test_perturbations():
