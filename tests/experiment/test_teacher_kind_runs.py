@@ -72,7 +72,8 @@ def test_a_run_with_teachers_of_another_kind(kind, tmp_path):
     one = ensemble.select(variables, 0)
     counted = [one["params"]]
     if kind == "prior":
-        counted.append(one["prior"]["random_network"]["variables"]["params"])
+        network = one["prior"]["random_network"]
+        counted += [network["variables"]["params"], network["deviation"]]
     assert record["num_params"] == models.count_params(counted)
     if kind in ("snapshot", "checkpoint"):
         assert record["selected_epoch"] == [1, 2]

@@ -9,6 +9,7 @@ import pytest
 from small_members import FakeTeachers, cosines, flat_norm, inputs, mlp_members
 
 from edp import perturbations
+from edp.errors import InputError
 
 
 def divergence(logits_fn, held, x):
@@ -90,4 +91,5 @@ def test_tdiv_sdiv_samples_one_pair_for_teachers_and_student():
     with pytest.raises(AssertionError):  # not one member for each teacher
         perturb(key, x, teachers, lambda x: all_logits(x)[:2])
     one = FakeTeachers(1, None, lambda m, x: all_logits(x)[0])
-    np.testing.assert_array_equal(perturb(key, x, one), x)
+    with pytest.raises(InputError, match=r"num_members=1; accepted: at least"):
+        perturb(key, x, one)

@@ -37,7 +37,7 @@ def check_log_probs(case):
         atol=case.rounding,
     )
     if m == 1:
-        close(pooled, logs[0])
+        close(pooled, logs[0], atol=case.rounding)
         close(geometric, logs[0], atol=case.rounding)
 
 
