@@ -218,17 +218,15 @@ def create_program(
 
     Returns:
       images uint8 [B, H, W, C] -> `probs` [B, K], softmax(log(p + 1e-12) / T) of the
-      members' mean p, with zeros as in `metrics.apply_temperature`, and the scores,
-      all float32. The network is computed once, with batch normalisation folded into
-      its weights; see `simplify`.
+      members' mean p, and the scores, all float32. The network is computed once, with
+      batch normalisation folded into its weights; see `simplify`.
     """
     constants = jax.tree.map(_constant, variables)
 
     def program(images):
         x = data.to_float(images)
         mean = probs_fn(constants, x).astype(jnp.float32).mean(axis=0)
-        logs = jnp.where(mean > 0, jnp.log(mean + metrics.EPSILON), metrics.LOG_ZERO)
-        probs = jax.nn.softmax(logs / temperature, axis=-1)
+        probs = jax.nn.softmax(jnp.log(mean + metrics.EPSILON) / temperature, axis=-1)
         return {PROBS: probs, **scores_fn(constants, x)}
 
     return simplify(program)

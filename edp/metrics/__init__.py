@@ -62,7 +62,6 @@ from edp.metrics.pooling import (
 )
 from edp.metrics.scores import (
     EPSILON,
-    LOG_ZERO,
     accuracy,
     brier,
     deep_ensemble_equivalent,
@@ -93,7 +92,6 @@ from edp.metrics.statistics import (
 
 __all__ = [
     "EPSILON",
-    "LOG_ZERO",
     "POOLS",
     "Churn",
     "FittedPool",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.metrics.scores import EPSILON, LOG_ZERO
+from edp.metrics.scores import EPSILON
 from edp.metrics.validation import as_probs, as_probs_and_labels
 
 MIN_TEMPERATURE = 0.05
@@ -135,7 +135,7 @@ def classwise_ece(probs: ArrayLike, labels: ArrayLike, num_bins: int = 15) -> fl
 
 
 def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
-    """Fits the temperature T that minimises the NLL of `apply_temperature`.
+    """Fits the temperature T that minimises the NLL of softmax(log(p + 1e-12) / T).
 
     This NLL is convex in 1/T. Its minimum over T in [0.05, 20] is the only zero of its
     slope or, where the slope does not change sign, a bound. A root finder on the slope
@@ -153,7 +153,7 @@ def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
     from scipy.optimize import brentq  # here, so that importing edp.metrics is fast
 
     probs, labels = as_probs_and_labels(probs, labels)
-    log_probs = bounded_log(probs)
+    log_probs = _log(probs)
     log_probs -= log_probs.max(axis=1, keepdims=True)
     label_mean = log_probs[np.arange(len(labels)), labels].mean()
     weights = np.empty_like(log_probs)
@@ -179,9 +179,6 @@ def fit_temperature(probs: ArrayLike, labels: ArrayLike) -> Temperature:
 def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
     """Returns softmax(log(p + 1e-12) / T), float64 [N, K].
 
-    A probability of exactly 0, as of a masked class, has the logarithm −87.3 instead,
-    so that it stays near 0 at T up to 5.
-
     Args:
       probs: probabilities [N, K].
       temperature: T > 0; above 1 flattens, below 1 sharpens.
@@ -196,7 +193,7 @@ def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
             f"temperature={temperature} is out of range; accepted: positive, finite "
             "numbers"
         )
-    scaled = bounded_log(probs)
+    scaled = _log(probs)
     scaled /= temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     np.exp(scaled, out=scaled)
@@ -204,12 +201,10 @@ def apply_temperature(probs: ArrayLike, temperature: float) -> np.ndarray:
     return scaled
 
 
-def bounded_log(probs: np.ndarray) -> np.ndarray:
-    """Computes log(p + 1e-12), and −87.3 where p is 0, in a new array."""
+def _log(probs: np.ndarray) -> np.ndarray:
+    """Computes log(p + 1e-12) in a new array, without a second temporary."""
     log_probs = probs + EPSILON
-    np.log(log_probs, out=log_probs)
-    log_probs[probs == 0] = LOG_ZERO
-    return log_probs
+    return np.log(log_probs, out=log_probs)
 
 
 def _bin_indices(confidence: np.ndarray, num_bins: int) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from edp.errors import InputError
-from edp.metrics.calibration import apply_temperature, bounded_log, fit_temperature
-from edp.metrics.scores import nll
+from edp.metrics.calibration import apply_temperature, fit_temperature
+from edp.metrics.scores import EPSILON, nll
 
 # Pools probabilities of members [M, N, K] to [N, K].
 _Pool = Callable[[np.ndarray], np.ndarray]
@@ -50,9 +50,10 @@ def _as_members(probs: ArrayLike) -> np.ndarray:
 def geometric_mean(probs: ArrayLike) -> np.ndarray:
     """Computes the softmax of the members' mean logits [M, N, K] -> [N, K].
 
-    That is exp(mean_m log(p_m + 1e-12)), normalised; zeros as in `apply_temperature`.
+    That is exp(mean_m log(p_m + 1e-12)), normalised.
     """
-    logs = bounded_log(_as_members(probs)).mean(axis=0)
+    probs = _as_members(probs)
+    logs = np.log(probs + EPSILON).mean(axis=0)
     pooled = np.exp(logs - logs.max(axis=1, keepdims=True))
     return pooled / pooled.sum(axis=1, keepdims=True)
 

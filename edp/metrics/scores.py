@@ -6,10 +6,6 @@ from numpy.typing import ArrayLike
 from edp.metrics.validation import as_probs_and_labels, as_scores
 
 EPSILON = 1e-12  # Inside logarithms: a zero probability costs 27.6 nats, not inf.
-# The logarithm of a probability of exactly 0 where it is divided by a temperature: that
-# of the smallest normal float32. With 1e-12, hundreds of masked classes would have a
-# tenth of the mass at a temperature of 3.
-LOG_ZERO = float(np.log(np.finfo(np.float32).tiny))
 
 
 def accuracy(probs: ArrayLike, labels: ArrayLike) -> float:

@@ -8,7 +8,7 @@ import pytest
 from exported_runs import read_csv
 from PIL import Image
 
-from edp import export, metrics
+from edp import export
 from edp.errors import InputError
 from edp.export import classify_files
 from edp.runtime import storage
@@ -67,17 +67,6 @@ def test_a_program_of_ones_own_becomes_an_artifact(photos, tmp_path):
         classify_files.predict_files(
             tmp_path / "own", paths, tmp_path / "2.csv", **options
         )
-
-
-def test_masked_classes_stay_at_zero():
-    probs = np.float32([[0.6, 0.4, 0.0], [1e-20, 1.0, 0.0]])
-    program = export.create_program(
-        lambda variables, x: variables[None], lambda variables, x: {}, probs, 3.0
-    )
-    found = jax.jit(program)(np.zeros((2, 4, 4, 1), np.uint8))["probs"]
-    expected = metrics.apply_temperature(probs, 3.0)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert (expected[:, 2] < 1e-12).all() and expected[1, 0] > 1e-5
 
 
 def test_a_program_of_one_batch_size_is_told(tmp_path):

@@ -59,21 +59,6 @@ def test_apply_temperature_by_hand():
             metrics.apply_temperature(probs, temperature)
 
 
-def test_masked_classes_have_no_probability_at_any_fitted_temperature():
-    few = metrics.apply_temperature(random_probs(300, 5), 1 / 3)
-    labels = np.random.default_rng(1).integers(5, size=300)
-    labels[:220] = few.argmax(axis=1)[:220]
-    many = np.pad(few, ((0, 0), (0, 900)))
-    fit = metrics.fit_temperature(few, labels)
-    assert 3 < fit.temperature < 5 and not fit.at_bound
-    found = metrics.fit_temperature(many, labels).temperature
-    assert found == pytest.approx(fit.temperature, rel=1e-4)
-    for scale in (metrics.apply_temperature, lambda p, _: metrics.geometric_mean([p])):
-        tempered = scale(many, found)
-        assert tempered[:, 5:].sum(axis=1).max() < 1e-4
-        np.testing.assert_allclose(tempered[:, :5], scale(few, found), atol=1e-4)
-
-
 def test_fit_temperature_by_hand():
     # All rows give class 0 odds of 9, and it is right 7 times of 10: the best
     # temperature takes the odds to 7/3, so log 9 / T = log(7/3).
