@@ -34,7 +34,7 @@ def sweep(config, directory: pathlib.Path) -> int:
 
     grid = sweep.parse_grid(_GRID.value)
     points = sweep.points(config, sweep.parse_seeds(_SEEDS.value), grid)
-    sweep.check_paths(points)
+    sweep.check_paths(p for p in points if not sweep_results.is_done(directory, p))
     storage.check_writable(directory)
     outputs.check_out(directory, "sweep", ("sweep.md", "sweep.svg"), "workdir")
     runner, failed = subprocesses.Children(_ENVIRONMENT), 0

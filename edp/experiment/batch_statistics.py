@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from edp import ensemble
+from edp.errors import InputError
 from edp.experiment import step_inputs
 from edp.experiment.create import Experiment
 from edp.runtime import xla
@@ -36,6 +37,9 @@ def recompute(
 
     Returns:
       The variables; as they were if the model has no such statistics.
+
+    Raises:
+      InputError: if training does not update a statistic.
     """
     if _NAME not in variables:
         return variables
@@ -88,7 +92,12 @@ def recompute(
     with contextlib.closing(feed(length, 0)) as fed:
         for (step, _), inputs in zip(length.dispatches(0), fed, strict=True):
             total = add(total, rest, experiment.data.train, inputs, jnp.int32(step))
-    return {
-        **rest,
-        _NAME: jax.tree.map(lambda leaf: leaf / length.num_steps, total),
-    }
+    found = jax.tree.map(lambda leaf: leaf / length.num_steps, total)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(found):
+        if not jnp.isfinite(leaf).all():
+            raise InputError(
+                f"{_NAME}{jax.tree_util.keystr(path)} is not updated in training and "
+                "cannot be computed for these weights; accepted: layers that keep "
+                "running averages with a momentum below 1"
+            )
+    return {**rest, _NAME: found}

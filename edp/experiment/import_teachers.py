@@ -21,7 +21,7 @@ from edp.experiment import (
 )
 from edp.experiment.create import Experiment, record_run
 from edp.experiment.run import Run, model_builder
-from edp.runtime import storage
+from edp.runtime import multihost, storage
 from edp.runtime.stage import Stage, different_settings, read_record
 
 # Random images on which the networks of two runs are compared, and the largest
@@ -79,8 +79,7 @@ def import_teachers(experiment: Experiment, members: Sequence[str]) -> None:
     new = []
     for one in list(_imports(run, members)):
         if _is_done(one):
-            _check_unchanged(one)
-            print(f"{one.label}: complete")
+            print(f"{one.label}: complete{_check_unchanged(one)}")
         else:
             _check_data(experiment, one)
             variables = _read(one)
@@ -149,22 +148,33 @@ def _is_done(one: _Import) -> bool:
     return True
 
 
-def _check_unchanged(one: _Import) -> None:
-    """Raises an InputError if the weights imported from these paths are not there now.
+def _check_unchanged(one: _Import) -> str:
+    """Compares the weights at the paths with those that were imported from them.
 
-    Accepts paths that cannot be read any more, as the stage has what it needs.
+    Returns:
+      A remark for the user: which of the paths is not there any more, so that nothing
+      was compared. The stage needs none of them.
+
+    Raises:
+      InputError: if the weights are others, or damaged.
     """
     imported = (one.stage.record or {}).get("weights")
-    try:
-        variables = _read(one)
-    except InputError:
-        return
-    if imported is not None and distilled_from.digest(variables) != imported:
+    gone = [str(path) for path in one.paths if not _weights_file(path).exists()]
+    gone = multihost.from_first(gone)
+    if imported is None or gone:
+        return f" ({gone[0]} is not there to compare with)" if gone else ""
+    if distilled_from.digest(_read(one)) != imported:
         paths = ", ".join(map(str, one.paths))
         raise InputError(
             f"{one.stage.path} has the former weights of {paths}, which have changed "
             "since they were imported; give another workdir to import the present ones"
         )
+    return ""
+
+
+def _weights_file(path: pathlib.Path) -> pathlib.Path:
+    """Returns what a path of weights names, of WORKDIR/teachers#m the directory."""
+    return path.with_name(path.name.rpartition("#")[0] or path.name)
 
 
 def _check_data(experiment: Experiment, one: _Import) -> None:

@@ -145,6 +145,9 @@ def points(
 def check_paths(points: Iterable[Point]) -> None:
     """Checks that the paths of the grid exist, before the first of many runs.
 
+    Args:
+      points: the runs to be done.
+
     Raises:
       InputError: if one does not; names the key and the value.
     """
@@ -153,7 +156,10 @@ def check_paths(points: Iterable[Point]) -> None:
             section, name = key.split(".")
             path = point.config[section][name]
             if path is not None and not pathlib.Path(path).expanduser().exists():
-                raise InputError(f"--grid: {key} is {path}, which does not exist")
+                raise InputError(
+                    f"--grid: {key} is {path}, which does not exist; accepted: files "
+                    "and folders that exist"
+                )
 
 
 def _teachers(config: ml_collections.ConfigDict) -> str | None:

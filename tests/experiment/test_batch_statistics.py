@@ -3,9 +3,11 @@
 import flax.linen as nn
 import jax
 import numpy as np
+import pytest
 from tiny_configs import tiny_config
 
 from edp import data, ensemble
+from edp.errors import InputError
 from edp.experiment import batch_statistics
 from edp.experiment.create import create_experiment
 from edp.runtime.rng import stream
@@ -65,3 +67,16 @@ def test_a_layer_can_have_a_momentum_of_its_own(tmp_path):
     np.testing.assert_allclose(first["mean"], [mean] * 2, rtol=1e-4)
     np.testing.assert_allclose(second["mean"], np.zeros_like([mean] * 2), atol=1e-5)
     np.testing.assert_allclose(second["var"], np.ones_like([mean] * 2), rtol=1e-4)
+
+
+def test_a_frozen_layer_is_refused(tmp_path):
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, *, train):
+            return nn.BatchNorm(True, name="frozen")(x.mean((1, 2)))
+
+    experiment = create_experiment(tiny_config(), tmp_path)
+    run, model = experiment.run, Net()
+    variables = ensemble.init(model, jax.random.split(run.key, 2), run.example)
+    with pytest.raises(InputError, match=r"batch_stats\['frozen'\].* momentum below 1"):
+        batch_statistics.recompute(experiment, model, variables, run.key)

@@ -69,7 +69,14 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
     assert restore.teachers_record(run) == record
 
     shutil.move(paths[0], tmp_path / "former0")
+    capsys.readouterr()
     import_teachers.import_teachers(experiment, paths)  # which it does not need
+    remark = f"teachers: complete ({paths[0]} is not there to compare with)\n"
+    assert capsys.readouterr().out == remark
+    checkpoint.save_variables(pathlib.Path(paths[0]), wrong)
+    with pytest.raises(InputError, match=r"member 0 \(.*member0\)"):
+        import_teachers.import_teachers(experiment, paths)
+    shutil.rmtree(paths[0])
     checkpoint.save_variables(pathlib.Path(paths[0]), members[1])
     with pytest.raises(InputError, match=r"former weights of .*member0.* have changed"):
         import_teachers.import_teachers(experiment, paths)

@@ -154,3 +154,14 @@ def test_the_gap_of_a_part_of_the_reference(copies, tmp_path):
     assert low < expected < high < 0
     assert find(of["models"], model="single_ods")["gap_closed"] > 1
     assert not any("no gap" in cell for row in shown for cell in row)
+
+
+def test_a_reference_on_other_images_is_noted(copies, tmp_path):
+    other = tmp_path / "other"
+    make_run(other, 0)
+    for path, digest in ((copies[0], "one"), (other, "two")):
+        index = {"data sha256": {"validation": "same", "test": digest}}
+        (path / "predictions/made_from.json").write_text(json.dumps(index))
+    read = runs.read_runs(copies[:1])
+    (note,) = summary.summarize_runs(read, references=[f"mine={other}"])["notes"]
+    assert note.startswith("The test images of run0 and other differ, though the label")

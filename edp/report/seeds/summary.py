@@ -112,7 +112,7 @@ def summarize_runs(
     chosen = dict.fromkeys([*baselines, *([best["model"]] if best else [])])
     result = {
         "runs": [{"name": run.name, "seed": run.seed} for run in runs],
-        "notes": _notes(runs, models),
+        "notes": _notes(runs, models, others),
         "models": models,
         **({"gap": gap} if gap else {}),
         **({"best_plain": best} if best else {}),
@@ -214,7 +214,11 @@ def _of_fewer_seeds(models: Sequence[Row]) -> list[str]:
     ]
 
 
-def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
+def _notes(
+    runs: Sequence[Run],
+    models: Sequence[Row],
+    references: Mapping[str, Mapping[int, Run]],
+) -> list[str]:
     """Returns sentences on limitations of the tables."""
     notes = []
     for model in models:
@@ -224,7 +228,8 @@ def _notes(runs: Sequence[Run], models: Sequence[Row]) -> list[str]:
                 f"{model['model']} exists only in the runs with seeds {seeds}."
             )
     notes += _of_fewer_seeds(models)
-    notes += note_other_images(runs)
+    of_references = (run for of in references.values() for run in of.values())
+    notes += note_other_images([*runs, *of_references])
     if share_teachers(runs):
         notes.append(
             "Some of these runs share their teachers, so the errors exclude the "
