@@ -10,7 +10,7 @@ from untrained_runs import draw
 
 from edp import export, models
 from edp.errors import InputError
-from edp.export import onnx_graph
+from edp.export import onnx_graph, precision
 from edp.models import native
 
 NETWORKS = {
@@ -46,8 +46,8 @@ def test_a_converted_network_predicts_as_jax_does(name):
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-def test_a_pool_that_loses_its_padding_is_refused(precision, tmp_path):
+@pytest.mark.parametrize("bits", ["float32", "float16"])
+def test_a_pool_that_loses_its_padding_is_refused(bits, tmp_path):
     require("onnx")
     ones = ((1, 1), (1, 1))
 
@@ -63,6 +63,42 @@ def test_a_pool_that_loses_its_padding_is_refused(precision, tmp_path):
             tmp_path / "out",
             classes=["a", "b", "c"],
             targets=["onnx"],
-            precision=precision,
+            precision=bits,
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_int8_products_do_not_saturate():
+    """As they would with weights of 8 bits, on an x86 processor without VNNI."""
+    require("onnx")
+    import onnx
+
+    rng = np.random.default_rng(0)
+    signs = np.sign(rng.uniform(-0.4, 0.6, (3, 3, 64, 8)))
+    kernels = rng.uniform(0.5, 1, (3, 3, 64, 8)) * signs, rng.normal(size=(1, 1, 8, 3))
+
+    def score(_, x):
+        for kernel in kernels:
+            x = jax.lax.conv_general_dilated(
+                nn.relu(x),
+                jnp.float32(kernel),
+                (1, 1),
+                "VALID",
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        return {"score": x[:, 0, 0, 0]}
+
+    program = export.create_program(
+        lambda _, x: jnp.ones_like(x[None, :, 0, 0, :1]), score, None, 1.0
+    )
+    converted = onnx_graph.convert(program, (8, 8, 64), ["probs", "score"])
+    images = rng.integers(128, 256, (64, 8, 8, 64), np.uint8)
+    quantised = precision.to_int8(converted, images)
+    weights = [
+        onnx.numpy_helper.to_array(array)
+        for array in onnx.load_model_from_string(quantised).graph.initializer
+    ]
+    largest = [int(np.abs(np.int32(w)).max()) for w in weights if w.dtype == np.int8]
+    assert max(largest) == 64
+    found, wanted = (onnx_graph.run(m, images, "score") for m in (quantised, converted))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=wanted.std() / 4)
