@@ -6,6 +6,7 @@ from result_tables import Source
 SMALL = Source(ROOT / "docs/results/cifar10-16x16.md")
 CONTROLS = Source(ROOT / "docs/results/controls-16x16/summary.md")
 TEACHERS = Source(ROOT / "docs/results/teachers-16x16/summary.md")
+ALONE = Source(ROOT / "docs/results/one-teacher-32x32/summary.md")
 LARGE = Source(ROOT / "docs/results/cifar10-32x32/summary.md")
 TWO = Source(ROOT / "docs/results/cifar10-32x32-two-seeds/summary.md")
 RESULTS, CHOOSING = ROOT / "RESULTS.md", ROOT / "docs/choosing.md"
