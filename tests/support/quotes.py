@@ -54,7 +54,7 @@ QUOTES = {
         ("averaged BatchEnsemble {140} %", LATENT, PUBLISHED),
         ("with mixup {69}, ", "single_none_tau4", FAIR),
         ("{98} and", "single_mixup_tau4", FAIR),
-        ("{111} %. **Much", LATENT, FAIR),
+        ("{111} %. - **Much", LATENT, FAIR),
         ("a cNLL of {0.591}, of", "single_none_tau4", (ALONE, "Results", "cNLL")),
         ("four {0.557}, one", "single_none_tau4", (LARGE, "Results", "cNLL")),
         ("network {0.662}; at", "DE-1", (LARGE, "Results", "cNLL")),
