@@ -30,7 +30,9 @@ def test_a_module_without_running_state_gives_empty_updates():
 
 
 def test_an_nnx_student_learns_as_the_same_network_in_linen():
-    teachers = ensemble.teachers_from_functions([lambda x: x[:, 0, :K, 0] * 9])
+    teachers = ensemble.teachers_from_functions(
+        [lambda x: x[:, 0, :K, 0] * 9, lambda x: x[:, 1, :K, 0] * 9]
+    )
     linen, nnx_model = LinenNet(), from_nnx.NNXModel(NNXNet)
     variables = linen.init(jax.random.key(0), X[:1], train=False)
     own = {"params": variables["params"], "state": variables["batch_stats"]}

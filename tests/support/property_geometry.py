@@ -72,7 +72,12 @@ def check_ascent_step(case):
     close(scaled, scale * step, 1e-4, 1e-6 * scale)
 
 
-@covers(checks.check_input, checks.check_temperature, checks.as_scale)
+@covers(
+    checks.check_input,
+    checks.check_members,
+    checks.check_temperature,
+    checks.as_scale,
+)
 def check_checks(case):
     x = case.images(case.shape[1])
     checks.check_input(x, (0.0, 1.0))
@@ -83,6 +88,12 @@ def check_checks(case):
         checks.check_input(wrong, None)
     with pytest.raises(InputError, match="uint8"):
         checks.check_input(x.astype(jnp.uint8), None)
+    m, *rest = case.shape
+    checks.check_members(case.logits(m + 1, *rest[:-1]))
+    with pytest.raises(
+        InputError, match=r"accepted: \[M, B, K\] of at least 2 members"
+    ):
+        checks.check_members(case.logits(1, *rest[:-1]))
     checks.check_temperature(case.temperature)
     for wrong in (0.0, -case.temperature, math.inf, math.nan):
         with pytest.raises(InputError):
