@@ -88,7 +88,9 @@ def _from_mean(members: _Members) -> jax.Array:
 def _scaled(cotangent: jax.Array) -> jax.Array:
     """Divides each example's cotangent [M, B, K] by its largest magnitude."""
     largest = jnp.abs(cotangent).max(axis=(0, 2), keepdims=True)
-    return jnp.where(largest > 0, cotangent / jnp.where(largest > 0, largest, 1), 0)
+    scaled = jnp.where(largest > 0, cotangent / jnp.where(largest > 0, largest, 1), 0)
+    # XLA may compute the cotangent twice, with another rounding for its maximum.
+    return jnp.clip(scaled, -1, 1)
 
 
 def variance(key: jax.Array, logits: jax.Array, temperature: float) -> jax.Array:

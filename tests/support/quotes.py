@@ -119,7 +119,7 @@ QUOTES = {
         ("in 28 {111} %. Plain", MIXTURES, TWO_GAP),
         ("in 28 {99} %, is", "single_none_tau4_long", TWO_GAP),
         ("a cNLL of {0.591} (", "single_none_tau4", (ALONE, "Results", "cNLL")),
-        ("{79.6} % right)", "single_none_tau4", (ALONE, "Results", "acc %")),
+        ("accuracy {79.6} %)", "single_none_tau4", (ALONE, "Results", "acc %")),
         ("and {0.584} (mix", "single_mixup_tau4", (ALONE, "Results", "cNLL")),
         ("tures; {80.0} %)", "single_mixup_tau4", (ALONE, "Results", "acc %")),
         ("of four {0.557} (", "single_none_tau4", (LARGE, "Results", "cNLL")),
