@@ -47,18 +47,23 @@ void AddProducts(const Positions& s, Index first, Index vector, float* dk) {
     for (int v = 0; v < V; ++v) Store(dk + t * s.dk_step + v * kLanes, sum[t][v]);
 }
 
-// Over all `number` neighbouring inputs, in tiles that leave none over where these are
-// channels of 3 taps (12 and 24; AVX2: 6 and 12) or of one (8 and 16; AVX2: 4 and 8).
+using ProductsFunction = void (*)(const Positions&, Index, Index, float*);
+
+template <int V, int G, std::size_t... T>
+constexpr std::array<ProductsFunction, sizeof...(T)> Products(std::index_sequence<T...>) {
+  return {AddProducts<T + 1, V, G>...};
+}
+
+// Over all `number` neighbouring inputs, in tiles of nearly equal numbers of them.
 template <int V, int G>
 void AddProducts(const Positions& s, Index number, Index vector, float* dk) {
-  constexpr Index most = kAccumulators / 12 * 12 / V, fewer = most / 3 * 2;
-  Index first = 0;
-  if (number % most == 0)
-    for (; first < number; first += most) AddProducts<most, V, G>(s, first, vector, dk);
-  for (; first + fewer <= number; first += fewer)
-    AddProducts<fewer, V, G>(s, first, vector, dk);
-  for (; first + 4 <= number; first += 4) AddProducts<4, V, G>(s, first, vector, dk);
-  for (; first < number; ++first) AddProducts<1, V, G>(s, first, vector, dk);
+  constexpr Index most = kAccumulators / V;
+  static constexpr auto products = Products<V, G>(std::make_index_sequence<most>());
+  const Index tiles = (number + most - 1) / most;
+  for (Index i = 0; i < tiles; ++i) {
+    const Index first = number * i / tiles, end = number * (i + 1) / tiles;
+    products[end - first - 1](s, first, vector, dk);
+  }
 }
 
 template <int G>

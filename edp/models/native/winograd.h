@@ -143,34 +143,29 @@ inline void CotangentPoints(const float* first, const float* second, Index tiles
     }
 }
 
-// Rows of tiles of one image, as many at a time as are near 16 tiles, or 8 where these
-// have so many channels that the points of 16 leave the first cache.
+// Rows of tiles of a member's images, in groups of as many as have 48 tiles. Small images
+// share a group: products of few tiles take less time than reading the kernel for them.
 struct TileRows {
-  static constexpr Index kTogether = 16, kManyChannels = 64;
+  static constexpr Index kTogether = 48;
   Index tiles, rows, together;
 
   explicit TileRows(const Shape& s)
-      : tiles((s.width + 1) / 2), rows((s.height + 1) / 2) {
-    const bool many = std::max(s.channels, s.features) >= kManyChannels;
-    together = std::max<Index>(1, (many ? kTogether / 2 : kTogether) / tiles);
-  }
+      : tiles((s.width + 1) / 2), rows((s.height + 1) / 2),
+        together(std::max<Index>(1, kTogether / tiles)) {}
+
   // From point to point; a cache line more, or all of a tile's would fall into one set.
   Index step(Index channels) const { return together * tiles * channels + 16; }
 };
 
-// Transforms the rows of tiles [begin, end) of an image x; `zeros` is a row of them.
-inline void ImagePoints(const Shape& s, const TileRows& tiles, const float* x,
-                        Index channels, const float* zeros, Index begin, Index end,
-                        float* points) {
-  for (Index r = begin; r < end; ++r) {
-    const float* rows[4];
-    for (Index i = 0; i < 4; ++i) {
-      const Index h = 2 * r + i - 1;
-      rows[i] = h >= 0 && h < s.height ? x + h * s.width * channels : zeros;
-    }
-    InputPoints(rows, tiles.tiles, channels, s.width,
-                points + (r - begin) * tiles.tiles * channels, tiles.step(channels));
+// Transforms row r of the tiles of an image x; `zeros` is a row of them.
+inline void ImagePoints(const Shape& s, Index tiles, const float* x, Index channels,
+                        const float* zeros, Index r, float* points, Index step) {
+  const float* rows[4];
+  for (Index i = 0; i < 4; ++i) {
+    const Index h = 2 * r + i - 1;
+    rows[i] = h >= 0 && h < s.height ? x + h * s.width * channels : zeros;
   }
+  InputPoints(rows, tiles, channels, s.width, points, step);
 }
 
 // As Convolve.
@@ -184,35 +179,39 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
   run(s.members, [&](Index m) {
     PackPoints(s, kernels + m * 9 * own * out, gradient, packed + m * size);
   });
-  const TileRows tiles(s);
-  const Index groups = (tiles.rows + tiles.together - 1) / tiles.together;
-  ForBands(s, groups, run, [&](Index member, Index begin, Index end, Index top,
-                               Index bottom) {
+  const TileRows rows(s);
+  const Index tiles = rows.tiles, in_step = rows.step(in), out_step = rows.step(out);
+  ForBands(s, rows.rows, run, [&](Index member, Index begin, Index end, Index top,
+                                  Index bottom) {
     const std::vector<float> zeros(s.width * in);
-    float* points = Scratch(Use::kInputs, kPoints * tiles.step(in));
-    float* products = Scratch(Use::kOutputs, kPoints * tiles.step(out));
+    float* points = Scratch(Use::kInputs, kPoints * in_step);
+    float* products = Scratch(Use::kOutputs, kPoints * out_step);
     Row row{{}, 1, own, in, out, out, 0, s.interleaved, packed + member * size, kPoints,
             nullptr};
-    for (Index b = begin; b < end; ++b) {
-      const Index n = b * s.members + member;
-      for (Index group = top; group < bottom; ++group) {
-        const Index r = group * tiles.together;
-        const Index last = std::min(r + tiles.together, tiles.rows);
-        ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r, last,
-                    points);
-        row.count = (last - r) * tiles.tiles;
-        for (Index p = 0; p < kPoints; ++p) {
-          row.taps[0] = {points + p * tiles.step(in), p};
-          row.y = products + p * tiles.step(out);
-          Outputs(row);
-        }
-        for (Index i = r; i < last; ++i) {
-          float* first = y + (n * s.height + 2 * i) * s.width * out;
-          OutputRows(products + (i - r) * tiles.tiles * out, tiles.step(out),
-                     tiles.tiles, out, s.width, first,
-                     2 * i + 1 < s.height ? first + s.width * out : nullptr);
-        }
+    const Index each = bottom - top, all = (end - begin) * each;
+    for (Index first = 0; first < all; first += rows.together) {
+      const Index number = std::min(rows.together, all - first);
+      // Calls f(image, row of its tiles, which of the group) for each row.
+      const auto for_rows = [&](auto&& f) {
+        for (Index i = 0; i < number; ++i)
+          f((begin + (first + i) / each) * s.members + member,
+            top + (first + i) % each, i);
+      };
+      for_rows([&](Index n, Index r, Index i) {
+        ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r,
+                    points + i * tiles * in, in_step);
+      });
+      row.count = number * tiles;
+      for (Index p = 0; p < kPoints; ++p) {
+        row.taps[0] = {points + p * in_step, p};
+        row.y = products + p * out_step;
+        Outputs(row);
       }
+      for_rows([&](Index n, Index r, Index i) {
+        float* to = y + (n * s.height + 2 * r) * s.width * out;
+        OutputRows(products + i * tiles * out, out_step, tiles, out, s.width, to,
+                   2 * r + 1 < s.height ? to + s.width * out : nullptr);
+      });
     }
   });
 }
@@ -223,32 +222,31 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
                             Run&& run) {
   const Index own = s.channels / s.interleaved, each = own * s.features;
   const Index size = kPoints * each;
-  const TileRows tiles(s);
+  const TileRows rows(s);
+  const Index tiles = rows.tiles;
+  const Index in_step = rows.step(s.channels), out_step = rows.step(s.features);
   SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
     const std::vector<float> zeros(s.width * s.channels);
-    float* points = Scratch(Use::kInputs, kPoints * tiles.step(s.channels));
-    float* cotangents = Scratch(Use::kOutputs, kPoints * tiles.step(s.features));
-    for (Index b = begin; b < end; ++b) {
-      const Index n = b * s.members + member;
-      const float* image = x + n * s.height * s.width * s.channels;
-      for (Index r = 0; r < tiles.rows; r += tiles.together) {
-        const Index last = std::min(r + tiles.together, tiles.rows);
-        ImagePoints(s, tiles, image, s.channels, zeros.data(), r, last, points);
-        for (Index i = r; i < last; ++i) {
-          const float* first = g + (n * s.height + 2 * i) * s.width * s.features;
-          CotangentPoints(first,
-                          2 * i + 1 < s.height ? first + s.width * s.features : nullptr,
-                          tiles.tiles, s.features, s.width,
-                          cotangents + (i - r) * tiles.tiles * s.features,
-                          tiles.step(s.features));
-        }
-        for (Index p = 0; p < kPoints; ++p) {
-          const Positions positions{
-              points + p * tiles.step(s.channels), 0, s.channels,
-              cotangents + p * tiles.step(s.features), 0, s.features,
-              1, (last - r) * tiles.tiles, s.features, s.interleaved};
-          AddAllProducts(positions, own, s.features / kLanes, sums + p * each);
-        }
+    float* points = Scratch(Use::kInputs, kPoints * in_step);
+    float* cotangents = Scratch(Use::kOutputs, kPoints * out_step);
+    const Index all = (end - begin) * rows.rows;
+    for (Index first = 0; first < all; first += rows.together) {
+      const Index number = std::min(rows.together, all - first);
+      for (Index i = 0; i < number; ++i) {
+        const Index n = (begin + (first + i) / rows.rows) * s.members + member;
+        const Index r = (first + i) % rows.rows;
+        ImagePoints(s, tiles, x + n * s.height * s.width * s.channels, s.channels,
+                    zeros.data(), r, points + i * tiles * s.channels, in_step);
+        const float* from = g + (n * s.height + 2 * r) * s.width * s.features;
+        CotangentPoints(from, 2 * r + 1 < s.height ? from + s.width * s.features : nullptr,
+                        tiles, s.features, s.width,
+                        cotangents + i * tiles * s.features, out_step);
+      }
+      for (Index p = 0; p < kPoints; ++p) {
+        const Positions positions{points + p * in_step, 0, s.channels,
+                                  cotangents + p * out_step, 0, s.features,
+                                  1, number * tiles, s.features, s.interleaved};
+        AddAllProducts(positions, own, s.features / kLanes, sums + p * each);
       }
     }
   }, [&](Index member, const float* sums) {
