@@ -151,6 +151,7 @@ int main() {
         const Index batch = 512 / (height * width) + 1;
         good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
       }
+  good &= Convolution(2, 300, 3, 3, 16, 48, 3, 1);  // several images at once
   for (Index taps : {1, 3})
     for (Index stride : {1, 2})
       for (Index width : {2, 7, 29})
