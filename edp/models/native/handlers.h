@@ -3,7 +3,7 @@
 #define EDP_HANDLERS_H_
 
 #include "pool.h"
-#include "winograd.h"
+#include "best.h"
 
 namespace handlers {
 

@@ -143,19 +143,13 @@ inline void CotangentPoints(const float* first, const float* second, Index tiles
     }
 }
 
-// Rows of tiles of a member's images, in groups of as many as have 48 tiles. Small images
-// share a group: products of few tiles take less time than reading the kernel for them.
-struct TileRows {
-  static constexpr Index kTogether = 48;
-  Index tiles, rows, together;
+inline Index NumTiles(Index size) { return (size + 1) / 2; }
 
-  explicit TileRows(const Shape& s)
-      : tiles((s.width + 1) / 2), rows((s.height + 1) / 2),
-        together(std::max<Index>(1, kTogether / tiles)) {}
-
-  // From point to point; a cache line more, or all of a tile's would fall into one set.
-  Index step(Index channels) const { return together * tiles * channels + 16; }
-};
+// Floats from point to point; a cache line more than tiles, or all points of a tile would
+// fall into one set.
+inline Index PointStep(const RowGroups& rows, Index channels) {
+  return rows.most() * channels + 16;
+}
 
 // Transforms row r of the tiles of an image x; `zeros` is a row of them.
 inline void ImagePoints(const Shape& s, Index tiles, const float* x, Index channels,
@@ -179,40 +173,32 @@ void ConvolveWinograd(const Shape& s, const float* x, const float* kernels,
   run(s.members, [&](Index m) {
     PackPoints(s, kernels + m * 9 * own * out, gradient, packed + m * size);
   });
-  const TileRows rows(s);
-  const Index tiles = rows.tiles, in_step = rows.step(in), out_step = rows.step(out);
-  ForBands(s, rows.rows, run, [&](Index member, Index begin, Index end, Index top,
-                                  Index bottom) {
+  const RowGroups rows(NumTiles(s.width));
+  const Index in_step = PointStep(rows, in), out_step = PointStep(rows, out);
+  ForBands(s, NumTiles(s.height), run, [&](Index member, Index begin, Index end, Index top,
+                                        Index bottom) {
     const std::vector<float> zeros(s.width * in);
     float* points = Scratch(Use::kInputs, kPoints * in_step);
     float* products = Scratch(Use::kOutputs, kPoints * out_step);
+    std::array<std::array<float*, 2>, RowGroups::kTogether> to;
     Row row{{}, 1, own, in, out, out, 0, s.interleaved, packed + member * size, kPoints,
             nullptr};
-    const Index each = bottom - top, all = (end - begin) * each;
-    for (Index first = 0; first < all; first += rows.together) {
-      const Index number = std::min(rows.together, all - first);
-      // Calls f(image, row of its tiles, which of the group) for each row.
-      const auto for_rows = [&](auto&& f) {
-        for (Index i = 0; i < number; ++i)
-          f((begin + (first + i) / each) * s.members + member,
-            top + (first + i) % each, i);
-      };
-      for_rows([&](Index n, Index r, Index i) {
-        ImagePoints(s, tiles, x + n * s.height * s.width * in, in, zeros.data(), r,
-                    points + i * tiles * in, in_step);
-      });
-      row.count = number * tiles;
+    rows.For(s, member, begin, end, top, bottom, [&](Index n, Index r, Index i) {
+      ImagePoints(s, rows.length, x + n * s.height * s.width * in, in, zeros.data(), r,
+                  points + i * rows.length * in, in_step);
+      float* first = y + (n * s.height + 2 * r) * s.width * out;
+      to[i] = {first, 2 * r + 1 < s.height ? first + s.width * out : nullptr};
+    }, [&](Index number) {
+      row.count = number * rows.length;
       for (Index p = 0; p < kPoints; ++p) {
         row.taps[0] = {points + p * in_step, p};
         row.y = products + p * out_step;
         Outputs(row);
       }
-      for_rows([&](Index n, Index r, Index i) {
-        float* to = y + (n * s.height + 2 * r) * s.width * out;
-        OutputRows(products + i * tiles * out, out_step, tiles, out, s.width, to,
-                   2 * r + 1 < s.height ? to + s.width * out : nullptr);
-      });
-    }
+      for (Index i = 0; i < number; ++i)
+        OutputRows(products + i * rows.length * out, out_step, rows.length, out, s.width,
+                   to[i][0], to[i][1]);
+    });
   });
 }
 
@@ -222,33 +208,29 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
                             Run&& run) {
   const Index own = s.channels / s.interleaved, each = own * s.features;
   const Index size = kPoints * each;
-  const TileRows rows(s);
-  const Index tiles = rows.tiles;
-  const Index in_step = rows.step(s.channels), out_step = rows.step(s.features);
+  const RowGroups rows(NumTiles(s.width));
+  const Index in_step = PointStep(rows, s.channels);
+  const Index out_step = PointStep(rows, s.features);
   SumInParts(s, size, run, [&](Index member, Index begin, Index end, float* sums) {
     const std::vector<float> zeros(s.width * s.channels);
     float* points = Scratch(Use::kInputs, kPoints * in_step);
     float* cotangents = Scratch(Use::kOutputs, kPoints * out_step);
-    const Index all = (end - begin) * rows.rows;
-    for (Index first = 0; first < all; first += rows.together) {
-      const Index number = std::min(rows.together, all - first);
-      for (Index i = 0; i < number; ++i) {
-        const Index n = (begin + (first + i) / rows.rows) * s.members + member;
-        const Index r = (first + i) % rows.rows;
-        ImagePoints(s, tiles, x + n * s.height * s.width * s.channels, s.channels,
-                    zeros.data(), r, points + i * tiles * s.channels, in_step);
-        const float* from = g + (n * s.height + 2 * r) * s.width * s.features;
-        CotangentPoints(from, 2 * r + 1 < s.height ? from + s.width * s.features : nullptr,
-                        tiles, s.features, s.width,
-                        cotangents + i * tiles * s.features, out_step);
-      }
+    rows.For(s, member, begin, end, 0, NumTiles(s.height), [&](Index n, Index r, Index i) {
+      ImagePoints(s, rows.length, x + n * s.height * s.width * s.channels, s.channels,
+                  zeros.data(), r, points + i * rows.length * s.channels, in_step);
+      const float* first = g + (n * s.height + 2 * r) * s.width * s.features;
+      CotangentPoints(first,
+                      2 * r + 1 < s.height ? first + s.width * s.features : nullptr,
+                      rows.length, s.features, s.width,
+                      cotangents + i * rows.length * s.features, out_step);
+    }, [&](Index number) {
       for (Index p = 0; p < kPoints; ++p) {
         const Positions positions{points + p * in_step, 0, s.channels,
                                   cotangents + p * out_step, 0, s.features,
-                                  1, number * tiles, s.features, s.interleaved};
+                                  1, number * rows.length, s.features, s.interleaved};
         AddAllProducts(positions, own, s.features / kLanes, sums + p * each);
       }
-    }
+    });
   }, [&](Index member, const float* sums) {
     // Gᵀ m G.
     float* taps = dk + member * 9 * each;
@@ -274,35 +256,6 @@ void KernelGradientWinograd(const Shape& s, const float* x, const float* g, floa
       Separate(taps, 9 * own, s.features, s.features, s.interleaved,
                dk + member * 9 * each);
   });
-}
-
-// Each by the way that is faster for its shape.
-
-template <class Run>
-void BestConvolve(const Shape& s, const float* x, const float* kernels, float* y,
-                  Run&& run) {
-  if (HasWinograd(s))
-    ConvolveWinograd(s, x, kernels, false, y, run);
-  else
-    Convolve(s, x, kernels, false, y, run);
-}
-
-template <class Run>
-void BestInputGradient(const Shape& s, const float* g, const float* kernels, float* dx,
-                       Run&& run) {
-  if (HasWinograd(s))
-    ConvolveWinograd(s, g, kernels, true, dx, run);
-  else
-    InputGradient(s, g, kernels, dx, run);
-}
-
-template <class Run>
-void BestKernelGradient(const Shape& s, const float* x, const float* g, float* dk,
-                        Run&& run) {
-  if (HasWinograd(s))
-    KernelGradientWinograd(s, x, g, dk, run);
-  else
-    KernelGradient(s, x, g, dk, run);
 }
 
 }  // namespace edp

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "batch_norm.h"
-#include "winograd.h"
+#include "best.h"
 
 namespace {
 
