@@ -129,7 +129,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     add("single_gaussian_disagreement_tau4", perturbation=combined, **_TAU4)
     be, latent = "batch_ensemble", "latent_batch_ensemble"
     add("be_conf_ods", student=be, perturbation="conf_ods")
-    add("be_mixup_tau4", student=be, perturbation="mixup", **_TAU4)
+    for name in ("none", "mixup", "conf_ods"):  # the last is the paper's
+        add(f"be_{name}_tau4", student=be, perturbation=name, **_TAU4)
     unlabelled = {"alpha": 1.0, "nesterov": True, "clean_pass": False, **_TAU4}
     add("latent_be_mixup_tau4", student=latent, perturbation="mixup", **unlabelled)
     # Controls: twice the epochs.
