@@ -7,11 +7,11 @@
 
 namespace edp {
 
-// To gather patches of fewer channels takes longer than the products.
-constexpr Index kFewChannels = 8;
-
-inline bool IsGathered(const Shape& s) {
-  return s.stride == 2 && s.channels >= kFewChannels;
+// Whether patches are gathered: with a stride, as rows of outputs are short, and of many
+// channels, as the floats at one channel of neighbouring outputs would fall into one set
+// of the cache. To gather patches of few channels takes longer than the products.
+inline bool IsGathered(const Shape& s, Index channels) {
+  return channels >= (s.stride == 2 ? 8 : 128) && (s.stride == 2 || s.taps == 1);
 }
 
 template <class Run>
@@ -19,8 +19,8 @@ void BestConvolve(const Shape& s, const float* x, const float* kernels, float* y
                   Run&& run) {
   if (HasWinograd(s))
     ConvolveWinograd(s, x, kernels, false, y, run);
-  else if (IsGathered(s))
-    ConvolveGathered(s, x, kernels, y, run);
+  else if (IsGathered(s, s.channels))
+    ConvolveGathered(s, x, kernels, false, y, run);
   else
     Convolve(s, x, kernels, false, y, run);
 }
@@ -32,6 +32,8 @@ void BestInputGradient(const Shape& s, const float* g, const float* kernels, flo
     ConvolveWinograd(s, g, kernels, true, dx, run);
   else if (s.stride == 2)
     InputGradientGathered(s, g, kernels, dx, run);
+  else if (IsGathered(s, s.features))
+    ConvolveGathered(s, g, kernels, true, dx, run);
   else
     Convolve(s, g, kernels, true, dx, run);
 }
@@ -41,7 +43,7 @@ void BestKernelGradient(const Shape& s, const float* x, const float* g, float* d
                         Run&& run) {
   if (HasWinograd(s))
     KernelGradientWinograd(s, x, g, dk, run);
-  else if (IsGathered(s))
+  else if (IsGathered(s, s.channels))
     KernelGradientGathered(s, x, g, dk, run);
   else
     KernelGradient(s, x, g, dk, run);

@@ -38,26 +38,28 @@ inline void GatherRow(const float* x, Index height, Index width, Index channels,
   }
 }
 
+// As Convolve.
 template <class Run>
-void ConvolveGathered(const Shape& s, const float* x, const float* kernels, float* y,
-                      Run&& run) {
-  const float* packed = PackAll(s, kernels, false, false, run);
-  const Index patch = s.taps * s.taps * s.channels, step = PatchStep(patch);
-  const Index inputs = patch / s.interleaved;
-  const Index size = PackedSize(1, inputs, s.features);
+void ConvolveGathered(const Shape& s, const float* x, const float* kernels,
+                      bool gradient, float* y, Run&& run) {
+  const float* packed = PackAll(s, kernels, gradient, gradient, run);
+  const Index in = gradient ? s.features : s.channels;
+  const Index out = gradient ? s.channels : s.features;
+  const Index patch = s.taps * s.taps * in, step = PatchStep(patch);
+  const Index inputs = patch / s.interleaved, size = PackedSize(1, inputs, out);
   const RowGroups rows(s.out_width);
-  const Index floats = s.out_width * s.features;
+  const Index floats = s.out_width * out;
   ForBands(s, s.out_height, run, [&](Index member, Index begin, Index end, Index top,
                                      Index bottom) {
     float* patches = Scratch(Use::kInputs, rows.most() * step);
-    float* outputs = Scratch(Use::kOutputs, rows.most() * s.features);
+    float* outputs = Scratch(Use::kOutputs, rows.most() * out);
     std::array<float*, RowGroups::kTogether> to;
-    Row row{{}, 1, inputs, step, s.features, s.features, 0, s.interleaved,
-            packed + member * size, 1, outputs};
+    Row row{{}, 1, inputs, step, out, out, 0, s.interleaved, packed + member * size, 1,
+            outputs};
     row.taps[0] = {patches, 0};
     rows.For(s, member, begin, end, top, bottom, [&](Index n, Index r, Index i) {
-      GatherRow(x + n * s.height * s.width * s.channels, s.height, s.width, s.channels,
-                s.taps, s.stride, r * s.stride - s.pad(), -s.pad(), s.out_width,
+      GatherRow(x + n * s.height * s.width * in, s.height, s.width, in, s.taps, s.stride,
+                r * s.stride - s.pad(), -s.pad(), s.out_width,
                 patches + i * s.out_width * step, step);
       to[i] = y + (n * s.out_height + r) * floats;
     }, [&](Index number) {

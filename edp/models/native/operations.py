@@ -15,8 +15,10 @@ import numpy as np
 
 from edp.models.native import library
 
-# Above, a kernel leaves the second cache, and XLA's products are as fast.
-_MAX_KERNEL = 2**18
+# A larger kernel leaves the second cache. With fewer outputs than so many, XLA's
+# products are as fast then.
+_LARGE_KERNEL = 2**18
+_MANY_OUTPUTS = 2**12
 # Of images, or several of them side by side (MIMO); these need not be multiples of 8.
 _MAX_CHANNELS = 32
 # The number of members whose channels may alternate.
@@ -43,7 +45,10 @@ def takes_convolution(
         and strides in (1, 2)
         and features % 8 == 0
         and (channels % 8 == 0 or channels <= _MAX_CHANNELS)
-        and interleaved * math.prod(kernel_shape) <= _MAX_KERNEL
+        and (
+            interleaved * math.prod(kernel_shape) <= _LARGE_KERNEL
+            or math.prod(x.shape[:3]) >= _MANY_OUTPUTS * strides**2
+        )
         and library.in_use()
     )
 

@@ -38,6 +38,9 @@ SHAPES = [
     (1, 1, (1, 1), 8, 16, 3, 2),
     (2, 2, (9, 7), 16, 8, 1, 2),
     (1, 19, (4, 4), 32, 16, 1, 1),
+    # Of many channels in x, or in the cotangent.
+    (2, 7, (5, 3), 128, 24, 1, 1),
+    (2, 7, (5, 3), 24, 136, 1, 1),
     (1, 2, (6, 6), 3, 16, 3, 1),
     (1, 2, (9, 8), 12, 16, 3, 1),
     (1, 1, (7, 6), 21, 8, 3, 2),
@@ -278,6 +281,9 @@ def test_what_no_kernel_is_for():
         ((3, 3, 640, 640), 1),
     ]:
         assert not native.takes_convolution(x, shape, strides)
+    many = jax.ShapeDtypeStruct((64, 8, 8, 640), jnp.float32)
+    assert native.takes_convolution(many, (3, 3, 640, 640), 1) == native.in_use()
+    assert not native.takes_convolution(many, (3, 3, 640, 640), 2)  # 1024 outputs
     for features, fits in ((6, native.in_use()), (3, False)):
         shape = (3, 3, 16, features)
         assert native.takes_convolution(x, shape, 1, interleaved=4) == fits
