@@ -159,7 +159,14 @@ int main() {
         const Index batch = 512 / (height * width) + 1;
         good &= Convolution(2, batch, height, width, channels, 64 - channels, 3, 1);
       }
-  good &= Convolution(2, 300, 3, 3, 16, 48, 3, 1);  // several images at once
+  // Rows of several images at once, and rows that are a group by themselves.
+  good &= Convolution(2, 300, 3, 3, 16, 48, 3, 1);
+  good &= Convolution(1, 1, 6, 97, 16, 48, 3, 1);
+  good &= Convolution(2, 40, 5, 7, 16, 24, 3, 2);
+  good &= Convolution(2, 20, 5, 7, 40, 56, 3, 2);
+  good &= Convolution(1, 2, 5, 7, 128, 136, 1, 2);
+  good &= Convolution(1, 1, 3, 99, 40, 56, 3, 2);
+  good &= Convolution(1, 20, 5, 7, 64, 128, 3, 2, 4);
   for (Index taps : {1, 3})
     for (Index stride : {1, 2})
       for (Index width : {2, 7, 29})
@@ -169,7 +176,8 @@ int main() {
   // Of few images, whose rows are divided among the threads.
   good &= Convolution(1, 1, 33, 21, 48, 32, 3, 1);
   good &= Convolution(1, 2, 15, 17, 40, 56, 3, 1);
-  good &= Convolution(1, 1, 33, 30, 40, 56, 3, 2);
+  for (Index width : {28, 30})  // gathered with AVX2 and with AVX-512
+    good &= Convolution(1, 1, 33, width, 40, 56, 3, 2);
   for (Index rows : {6, 34, 4098})
     for (Index channels : {8, 16, 48, 128})
       for (bool relu : {false, true}) good &= Normalisation(rows, channels, relu);
