@@ -7,11 +7,33 @@
 
 namespace edp {
 
-// Whether patches are gathered: with a stride, as rows of outputs are short, and of many
-// channels, as the floats at one channel of neighbouring outputs would fall into one set
-// of the cache. To gather patches of few channels takes longer than the products.
+// To gather patches of fewer channels takes longer than the products.
+constexpr Index kFewChannels = 16;
+
+// With so many, the floats at one channel of neighbouring outputs fall into few sets of
+// the cache, but those of gathered patches do not.
+constexpr Index kManyChannels = 128;
+
+// Sums of fewer floats over positions are as fast without copies of their inputs.
+constexpr Index kFewSums = Index{1} << 14;
+
+// Whether rows of outputs fill tiles of fewer than 5, which do not hide the latency of
+// the additions; several rows together do. In other rows gathering costs more than it
+// saves.
+inline bool HasShortRows(const Shape& s) {
+  constexpr Index most = kAccumulators / 2;  // outputs of a tile, of two vectors each
+  return s.out_width < 5 * ((s.out_width + most - 1) / most);
+}
+
 inline bool IsGathered(const Shape& s, Index channels) {
-  return channels >= (s.stride == 2 ? 8 : 128) && (s.stride == 2 || s.taps == 1);
+  return s.stride == 2 ? channels >= kFewChannels && HasShortRows(s)
+                       : s.taps == 1 && channels >= kManyChannels;
+}
+
+inline bool HasGatheredGradient(const Shape& s) {
+  const Index sums = s.taps * s.taps * s.channels / s.interleaved * s.features;
+  return s.stride == 2 ? s.channels >= kFewChannels && sums >= kFewSums
+                       : s.taps == 1 && s.channels >= kManyChannels;
 }
 
 template <class Run>
@@ -30,8 +52,10 @@ void BestInputGradient(const Shape& s, const float* g, const float* kernels, flo
                        Run&& run) {
   if (HasWinograd(s))
     ConvolveWinograd(s, g, kernels, true, dx, run);
-  else if (s.stride == 2)
+  else if (s.stride == 2 && IsGathered(s, s.channels))
     InputGradientGathered(s, g, kernels, dx, run);
+  else if (s.stride == 2)
+    SpreadGradient(s, g, kernels, dx, run);
   else if (IsGathered(s, s.features))
     ConvolveGathered(s, g, kernels, true, dx, run);
   else
@@ -43,7 +67,7 @@ void BestKernelGradient(const Shape& s, const float* x, const float* g, float* d
                         Run&& run) {
   if (HasWinograd(s))
     KernelGradientWinograd(s, x, g, dk, run);
-  else if (IsGathered(s, s.channels))
+  else if (HasGatheredGradient(s))
     KernelGradientGathered(s, x, g, dk, run);
   else
     KernelGradient(s, x, g, dk, run);

@@ -1,4 +1,4 @@
-// Direct 2-D convolution: NHWC, kernels HWIO, zero-padded by
+// Direct 2-D convolution and its input gradient: NHWC, kernels HWIO, zero-padded by
 // taps / 2 on every side, taps 1 or 3. Image n has the kernel n mod `members`, or, where
 // the channels of G = `interleaved` members alternate, G kernels: channel c * G + m of an
 // image is channel c of member m, and meets the kernel of member m only.
@@ -210,8 +210,8 @@ void ForBands(const Shape& s, Index rows, Run&& run, F&& f) {
 }
 
 // Rows of `length` outputs (or tiles) of a member's images, one image after the other, in
-// groups of as many as have 48. Small images share a group: to read a kernel for a few
-// outputs takes longer than to multiply by it.
+// groups of as many rows as have at most 48 outputs, or of one. Small images share a
+// group: to read a kernel for a few outputs takes longer than to multiply by it.
 struct RowGroups {
   static constexpr Index kTogether = 48;
   Index length, together;
@@ -282,6 +282,43 @@ void Convolve(const Shape& s, const float* x, const float* kernels, bool gradien
         }
         row.y = y + (n * s.out_height + h) * s.out_width * features;
         Outputs(row);
+      }
+    }
+  });
+}
+
+// The cotangent of the input, from that of the output, with a stride of 2. Even and
+// odd columns of the input are rows of their own; each meets the taps of its parity.
+template <class Run>
+void SpreadGradient(const Shape& s, const float* cotangent, const float* kernels,
+                    float* dx, Run&& run) {
+  const float* packed = PackAll(s, kernels, true, false, run);
+  const Index pad = s.pad(), all = s.taps * s.taps, in = s.features / s.interleaved;
+  const Index size = PackedSize(all, in, s.channels);
+  ForBands(s, s.height, run, [&](Index member, Index begin, Index end, Index top,
+                                 Index bottom) {
+    PaddedRows rows(s.out_width, s.features, pad);
+    Row row{{}, 0, in, s.features, 2 * s.channels, s.channels, 0, s.interleaved,
+            packed + member * size, all, nullptr};
+    for (Index b = begin; b < end; ++b) {
+      const Index n = b * s.members + member;
+      rows.Start(cotangent + n * s.out_height * s.out_width * s.features);
+      for (Index h = top; h < bottom; ++h) {
+        for (Index parity = 0; parity < 2; ++parity) {
+          row.num_taps = 0;
+          for (Index i = (h + pad) % 2; i < s.taps; i += 2) {
+            const Index r = (h + pad - i) / 2;
+            if (h + pad < i || r >= s.out_height) continue;
+            const float* start = rows[r];
+            for (Index j = (parity + pad) % 2; j < s.taps; j += 2) {
+              const Index column = pad + (parity + pad - j) / 2;
+              row.taps[row.num_taps++] = {start + column * s.features, i * s.taps + j};
+            }
+          }
+          row.count = (s.width - parity + 1) / 2;
+          row.y = dx + ((n * s.height + h) * s.width + parity) * s.channels;
+          Outputs(row);
+        }
       }
     }
   });

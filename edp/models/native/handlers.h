@@ -2,8 +2,8 @@
 #ifndef EDP_HANDLERS_H_
 #define EDP_HANDLERS_H_
 
-#include "pool.h"
 #include "best.h"
+#include "pool.h"
 
 namespace handlers {
 

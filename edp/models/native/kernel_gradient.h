@@ -57,7 +57,8 @@ constexpr std::array<ProductsFunction, sizeof...(T)> Products(std::index_sequenc
 // Over all `number` neighbouring inputs, in tiles of nearly equal numbers of them.
 template <int V, int G>
 void AddProducts(const Positions& s, Index number, Index vector, float* dk) {
-  constexpr Index most = kAccumulators / 2;  // half of them for one vector suffice
+  // 12 or more vectors of sums hide the latency of their additions.
+  constexpr Index most = std::max(12 / V, kAccumulators / 2);
   static constexpr auto products = Products<V, G>(std::make_index_sequence<most>());
   const Index tiles = (number + most - 1) / most;
   for (Index i = 0; i < tiles; ++i) {

@@ -33,6 +33,9 @@ SHAPES = [
     (4, 5, (8, 8), 64, 64, 3, 1),
     # Rows of tiles of several images at once, and a last group of fewer.
     (2, 300, (3, 3), 16, 24, 3, 1),
+    # The same of gathered patches.
+    (2, 20, (5, 7), 40, 56, 3, 2),
+    (1, 2, (5, 7), 128, 136, 1, 2),
     (2, 1, (3, 33), 24, 40, 3, 1),
     (3, 2, (9, 8), 16, 32, 3, 2),
     (1, 1, (1, 1), 8, 16, 3, 2),
@@ -108,6 +111,7 @@ def test_convolutions(shape):
     [
         (4, 9, (9, 7), 8, 8, 3, 1),  # by Winograd's algorithm
         (4, 3, (5, 6), 3, 6, 3, 2),
+        (4, 20, (5, 7), 16, 32, 3, 2),  # gathered
         (4, 2, (4, 5), 4, 2, 1, 1),
     ],
 )
@@ -302,12 +306,13 @@ print(hash_of_results())
 
 def hash_of_results():
     x, results = draw(0, 24, 9, 8, 16), []
-    # The last three are of bands of one image.
+    # All but the first are of bands of one image.
     for images, kernels, strides in [
         (x, draw(1, 2, 3, 3, 16, 32), 1),
         (draw(2, 1, 33, 21, 48), draw(3, 1, 3, 3, 48, 32), 1),
         (draw(2, 1, 16, 16, 40), draw(3, 1, 3, 3, 40, 56), 1),
         (draw(2, 1, 33, 30, 40), draw(3, 1, 3, 3, 40, 56), 2),
+        (draw(2, 1, 33, 28, 40), draw(3, 1, 3, 3, 40, 56), 2),
     ]:
         fn = functools.partial(native.convolve, strides=strides)
         g = draw(4, *jax.eval_shape(fn, images, kernels).shape)
