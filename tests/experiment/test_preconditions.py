@@ -1,0 +1,51 @@
+"""Refusals, before the first training, of what a later training would need."""
+
+import re
+
+import pytest
+from flax import linen as nn
+
+from configs import default
+from edp import models
+from edp.errors import InputError
+from edp.experiment.create import create_experiment
+from tests.configs.tiny import get_config
+
+# Does not divide the images of 8x8 pixels.
+VIT = {"name": "vit", "depth": 1, "width": 8, "heads": 2, "patch_size": 3}
+
+
+class OneWidth(models.Classifier):
+    """A network that ignores `width_factor`, which `packed` needs."""
+
+    def feature_maps(self, x, conv, norm, drop):
+        return nn.relu(norm(name="norm")(conv(8, name="conv")(x)))
+
+
+def refuses(tmp_path, config, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        create_experiment(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("of", ["students", "second"])
+def test_images_that_a_network_trained_later_does_not_take(tmp_path, of):
+    config = get_config("single_none")
+    groups = config.teachers.groups
+    groups.first = default.group(config, num_members=1)
+    groups.second = default.group(config, num_members=1)
+    vit, name = {
+        "students": (config.model, "model"),
+        "second": (groups.second.model, "teachers.groups.second.model"),
+    }[of]
+    vit.update(VIT)
+    message = f"{name}.patch_size=3 does not divide images of 8x8 pixels"
+    refuses(tmp_path, config, message)
+
+
+def test_a_student_whose_network_cannot_be_initialised(tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "one_width", OneWidth)
+    config = get_config("single_none,packed")
+    config.model.name = "one_width"
+    config.teachers.num_members, config.distill.packed_alpha = 4, 2.0
+    refuses(tmp_path, config, "students.packed.packed_alpha=2.0 with 4 members leaves")
