@@ -305,6 +305,13 @@ def _checked_score(validate: Callable[[Any], Any]) -> Callable[[Any], np.ndarray
                 f"validate returns {found.tolist()}; accepted: a number, or one of "
                 "each member [M], higher is better"
             )
+        sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(variables)}
+        if found.size > 1 and sizes != {found.shape}:
+            raise InputError(
+                f"validate returns {len(found)} numbers for variables whose arrays are "
+                "not all of so many members [M, ...]; accepted: a number, such as the "
+                "mean"
+            )
         return found
 
     return score

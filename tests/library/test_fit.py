@@ -237,6 +237,9 @@ def test_arguments_that_do_not_fit_are_named():
         lambda s, b, k: (s._replace(params={}), {"loss": 1.0}),
     )
     refused(r"validate returns nan; accepted", validate=lambda variables: jnp.nan)
+    # Of "w" [5] and "b" [], which would be mixed from several epochs.
+    of_each = {"validate": lambda variables: jnp.arange(5.0)}
+    refused(r"validate returns 5 numbers .*; accepted: a number", **of_each)
     with pytest.raises(loop.NonFinite, match=r"fit: the loss is nan .* step 1 of 3$"):
         fit(
             lambda s, b, k: (s, {"loss": jnp.nan * b["x"].sum()}),
