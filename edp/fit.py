@@ -103,7 +103,7 @@ def fit(
     Raises:
       InputError: for arguments that do not fit each other, a state whose `step` leaves
         nothing to train, a `step` that does not return such a state and metrics, or a
-        workdir of other settings or in use.
+        workdir of other settings, in use, or with files of another training.
       loop.NonFinite: if a loss or gradient is not finite, at the end of the epoch.
       loop.Interrupted: if `should_stop` returned True.
     """
@@ -179,6 +179,7 @@ def fit(
         trained = run()
     else:
         with stage.making():
+            stage.begin()
             _check_start(stage, state)
             trained = run()
         history = [json.loads(line) for line in stage.log.read_text().splitlines()]

@@ -49,3 +49,15 @@ def test_a_student_whose_network_cannot_be_initialised(tmp_path, monkeypatch):
     config.model.name = "one_width"
     config.teachers.num_members, config.distill.packed_alpha = 4, 2.0
     refuses(tmp_path, config, "students.packed.packed_alpha=2.0 with 4 members leaves")
+
+
+@pytest.mark.parametrize("stage", ["teachers", "students/single_none"])
+def test_a_directory_of_checkpoints_of_another_training(tmp_path, stage):
+    """Which would be moved aside as damaged, and its log replaced."""
+    own = tmp_path / "run" / stage
+    (own / "checkpoints/7").mkdir(parents=True)
+    (own / "metrics.jsonl").write_text("mine")
+    words = f"^{re.escape(str(own))} has no settings.json, but checkpoints, metrics.js"
+    with pytest.raises(InputError, match=words):
+        create_experiment(get_config("single_none"), tmp_path / "run")
+    assert (own / "metrics.jsonl").read_text() == "mine"
