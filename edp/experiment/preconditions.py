@@ -171,6 +171,22 @@ def warn_of_schedules(run: Run, students: Iterable[str] = ()) -> None:
             multihost.warn(f"{name}: {why}")
 
 
+def warn_of_unread(run: Run, students: Iterable[str]) -> None:
+    """Warns of settings without effect of students to be trained.
+
+    Args:
+      run: the run.
+      students: names of the students that are trained if they are incomplete.
+    """
+    for name in students:
+        unread = settings.unread(run.config, name)
+        if unread and read_record(run.workdir / "students" / name) is None:
+            shown = ", ".join(f"{key}={value!r}" for key, value in unread.items())
+            readers = ("student", "perturbation", "schedule")
+            which = ", ".join(f"{key}={run.students[name][key]!r}" for key in readers)
+            multihost.warn(f"students.{name}: nothing reads {shown} ({which})")
+
+
 def check_students(run: Run) -> None:
     """Creates every student once, so that its kind checks the settings that it reads.
 

@@ -8,6 +8,7 @@ from flax import linen as nn
 from configs import default
 from edp import models
 from edp.errors import InputError
+from edp.experiment import preconditions
 from edp.experiment.create import create_experiment
 from tests.configs.tiny import get_config
 
@@ -61,3 +62,25 @@ def test_a_directory_of_checkpoints_of_another_training(tmp_path, stage):
     with pytest.raises(InputError, match=words):
         create_experiment(get_config("single_none"), tmp_path / "run")
     assert (own / "metrics.jsonl").read_text() == "mine"
+
+
+def test_settings_of_a_student_without_effect_are_a_warning(tmp_path, capfd):
+    config = get_config("single_none,dirichlet,hydra")
+    config.distill.quantity = "projection"  # of all students: no warning
+    own = config.students
+    own.single_none.update({"target_pool": "geometric", "step_size": 0.1})
+    own.dirichlet.update({"alpha": 0.5, "temperature": config.distill.temperature})
+    own.dirichlet.update({"members_at_once": 1, "milestones": (1, 2)})
+    run = create_experiment(config, tmp_path).run
+    assert not capfd.readouterr().err
+    preconditions.warn_of_unread(run, run.students)
+    dirichlet, single = capfd.readouterr().err.splitlines()
+    where = "perturbation='none', schedule='cosine')"
+    assert dirichlet == (
+        "warning: students.dirichlet: nothing reads alpha=0.5, milestones=(1, 2) "
+        f"(student='dirichlet', {where}"
+    )
+    assert single == (
+        "warning: students.single_none: nothing reads step_size=0.1 "
+        f"(student='single', {where}"
+    )

@@ -220,7 +220,7 @@ def test_a_workdir_of_another_training_is_left_as_it_is(tmp_path, name):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
     options = {"num_epochs": 1, "batch_size": B, "workdir": tmp_path}
-    with pytest.raises(InputError, match="has no settings.json, but .*accepted: "):
+    with pytest.raises(InputError, match=r"has no settings.json, but .*accepted: "):
         fit(step, make_state(), make_data(), KEY, **options)
     assert path.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
