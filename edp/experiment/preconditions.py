@@ -190,12 +190,14 @@ def warn_of_unread(run: Run, students: Iterable[str]) -> None:
 def check_students(run: Run) -> None:
     """Creates every student once, so that its kind checks the settings that it reads.
 
-    Also the network of one that is not trained yet, as when it is initialised, after
-    the teachers are trained.
+    Of one that is not trained yet, the network is initialised and an image perturbed,
+    both abstractly: their faults would show after the teachers are trained.
 
     Raises:
       InputError: names the student and the setting.
     """
+    member = functools.partial(_equal_logits, len(run.class_names))
+    members = ensemble.teachers_from_functions([member] * run.num_members)
     for name, section in run.students.items():
         try:
             student = students.create_student(
@@ -204,7 +206,14 @@ def check_students(run: Run) -> None:
                 num_members=run.num_members,
                 training_steps=1,
             )
-            if not (run.workdir / "students" / name / "complete.json").exists():
-                jax.eval_shape(student.init, run.key, run.example)
+            if (run.workdir / "students" / name / "complete.json").exists():
+                continue
+            jax.eval_shape(student.init, run.key, run.example)
+            perturb = perturbations.create_perturbation(section)
+            jax.eval_shape(lambda x, fn=perturb: fn(run.key, x, members), run.example)
         except InputError as error:
             raise InputError(f"students.{name}.{error}") from error
+
+
+def _equal_logits(num_classes: int, x: jax.Array) -> jax.Array:
+    return jnp.outer(x.reshape(len(x), -1).mean(axis=-1), jnp.ones(num_classes))

@@ -52,6 +52,13 @@ def test_a_student_whose_network_cannot_be_initialised(tmp_path, monkeypatch):
     refuses(tmp_path, config, "students.packed.packed_alpha=2.0 with 4 members leaves")
 
 
+def test_a_scale_that_does_not_fit_the_images(tmp_path):
+    config = get_config("single_none,single_conf_ods")
+    config.students.single_conf_ods.scale = (4.0, 4.0, 4.0)
+    message = r"students.single_conf_ods.scale has shape (3,); accepted: one number"
+    refuses(tmp_path, config, message)
+
+
 @pytest.mark.parametrize("stage", ["teachers", "students/single_none"])
 def test_a_directory_of_checkpoints_of_another_training(tmp_path, stage):
     """Which would be moved aside as damaged, and its log replaced."""
