@@ -161,7 +161,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     teachers.batch_size = 128
     teachers.num_epochs = 200
     # Epoch to keep: "last", or "best" for the highest validation accuracy of each
-    # member, computed after every epoch.
+    # member (dropout: the mean of all), computed after every epoch.
     teachers.select = "last"
     # Members are computed by "vmap" or "unroll"; None: by backend.
     teachers.member_strategy = placeholder(str)
@@ -257,8 +257,8 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     distill.flow_samples = placeholder(int)
     distill.batch_size = 128
     distill.num_epochs = 250
-    # Epoch to keep: "last", or "best" for the highest validation accuracy (of the mean
-    # prediction, for students with several members).
+    # Epoch to keep: "last", or "best" for the highest validation accuracy (the mean of
+    # the members' accuracies, for students with several).
     distill.select = "last"
     _set_optimizer(distill)
 

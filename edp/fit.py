@@ -103,7 +103,7 @@ def fit(
     Raises:
       InputError: for arguments that do not fit each other, a state whose `step` leaves
         nothing to train, a `step` that does not return such a state and metrics, or a
-        workdir of other settings or in use.
+        workdir of other settings, in use, or with files of another training.
       loop.NonFinite: if a loss or gradient is not finite, at the end of the epoch.
       loop.Interrupted: if `should_stop` returned True.
     """
@@ -179,6 +179,7 @@ def fit(
         trained = run()
     else:
         with stage.making():
+            stage.begin()
             _check_start(stage, state)
             trained = run()
         history = [json.loads(line) for line in stage.log.read_text().splitlines()]
@@ -304,6 +305,13 @@ def _checked_score(validate: Callable[[Any], Any]) -> Callable[[Any], np.ndarray
             raise InputError(
                 f"validate returns {found.tolist()}; accepted: a number, or one of "
                 "each member [M], higher is better"
+            )
+        sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(variables)}
+        if found.size > 1 and sizes != {found.shape}:
+            raise InputError(
+                f"validate returns {len(found)} numbers for variables whose arrays are "
+                "not all of so many members [M, ...]; accepted: a number, such as the "
+                "mean"
             )
         return found
 

@@ -73,8 +73,9 @@ def names(experiment: Experiment) -> Iterable[str]:
 
 
 def main(experiment: Experiment) -> None:
-    """Distils the students, after a warning of schedules that are cut off."""
+    """Distils the students, after warnings of their settings."""
     preconditions.warn_of_schedules(experiment.run, names(experiment))
+    preconditions.warn_of_unread(experiment.run, names(experiment))
     distill_all(experiment)
 
 

@@ -26,6 +26,7 @@ flags.declare_key_flag("only")
 def run(experiment: Experiment) -> None:
     """Runs all stages in order."""
     preconditions.warn_of_schedules(experiment.run, names(experiment))
+    preconditions.warn_of_unread(experiment.run, names(experiment))
     drafts = Drafts(experiment)
     then = functools.partial(prepare_evaluation, experiment)
     ahead = compile_ahead(experiment, then)

@@ -1,11 +1,13 @@
 """Checks that a configuration fits its workdir, its data and its devices."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from edp import ensemble, models, perturbations, students
@@ -70,11 +72,17 @@ def warn_of_other_settings(run: Run) -> None:
 
 
 def check_model(config: ml_collections.ConfigDict) -> None:
-    """Checks that the network can be created, before the data are read.
+    """Checks that each network takes the images, before the data are read.
+
+    The network of the students, or of a later group of teachers, is not used before the
+    first ones are trained.
 
     Raises:
       InputError: names the setting of `model`.
     """
+    (height, width, channels), factor = config.data.image_shape, config.data.downsample
+    shape = (1, height // factor, width // factor, channels)
+    example = jax.ShapeDtypeStruct(shape, jnp.float32)
     builders = {"model": model_builder(config)}
     if config.teachers_workdir is None:
         for name in settings.group_names(config):
@@ -82,7 +90,8 @@ def check_model(config: ml_collections.ConfigDict) -> None:
             builders[f"teachers.groups.{name}.model"] = of_group
     for name, build_model in builders.items():
         try:
-            build_model()
+            init = functools.partial(build_model().init, train=False)
+            jax.eval_shape(init, jax.random.key(0), example)
         except InputError as error:
             raise InputError(f"{name}.{error}") from error
 
@@ -162,19 +171,49 @@ def warn_of_schedules(run: Run, students: Iterable[str] = ()) -> None:
             multihost.warn(f"{name}: {why}")
 
 
+def warn_of_unread(run: Run, students: Iterable[str]) -> None:
+    """Warns of settings without effect of students to be trained.
+
+    Args:
+      run: the run.
+      students: names of the students that are trained if they are incomplete.
+    """
+    for name in students:
+        unread = settings.unread(run.config, name)
+        if unread and read_record(run.workdir / "students" / name) is None:
+            shown = ", ".join(f"{key}={value!r}" for key, value in unread.items())
+            readers = ("student", "perturbation", "schedule")
+            which = ", ".join(f"{key}={run.students[name][key]!r}" for key in readers)
+            multihost.warn(f"students.{name}: nothing reads {shown} ({which})")
+
+
 def check_students(run: Run) -> None:
     """Creates every student once, so that its kind checks the settings that it reads.
+
+    Of one that is not trained yet, the network is initialised and an image perturbed,
+    both abstractly: their faults would show after the teachers are trained.
 
     Raises:
       InputError: names the student and the setting.
     """
+    member = functools.partial(_equal_logits, len(run.class_names))
+    members = ensemble.teachers_from_functions([member] * run.num_members)
     for name, section in run.students.items():
         try:
-            students.create_student(
+            student = students.create_student(
                 section,
                 run.build_model,
                 num_members=run.num_members,
                 training_steps=1,
             )
+            if (run.workdir / "students" / name / "complete.json").exists():
+                continue
+            jax.eval_shape(student.init, run.key, run.example)
+            perturb = perturbations.create_perturbation(section)
+            jax.eval_shape(lambda x, fn=perturb: fn(run.key, x, members), run.example)
         except InputError as error:
             raise InputError(f"students.{name}.{error}") from error
+
+
+def _equal_logits(num_classes: int, x: jax.Array) -> jax.Array:
+    return jnp.outer(x.reshape(len(x), -1).mean(axis=-1), jnp.ones(num_classes))

@@ -100,6 +100,27 @@ def resolve_students(config: ml_collections.ConfigDict) -> dict[str, dict[str, A
     return {name: student_settings(config, name) for name in config.students}
 
 
+def unread(config: ml_collections.ConfigDict, name: str) -> dict[str, Any]:
+    """Returns the settings of a student's own that have no effect.
+
+    Neither its kind, nor its perturbation, nor its schedule reads them: `temperature`
+    of a `dirichlet` student, for example. Those with the value of `distill` are left
+    out, and execution options.
+    """
+    student = student_settings(config, name)
+    chosen = methods(student["perturbation"])
+    read = keywords([STUDENTS[student["student"]], *_functions(chosen)])
+    others = keywords(ALL_METHODS).keys() - read.keys()
+    others |= student.keys() - _of_schedule(student).keys()
+    return {
+        key: student[key]
+        for key in config.students[name]
+        if key in others.difference(_EXECUTION_OPTIONS)
+        and config.students[name][key] is not None
+        and student[key] != config.distill.get(key)
+    }
+
+
 def perturbation_settings(student: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a student that determine its perturbation."""
     chosen = methods(student["perturbation"])

@@ -60,6 +60,7 @@ def teachers_from_loader(
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like)
 
     def member_logits(m, x):
+        check_member(m, num_members)
         variables = jax.pure_callback(
             lambda m: load(int(m)), shapes, m, vmap_method="sequential"
         )
@@ -106,7 +107,8 @@ def teachers_from_functions(
         return jnp.stack(results)
 
     def member_logits(m, x):
-        if isinstance(m, int):
+        check_member(m, len(functions))
+        if isinstance(m, int | np.integer):
             return functions[m](x)
         try:
             return jax.lax.switch(m, functions, x)
@@ -143,7 +145,8 @@ def teachers_from_groups(groups: Sequence[Teachers]) -> Teachers:
         return jnp.concatenate(results)
 
     def member_logits(m, x):
-        if isinstance(m, int):
+        check_member(m, sum(sizes))
+        if isinstance(m, int | np.integer):
             group, own = places[m]
             return groups[group].member_logits(own, x)
         group, own = jnp.asarray(places)[m]

@@ -17,6 +17,8 @@ from edp.runtime import lock, multihost, storage
 
 # Keys in the record of every complete stage.
 _REQUIRED = {"id", "num_params", "train_seconds"}
+# What a stage replaces or moves aside in its directory.
+_REPLACED = ("checkpoints", "damaged", "variables", "metrics.jsonl", "start.json")
 # Settings that stages depended on once: digests identify the data, not their path.
 _FORMER = re.compile(r"(from\.)*data\.path")
 
@@ -71,7 +73,8 @@ class Stage:
           advice: by section, what to do if only settings of this section differ.
 
         Raises:
-          InputError: if the stage was begun with other settings; names them.
+          InputError: if the stage was begun with other settings, which it names; or was
+            not begun, and its directory holds files of the names that it replaces.
         """
         self.path = path
         # Through JSON, so that tuples compare equal to the lists read back.
@@ -83,6 +86,14 @@ class Stage:
         if self._settings_path.exists():
             stored = storage.read_mapping(self._settings_path)
             refuse_other_settings(self.path, stored, self.settings, self._advice)
+            return
+        found = [name for name in _REPLACED if (self.path / name).exists()]
+        if found:
+            raise InputError(
+                f"{self.path} has no settings.json, but {', '.join(found)}, which a "
+                "training there would replace; accepted: a directory without them, or "
+                "that of a training begun there"
+            )
 
     def begin(self) -> None:
         """Writes the settings; from then on no others are accepted."""

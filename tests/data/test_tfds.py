@@ -126,6 +126,20 @@ def test_digest_of_tfds_is_of_the_stored_examples(shapes_dir, tmp_path, monkeypa
     assert {name for name in before if after[name] != before[name]} == {"test"}
 
 
+def test_stored_labels_of_other_examples_are_not_used(shapes_dir, tmp_path):
+    """Of a slice of the same length, whose labels alternate the other way."""
+    options = {"stream": True, "test_split": "train[15:]"}
+    first, second = (
+        shapes_config(shapes_dir, train_split=split, **options)
+        for split in ("train[:10]", "train[1:11]")
+    )
+    path = tmp_path / "split.npz"
+    create(first, split_path=path)
+    refused(second, "labels_sha256", split_path=path)
+    train = create(first, split_path=path).train.in_memory()
+    np.testing.assert_array_equal(train.labels, np.asarray(numbers(train)) % 2)
+
+
 def test_tfds_reads_without_tensorflow_in_a_fresh_process(shapes_dir):
     create(shapes_config(shapes_dir))
     code = """

@@ -167,3 +167,16 @@ def test_errors_of_a_member_are_its_own():
     teachers = ensemble.teachers_from_functions([lambda x: x, broken])
     with pytest.raises(TypeError, match="of the member"):
         jax.jit(teachers.member_logits)(1, jnp.ones((B, K)))
+
+
+def test_a_member_that_does_not_exist_is_refused():
+    functions = [lambda x, m=m: jnp.full((len(x), K), m) for m in range(M)]
+    of_functions = ensemble.teachers_from_functions(functions)
+    of_groups = ensemble.teachers_from_groups([of_functions, of_functions])
+    loaded = ensemble.teachers_from_loader(build_model(), lambda m: {}, {}, M)
+    x = jnp.zeros((1, 2))
+    for teachers in (of_functions, of_groups, loaded):
+        for m in (-1, np.int64(teachers.num_members)):
+            with pytest.raises(InputError, match=rf"member={m} of .*; accepted: 0 to"):
+                teachers.member_logits(m, x)
+    assert of_groups.member_logits(np.int64(M + 1), x)[0, 0] == 1

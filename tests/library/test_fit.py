@@ -214,6 +214,17 @@ def test_a_workdir_of_another_initial_state_is_refused(tmp_path):
     assert_equal(run(drawn * (1 + 1e-6)).state, first.state)
 
 
+@pytest.mark.parametrize("name", ["checkpoints/3/w", "metrics.jsonl", "start.json"])
+def test_a_workdir_of_another_training_is_left_as_it_is(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    options = {"num_epochs": 1, "batch_size": B, "workdir": tmp_path}
+    with pytest.raises(InputError, match=r"has no settings.json, but .*accepted: "):
+        fit(step, make_state(), make_data(), KEY, **options)
+    assert path.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_arguments_that_do_not_fit_are_named():
     data = make_data()
 
@@ -237,6 +248,9 @@ def test_arguments_that_do_not_fit_are_named():
         lambda s, b, k: (s._replace(params={}), {"loss": 1.0}),
     )
     refused(r"validate returns nan; accepted", validate=lambda variables: jnp.nan)
+    # Of "w" [5] and "b" [], which would be mixed from several epochs.
+    of_each = {"validate": lambda variables: jnp.arange(5.0)}
+    refused(r"validate returns 5 numbers .*; accepted: a number", **of_each)
     with pytest.raises(loop.NonFinite, match=r"fit: the loss is nan .* step 1 of 3$"):
         fit(
             lambda s, b, k: (s, {"loss": jnp.nan * b["x"].sum()}),

@@ -52,8 +52,8 @@ def load_tfds(
       test_split: split to test with.
       image_shape: (H, W, C) of the images.
       resize: see `Records`.
-      known_labels: labels by split, 'train' and 'test'; those of a missing split are
-        read from the examples.
+      known_labels: labels by split, 'train' and 'test'; those of a missing split, or
+        of other examples, are read from the examples.
 
     Raises:
       InputError: if TFDS does not know the dataset, it cannot be prepared or read, it
@@ -72,21 +72,15 @@ def load_tfds(
         def find(part: str, split: str) -> Split:
             examples = _open_split(tfds, name, builder, split, image_key, label_key)
             labels = known_labels.get(part, np.empty(0))
-            if len(labels) != len(examples):
+            if len(labels) != len(examples) or not examples.agree(labels):
                 labels = examples.read_labels()
             everything = np.arange(len(examples))
             return Split(Records(examples, everything, image_shape, resize), labels)
 
         train, test = find("train", train_split), find("test", test_split)
         check_disjoint(name, builder, train_split, test_split)
-    names = getattr(builder.info.features[label_key], "names", None)
-    return Source(
-        origin=f"TFDS set {name!r}",
-        train=train,
-        validation=None,
-        test=test,
-        class_names=tuple(names) if names else None,
-    )
+    names = getattr(builder.info.features[label_key], "names", None) or ()
+    return Source(f"TFDS set {name!r}", train, None, test, tuple(names) or None)
 
 
 def open_tfds_images(
@@ -210,6 +204,11 @@ class _Examples:
     def fingerprint(self, index: int) -> bytes:
         """Returns the stored example: the encoded image, its label and the rest."""
         return self.serialized.__getitems__([index])[0]
+
+    def agree(self, labels: np.ndarray) -> bool:
+        """Compares labels [N] with those of 64 examples, spread evenly."""
+        some = np.linspace(0, len(self) - 1, 64, dtype=int).tolist()
+        return np.array_equal(labels[some], self._read(self.label_key, some))
 
     def read_labels(self) -> np.ndarray:
         """Reads all labels, int64 [N]; reads every example, without decoding images."""
