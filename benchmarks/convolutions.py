@@ -1,6 +1,6 @@
 """Times convolutions and their gradients with our own kernels and with XLA's.
 
-    python -m benchmarks.convolutions --images=128
+    python -m benchmarks.convolutions --batch=128
 
 Rates are of the operations of the definition (`limits.convolution_flops`), also where
 the kernels need fewer of them.
@@ -18,7 +18,7 @@ from edp.models import cpu_convolution, native
 from edp.runtime import xla
 from launch.cli import arguments
 
-_IMAGES = flags.DEFINE_integer("images", 128, "Images of a call.", 1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Images of a call.", 1)
 
 
 class Layer(NamedTuple):
@@ -81,9 +81,9 @@ def main(argv: list[str]) -> None:
         print(f"kernels: {native.status()}; GFLOP/s, ours and XLA's")
         print(f"| layer | {' | '.join(PASSES)} |\n| --- |{' --- |' * len(PASSES)}")
         for layer in LAYERS:
-            own = rates(layer, _IMAGES.value)
+            own = rates(layer, _BATCH.value)
             with native.disabled():
-                other = rates(layer, _IMAGES.value)
+                other = rates(layer, _BATCH.value)
             cells = (f"{own[p] / 1e9:.0f}, {other[p] / 1e9:.0f}" for p in PASSES)
             size = f"{layer.size}², {layer.channels} → {layer.features}"
             kind = f"{layer.taps}x{layer.taps}, stride {layer.strides}"
