@@ -60,7 +60,7 @@ def measure(name, members, inputs, labels):
     with torch.no_grad():
         logits = torch.stack([inputs @ net.weight.T for net in ensemble.estimators_])
     probabilities = torch.softmax(logits.double(), -1).mean(0)
-    right = -probabilities[torch.arange(SIZE), labels].log().mean().abs().item()
+    right = abs(probabilities[torch.arange(SIZE), labels].log().mean().item())
     print(f"{name:23} accuracy {accuracy:5.1f} %, loss {loss:.3f}, by hand {right:.3f}")
     return loss, right
 
