@@ -14,8 +14,8 @@ constexpr Index kFewChannels = 16;
 // the cache, but those of gathered patches do not.
 constexpr Index kManyChannels = 128;
 
-// Sums of fewer floats over positions are as fast without copies of their inputs.
-constexpr Index kFewSums = Index{1} << 14;
+// A kernel gradient of fewer weights is as fast without copies of its inputs.
+constexpr Index kFewWeights = Index{1} << 14;
 
 // Whether rows of outputs fill tiles of fewer than 5, which do not hide the latency of
 // the additions; several rows together do. In other rows gathering costs more than it
@@ -31,8 +31,8 @@ inline bool IsGathered(const Shape& s, Index channels) {
 }
 
 inline bool HasGatheredGradient(const Shape& s) {
-  const Index sums = s.taps * s.taps * s.channels / s.interleaved * s.features;
-  return s.stride == 2 ? s.channels >= kFewChannels && sums >= kFewSums
+  const Index weights = s.taps * s.taps * s.channels / s.interleaved * s.features;
+  return s.stride == 2 ? s.channels >= kFewChannels && weights >= kFewWeights
                        : s.taps == 1 && s.channels >= kManyChannels;
 }
 
