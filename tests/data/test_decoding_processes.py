@@ -1,5 +1,6 @@
 """Tests of the processes that decode many images."""
 
+import contextlib
 import io
 import json
 import os
@@ -117,13 +118,20 @@ def left_after(seconds, pids=None):
     while True:
         found = pids
         if pids is None:
-            task = pathlib.Path(f"/proc/{os.getpid()}/task")
-            found = [p for t in task.iterdir() for p in (t / "children").open()]
-            found = [p for line in found for p in line.split() if decodes(p)]
+            found = children()
         found = [pid for pid in found if decodes(pid)]
         if not found or time.monotonic() >= until:
             return found
         time.sleep(0.05)
+
+
+def children():
+    """Returns the processes that the threads of this one started."""
+    found = []
+    for thread in pathlib.Path(f"/proc/{os.getpid()}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += (thread / "children").read_text().split()
+    return found
 
 
 def decodes(pid):
