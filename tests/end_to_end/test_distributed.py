@@ -73,21 +73,24 @@ def one_process(commands, tmp_path_factory):
     return workdir
 
 
-def test_two_processes_do_what_one_does_though_they_are_killed(
-    commands, one_process, tmp_path
-):
+@pytest.mark.parametrize(
+    "kills", [0, pytest.param(1, marks=pytest.mark.long)], ids=["whole", "killed"]
+)
+def test_two_processes_do_what_one_does(kills, commands, one_process, tmp_path):
     workdir = tmp_path / "run"
-    started = start_two(commands, arguments(workdir))
-    wait_for((workdir / "teachers/checkpoints/4").is_dir, started[0])
-    started[0].kill()
-    killed, left = finish_both(started)
-    # The one that is left does not wait for ever.
-    assert killed.code == -signal.SIGKILL and left.code not in (0, 75)
-    assert not (workdir / "students").exists()
+    for _ in range(kills):
+        started = start_two(commands, arguments(workdir))
+        wait_for((workdir / "teachers/checkpoints/4").is_dir, started[0])
+        started[0].kill()
+        killed, left = finish_both(started)
+        # The one that is left does not wait for ever.
+        assert killed.code == -signal.SIGKILL and left.code not in (0, 75)
+        assert not (workdir / "students").exists()
 
     first, second = finish_both(start_two(commands, arguments(workdir)))
     assert (first.code, second.code) == (0, 0), (first, second)
-    assert "teachers  epoch 1/2" not in first.stderr  # it went on
+    # After a kill it went on.
+    assert ("teachers  epoch 1/2" in first.stderr) == (kills == 0)
     assert f"{STUDENT}  epoch 2/2" in first.stderr and "DE-2" in first.stdout
     assert (workdir / "report.html").exists()
     assert "epoch" not in second.stderr and "DE-2" not in second.stdout

@@ -23,54 +23,20 @@ from edp.models import native
 from edp.runtime import lock, storage
 from launch.cli import signals
 
+FIRST = STUDENTS[0]  # the student that is trained first
 
-def test_a_killed_run_goes_on_to_the_same_end(finished, commands, tmp_path):
+
+def test_an_interrupted_run_goes_on_to_the_same_end(finished, commands, tmp_path):
     workdir = tmp_path / "run"
-    student = workdir / "students" / STUDENTS[0]
-    moments = {
-        "after a checkpoint of the teachers": (
-            workdir / "teachers/checkpoints/4"
-        ).is_dir,
-        "between stages": (workdir / "teachers/complete.json").exists,
-        "before a step of the student": (student / "settings.json").exists,
-        "between log and checkpoint": lambda: num_lines(student / "metrics.jsonl") >= 1,
-    }
-    complete = {}
-    for condition in moments.values():
-        process = commands.start("run", *tiny(workdir))
-        wait_for(condition, process)
-        process.kill()
-        assert finish(process).code == -signal.SIGKILL
-        assert complete.items() <= completed_stages(workdir).items()
-        complete = completed_stages(workdir)
-    assert "teachers" in complete and "students/single_none" not in complete
-    done = succeed(commands.run("run", *tiny(workdir)))
-    assert "teachers: complete" in done.stdout
-    assert complete.items() <= completed_stages(workdir).items()
-    assert_same_run(workdir, finished)
-    # With the CPU kernels, where there are some: bits are the same with them too.
-    facts = storage.read_mapping(workdir / "run.json")
-    assert facts["kernels"]["kernels"] == native.status()["kernels"]
-
-
-def completed_stages(workdir):
-    """Returns the contents of each complete stage, by name."""
-    return {
-        stage: snapshot(workdir / stage)
-        for stage in STAGES
-        if (workdir / stage / "complete.json").exists()
-    }
-
-
-def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
-    workdir = tmp_path / "run"
-    teachers, student = workdir / "teachers", workdir / "students/be_disagreement"
+    teachers, student = (workdir / name for name in ("teachers", f"students/{FIRST}"))
     moments = [
-        (signal.SIGTERM, (workdir / "config.json").exists),
         (signal.SIGTERM, lambda: num_lines(teachers / "metrics.jsonl") >= 1),
+        (signal.SIGKILL, (teachers / "complete.json").exists),  # between stages
+        (signal.SIGKILL, (student / "settings.json").exists),  # before a step
+        # Perhaps between the log and the checkpoint.
         (signal.SIGINT, lambda: num_lines(student / "metrics.jsonl") >= 1),
     ]
-    recorded = workdir / "run.json"
+    complete, recorded = {}, workdir / "run.json"
     for number, condition in moments:
         if recorded.exists():  # as if the run had been begun with more cores
             facts = json.loads(recorded.read_text())
@@ -80,23 +46,47 @@ def test_a_run_asked_to_end_saves_and_goes_on(finished, commands, tmp_path):
         wait_for(condition, process)
         process.send_signal(number)
         done = finish(process)
-        assert done.code == 75
-        assert "Traceback" not in done.stderr
-        last = done.stderr.splitlines()[-1]
-        assert re.fullmatch("interrupted: .+; run the command again to resume", last)
-        if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
-            stage = teachers.with_name(found[1])
-            stage = stage if stage == teachers else student.with_name(found[1])
-            assert (stage / "checkpoints" / found[2]).is_dir()
-            assert not (stage / "complete.json").exists()
+        if number == signal.SIGKILL:
+            assert done.code == -signal.SIGKILL
+        else:
+            assert_ended_as_asked(done, workdir)
+        assert complete.items() <= completed_stages(workdir).items()
+        complete = completed_stages(workdir)
+    assert "teachers" in complete and "students/single_none" not in complete
     (other,) = json.loads(recorded.read_text())["continued_with"]
     cores = other["available_cores"]
     assert f"with {began} available cores and continues with {cores} " in done.stderr
-    # The last one went on with the teachers, if they were left, and began a student,
-    # while the next one's step may have been compiled.
+    # It began a student, while the steps of the next ones may have been compiled.
     assert 1 <= steps_compiled(done) <= 3
-    succeed(commands.run("run", *tiny(workdir)))
+    done = succeed(commands.run("run", *tiny(workdir)))
+    assert "teachers: complete" in done.stdout
+    assert complete.items() <= completed_stages(workdir).items()
     assert_same_run(workdir, finished)
+    # With the CPU kernels, where there are some: bits are the same with them too.
+    facts = storage.read_mapping(workdir / "run.json")
+    assert facts["kernels"]["kernels"] == native.status()["kernels"]
+
+
+def assert_ended_as_asked(done, workdir):
+    """Asserts that a command asked to end saved a checkpoint and said so."""
+    assert done.code == 75
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch("interrupted: .+; run the command again to resume", last)
+    if found := re.search(r"(\S+): saved at step (\d+) of 12", last):
+        name = found[1]
+        stage = workdir / (name if name == "teachers" else f"students/{name}")
+        assert (stage / "checkpoints" / found[2]).is_dir()
+        assert not (stage / "complete.json").exists()
+
+
+def completed_stages(workdir):
+    """Returns the contents of each complete stage, by name."""
+    return {
+        stage: snapshot(workdir / stage)
+        for stage in STAGES
+        if (workdir / stage / "complete.json").exists()
+    }
 
 
 @pytest.mark.long

@@ -214,19 +214,31 @@ def test_the_best_epochs_are_kept(server, tmp_path):
     assert epochs["teachers"] != [3, 3]  # otherwise the last epoch would be the best
 
 
+OTHER_KINDS = {
+    "bridge": "bridge",
+    "flow": "flow",
+    "dirichlet": "dirichlet",
+    "functional": "functional",
+    "hydra": "hydra",
+    "latent": "latent_batch_ensemble",
+    "mimo": "mimo",
+    "packed": "packed",
+}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # One with a frozen member and AdamW, two members of its own, the best epoch.
+        ["bridge", "hydra", "latent"],
+        pytest.param(list(OTHER_KINDS), marks=pytest.mark.long),
+    ],
+    ids=["three", "all"],
+)
 def test_the_other_kinds_of_student_train_go_on_and_are_reported(
-    finished, server, tmp_path
+    names, finished, server, tmp_path
 ):
-    kinds = {
-        "bridge": "bridge",
-        "flow": "flow",
-        "dirichlet": "dirichlet",
-        "functional": "functional",
-        "hydra": "hydra",
-        "latent": "latent_batch_ensemble",
-        "mimo": "mimo",
-        "packed": "packed",
-    }
+    kinds = {name: OTHER_KINDS[name] for name in names}
     first, again = tmp_path / "run", tmp_path / "again"
     # The finished run is evaluated on shifted inputs.
     flags = [f"--config.teachers_workdir={finished}", *UNSHIFTED]
@@ -235,9 +247,9 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     assert {row["model"]: row["student"] for row in rows} == kinds
     costs = {row["model"]: row["inference_cost"] for row in rows}
     # Counted, with the frozen member and the steps of two samples.
-    assert 1 < costs.pop("bridge") < 1.1 < 2 < costs.pop("flow") < 3
-    assert costs.pop("functional") == 8 and costs.pop("packed") == 2  # α²/M
-    assert costs == {"dirichlet": 1, "hydra": 1, "latent": 1, "mimo": 1}
+    assert 1 < costs.pop("bridge") < 1.1
+    assert 2 < costs.pop("flow", 2.5) < 3
+    assert costs == {n: {"functional": 8, "packed": 2}.get(n, 1) for n in costs}  # α²/M
     compared = json.loads((first / "analysis.json").read_text())["students"]
     page = (first / "report.html").read_text()
     for name in kinds:
