@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +24,7 @@ def test_imported_members_are_teachers_like_any(tmp_path, capsys):
     run = experiment.run
     model = run.build_model()
     keys = jax.random.split(jax.random.key(9), 2)
-    members = [model.init(key, run.example, train=False) for key in keys]
+    members = [compiled.init(model, key, run.example) for key in keys]
     paths = [str(tmp_path / f"member{m}") for m in range(2)]
     for path, variables in zip(paths, members, strict=True):
         checkpoint.save_variables(pathlib.Path(path), variables)
@@ -88,9 +89,8 @@ def test_imported_networks_of_a_run_had_the_same_split(tmp_path):
     source = create_experiment(tiny_config(), tmp_path / "source")
     members = [str(tmp_path / f"member{m}") for m in range(2)]
     for m, path in enumerate(members):
-        variables = source.run.build_model().init(
-            jax.random.key(m), source.run.example, train=False
-        )
+        key, model = jax.random.key(m), source.run.build_model()
+        variables = compiled.init(model, key, source.run.example)
         checkpoint.save_variables(pathlib.Path(path), variables)
     import_teachers.import_teachers(source, members)
 

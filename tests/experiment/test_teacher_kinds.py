@@ -2,6 +2,7 @@
 
 import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -30,11 +31,11 @@ def build_model(**config):
 def test_a_mask_makes_a_network_a_function(config):
     plain, model = build_model(**config), build_model(**config, dropout_rate=0.5)
     x = jax.random.uniform(jax.random.key(0), (B, 8, 8, 1))
-    variables = plain.init(jax.random.key(1), x, train=False)
+    variables = compiled.init(plain, jax.random.key(1), x)
     jax.tree.map(
         np.testing.assert_array_equal,
         variables,
-        model.init(jax.random.key(1), x, train=False),
+        compiled.init(model, jax.random.key(1), x),
     )
     keys = jax.random.split(jax.random.key(2), M)
 
@@ -54,7 +55,7 @@ def test_a_mask_makes_a_network_a_function(config):
         assert np.abs(everyone[m] - everyone[m - 1]).max() > 1e-3
     # Without a mask, the plain network.
     np.testing.assert_array_equal(
-        model.apply(variables, x, train=False), plain.apply(variables, x, train=False)
+        compiled.logits(model, variables, x), compiled.logits(plain, variables, x)
     )
 
 
@@ -77,7 +78,7 @@ def test_networks_and_masks():
     np.testing.assert_allclose(everyone[3], last, atol=1e-6)
     for m in range(4):
         own = ensemble.select(networks, m % 2)
-        expected = model.apply(own, x, train=False, rngs={"dropout": keys[m]})
+        expected = compiled.logits(model, own, x, {"dropout": keys[m]})
         np.testing.assert_allclose(everyone[m], expected, atol=1e-5)
     # Without masks, a network has the same logits under each.
     everyone, _ = logits(plain, networks)
@@ -89,7 +90,9 @@ def test_networks_and_masks():
     assert shape == everyone.shape
     one = ensemble.select(networks, jnp.array([0]))
     alone = ensemble.teachers_from_masks(model, ensemble.select(one, 0), keys)
-    np.testing.assert_allclose(logits(model, one)[0], alone.all_logits(x), atol=1e-6)
+    np.testing.assert_allclose(
+        logits(model, one)[0], jax.jit(alone.all_logits)(x), atol=1e-6
+    )
 
 
 def test_a_prior_adds_a_frozen_network():
@@ -109,8 +112,7 @@ def test_a_prior_adds_a_frozen_network():
     # At β = 0 it is the plain network bit for bit; its own start never depends on β.
     jax.tree.map(np.testing.assert_array_equal, without, jax.jit(init)(key, x))
     np.testing.assert_array_equal(
-        network(0.0).apply(without, x, train=False),
-        plain.apply(without, x, train=False),
+        compiled.logits(network(0.0), without, x), compiled.logits(plain, without, x)
     )
     assert variables.keys() == {"params", "batch_stats", "prior"}
     own = {name: variables[name] for name in without}
@@ -120,9 +122,9 @@ def test_a_prior_adds_a_frozen_network():
     assert not np.allclose(
         kept["variables"]["params"]["head"]["kernel"], own["params"]["head"]["kernel"]
     )
-    prior = plain.apply(kept["variables"], x, train=False) / kept["deviation"]
-    expected = plain.apply(own, x, train=False) + 1.5 * prior
-    found = network(1.5).apply(variables, x, train=False)
+    prior = compiled.logits(plain, kept["variables"], x) / kept["deviation"]
+    expected = compiled.logits(plain, own, x) + 1.5 * prior
+    found = compiled.logits(network(1.5), variables, x)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert 0.2 < prior.std() < 5
 

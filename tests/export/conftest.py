@@ -2,6 +2,7 @@
 
 import pytest
 from exported_runs import create_evaluated
+from launching import locked
 from PIL import Image
 
 from edp import students
@@ -10,9 +11,10 @@ from edp.export import from_run
 
 
 @pytest.fixture(scope="session")
-def experiment(tmp_path_factory):
+def experiment(shared):
     """An evaluated run of every kind of student, to read."""
-    return create_evaluated(tmp_path_factory.mktemp("run"), students.STUDENTS)
+    with locked(shared / "evaluated.lock"):
+        return create_evaluated(shared / "evaluated", students.STUDENTS)
 
 
 @pytest.fixture(scope="session")

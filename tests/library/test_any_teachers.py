@@ -2,6 +2,7 @@
 
 import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -34,7 +35,7 @@ def images():
 def members(images):
     model = build_model()
     return [
-        model.init(key, np.float32(images[:1]), train=False)
+        compiled.init(model, key, np.float32(images[:1]))
         for key in jax.random.split(jax.random.key(0), M)
     ]
 
@@ -108,7 +109,7 @@ def test_functions_distil_like_the_stacked_ensemble(members, images):
 
 def test_mixed_architectures_distil(members, images):
     wide = build_model(width=3)
-    variables = wide.init(jax.random.key(5), np.float32(images[:1]), train=False)
+    variables = compiled.init(wide, jax.random.key(5), np.float32(images[:1]))
     foreign = [on_the_host, in_jax]
     mixed = [
         ensemble.teachers_from_functions(

@@ -2,6 +2,7 @@
 
 import functools
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ from edp.runtime import flops
 
 
 def training_pass(model, variables, x):
-    logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
+    logits, updated = compiled.train_pass(model, variables, x)
     return logits, {**variables, **updated}
 
 
@@ -42,7 +43,7 @@ def test_loss_is_the_formula(kind, clean_pass, teachers, batch):
         student, teachers, batch, perturb, clean_pass=clean_pass
     )
     key = jax.random.split(jax.random.key(3))[0]
-    perturbed = perturb(key, batch["image"], teachers)
+    perturbed = jitted(perturb)(key, batch["image"], teachers, None)
     assert (perturbed != batch["image"]).any()
     model = build_model(num_members=M if kind == "batch_ensemble" else None)
     if clean_pass:
@@ -53,7 +54,7 @@ def test_loss_is_the_formula(kind, clean_pass, teachers, batch):
         tilde_logits = logits
     shape = (-1, B, K)
     logits, tilde_logits = logits.reshape(shape), tilde_logits.reshape(shape)
-    p = softmax(teachers.all_logits(perturbed) / tau)
+    p = softmax(jax.jit(teachers.all_logits)(perturbed) / tau)
     if kind == "single":
         p = p.mean(0, keepdims=True)
     q = softmax(tilde_logits / tau)
@@ -179,7 +180,7 @@ def test_the_label_term_of_mixtures_has_mixed_labels(name, clean_pass, teachers)
     shares = np.float64(perturbed.reshape(B, -1)[:, :B])
     np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
     assert (shares.max(1) < 0.99).sum() > 1
-    forward = jax.jit(functools.partial(training_pass, build_model()))
+    forward = functools.partial(training_pass, build_model())
     logits, after = forward(state.variables, ONE_PIXEL if clean_pass else perturbed)
     shares = np.eye(B) if clean_pass else shares
     cross_entropies = -np.log(softmax(logits))[:, labels]  # [i, j]: CE(logits_i, y_j)

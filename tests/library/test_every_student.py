@@ -5,7 +5,6 @@ import numpy as np
 import optax
 import pytest
 from distillation_steps import (
-    MATCHING,
     B,
     K,
     M,
@@ -22,11 +21,15 @@ from edp.errors import InputError
 SEVERAL_MEMBERS = [
     *("batch_ensemble", "flow", "functional", "hydra", "mimo", "packed"),
 ]
-PAIRS = [(kind, name) for kind in MATCHING for name in perturbations.PERTURBATIONS]
-PAIRS += [(kind, "gaussian") for kind in students.STUDENTS if kind not in MATCHING]
+PAIRS = [("single", name) for name in perturbations.PERTURBATIONS]
+PAIRS += [(kind, "gaussian") for kind in students.STUDENTS if kind != "single"]
+OTHERS = [("batch_ensemble", name) for name in perturbations.PERTURBATIONS]
+OTHERS = [
+    pytest.param(*pair, marks=pytest.mark.long) for pair in OTHERS if pair not in PAIRS
+]
 
 
-@pytest.mark.parametrize(("kind", "name"), sorted(PAIRS))
+@pytest.mark.parametrize(("kind", "name"), sorted(PAIRS) + OTHERS)
 def test_every_pair_takes_a_finite_step(kind, name, teachers, batch):
     student = make_student(kind)
     state, new, metrics = one_step(student, teachers, batch, perturbation(name))
@@ -49,7 +52,7 @@ def test_every_pair_takes_a_finite_step(kind, name, teachers, batch):
 @pytest.mark.parametrize("kind", sorted(students.STUDENTS))
 def test_predictions_and_uncertainties(kind, batch):
     student = make_student(kind)
-    variables = student.init(jax.random.key(0), batch["image"][:1])
+    variables = jax.jit(student.init)(jax.random.key(0), batch["image"][:1])
     variables = jax.jit(student.finalise)(variables)
     predict = jax.jit(student.predict)
     probs = predict(variables, batch["image"])

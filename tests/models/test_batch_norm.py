@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,7 +146,7 @@ def test_a_group_is_images_with_all_their_members(num_members):
         )
 
     images = jax.random.uniform(KEYS[0], (6, 4, 4, 1))
-    variables = build(2).init(KEYS[1], images[:1], train=False)
+    variables = compiled.init(build(2), KEYS[1], images[:1])
 
     def train(groups, images):
         apply = jax.jit(build(groups).apply, static_argnames=("train", "mutable"))
@@ -157,5 +158,5 @@ def test_a_group_is_images_with_all_their_members(num_members):
     # Six divides the eighteen rows of the members, not the four images.
     with pytest.raises(InputError, match=r"model\.batchnorm_groups=6 .* batch_size=4"):
         train(6, images[:4])
-    evaluated = build(6).apply(variables, images[:4], train=False)
+    evaluated = compiled.logits(build(6), variables, images[:4])
     assert evaluated.shape[-2:] == (4, 3)

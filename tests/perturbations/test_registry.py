@@ -22,8 +22,8 @@ def test_bound_perturbations(name):
     teachers = FakeTeachers(3, all_logits, lambda m, x: all_logits(x)[m])
     config = {"perturbation": name, "step_size": 0.01, "num_steps": 2, "alpha": 0.9}
     perturb = perturbations.create_perturbation(config)
-    perturbed = jax.jit(lambda k, x: perturb(k, x, teachers))(jax.random.key(0), x)
-    again = jax.jit(lambda k, x: perturb(k, x, teachers))(jax.random.key(0), x)
+    compiled = jax.jit(lambda k, x: perturb(k, x, teachers))
+    perturbed, again = (compiled(jax.random.key(0), x) for _ in range(2))
     np.testing.assert_array_equal(perturbed, again)
     assert (perturbed == x).all() == (name == "none")
     if name == "none":
@@ -34,7 +34,7 @@ def test_bound_perturbations(name):
         read.append(x)
         return all_logits(x)
 
-    perturb(jax.random.key(0), x, teachers, student)
+    jax.eval_shape(lambda k, x: perturb(k, x, teachers, student), jax.random.key(0), x)
     assert bool(read) == perturbations.PERTURBATIONS[name].uses_student
 
 
@@ -43,15 +43,12 @@ def test_random_members_are_distinct_and_sampled_per_call():
     teachers = FakeTeachers(4, logits_fn, lambda m, x: logits_fn(x)[m])
     config = {"perturbation": "disagreement", "step_size": 0.02}
     perturb = perturbations.create_perturbation({**config, "random_members": 2})
-    x = inputs()
+    perturb, x = jax.jit(perturb, static_argnums=2), inputs()
     pairs = [(i, j) for i in range(4) for j in range(i)]
+    one_step = functools.partial(perturbations.disagreement, step_size=0.02)
+    one_step = jax.jit(one_step, static_argnums=1)
     candidates = [  # the variance of two does not depend on their order
-        perturbations.disagreement(
-            jax.random.key(0),
-            lambda x, p=p: logits_fn(x)[jnp.array(p)],
-            x,
-            step_size=0.02,
-        )
+        one_step(jax.random.key(0), lambda x, p=p: logits_fn(x)[jnp.array(p)], x)
         for p in pairs
     ]
     found = set()
@@ -76,18 +73,19 @@ def test_random_members_are_distinct_and_sampled_per_call():
 
 def test_members_that_are_compared_are_several():
     one = FakeTeachers(1, lambda x: x[None], lambda m, x: x)
-    x = jnp.ones((2, 3)) / 2
+    key, x = jax.random.key(0), jnp.ones((2, 3)) / 2
     for name, method in perturbations.PERTURBATIONS.items():
         config = {"perturbation": f"gaussian+{name}", "step_size": 0.1}
         perturb = perturbations.create_perturbation(config)
         if not method.compares_members:
             perturbations.check_num_members("mine", {**config, "random_members": 2}, 1)
-            chex.assert_equal_shape([perturb(jax.random.key(0), x, one), x])
+            perturbed = jax.eval_shape(lambda k, p=perturb: p(k, x, one), key)
+            chex.assert_equal_shape([perturbed, x])
             continue
         with pytest.raises(InputError, match=f"mine.perturbation='gaussian.{name}'"):
             perturbations.check_num_members("mine", config, 1)
         with pytest.raises(InputError, match=r"accepted: .*at least 2 members"):
-            perturb(jax.random.key(0), x, one)
+            perturb(key, x, one)
         perturbations.check_num_members("mine", config, 2)
 
 

@@ -6,9 +6,11 @@ new process, without seconds of imports.
 
 import contextlib
 import fcntl
+import importlib
 import json
 import os
 import pathlib
+import pkgutil
 import resource
 import runpy
 import signal
@@ -170,9 +172,13 @@ def _serve() -> None:
     # Not `launch`, whose flags each command defines for itself.
     import ml_collections.config_flags  # noqa: F401
     import sklearn.datasets  # noqa: F401
+    import tqdm  # noqa: F401
 
-    from edp.experiment import create, restore  # noqa: F401
-    from edp.report.page import corruptions, diversity, risk  # noqa: F401
+    from edp import data, evaluation, experiment, report, runtime
+
+    for room in (data, evaluation, experiment, report, runtime):
+        for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            importlib.import_module(found.name)
 
     for line in sys.stdin:
         kill, options = json.loads(line)

@@ -4,7 +4,7 @@ import socket
 import threading
 
 import quick_compiler
-from launching import finish, tiny
+from launching import UNSHIFTED, finish, tiny
 
 STUDENT = "single_gaussian"
 MESH = ["--config.mesh.member=2", "--config.mesh.data=4"]
@@ -25,7 +25,7 @@ def with_devices(number):
 
 def arguments(workdir):
     """Returns the flags of a short run on a mesh of eight devices."""
-    return [*tiny(workdir, STUDENT), *MESH, *SHORT]
+    return [*tiny(workdir, STUDENT), *MESH, *SHORT, *UNSHIFTED]
 
 
 def start_two(commands, flags):
