@@ -16,8 +16,9 @@
 #            Intervals, prop_type="interval", are not affected.
 #            Source: get_proportion_lists_vectorized, get_proportion_under_quantile and
 #            miscalibration_area in uncertainty_toolbox/metrics_calibration.py.
-# Way round: pass -y_pred and -y_true to the functions of proportions, and fit with
-#            iso_recal(*get_proportion_lists(-y_pred, y_std, -y_true, prop_type="quantile")).
+# Way round: pass -y_pred and -y_true to the functions of proportions; for the recalibration,
+#            get_quantile with recal_model=iso_recal(*get_proportion_lists_vectorized(
+#            -y_pred, y_std, -y_true, prop_type="quantile")).
 # Seen (4,000 examples to fit and 4,000 new ones; std 1, mean = label + bias + noise of std 1):
 #   bias 0.0: levels 10% 50% 90%
 #     below, reported               9.8%  50.3%  89.5%
