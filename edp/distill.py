@@ -96,9 +96,10 @@ def distill_step(
       The new state, and the batch means of `loss` and of the student's metrics.
 
     Raises:
-      InputError: if the batch has `teacher_logits` and `perturb` is no identity;
-        outside `jit`, for integer labels outside 0..K-1 (inside `jit` their label term
-        is 0) and for images outside the `clip` of `perturb`.
+      InputError: if the batch has `teacher_logits` and `perturb` is no identity; for
+        teachers of one class, such as the logit of a sigmoid [M, B, 1]; outside `jit`,
+        for integer labels outside 0..K-1 (inside `jit` their label term is 0) and for
+        images outside the `clip` of `perturb`.
     """
     perturb_key, student_key = jax.random.split(key)
     image = batch["image"]
@@ -122,6 +123,7 @@ def distill_step(
     else:
         teacher_logits = jax.lax.stop_gradient(teachers.all_logits(perturbed))
     label = batch["label"]
+    losses.check_classes(teacher_logits)
     losses.check_labels(label, teacher_logits.shape[-1])
     if mix_labels is not None:
         num_classes = teacher_logits.shape[-1]

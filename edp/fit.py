@@ -126,7 +126,10 @@ def fit(
         num_examples = _num_examples(train, batch_size, steps_per_epoch)
         steps_per_epoch = num_examples // batch_size
         key_data = np.asarray(jax.random.key_data(rng.stream(key, "order")))
-        fed = feed.resident_feed(EpochOrder(key_data, num_examples, batch_size))
+        order = EpochOrder(
+            key_data, num_examples, batch_size, impl=jax.random.key_impl(key)
+        )
+        fed = feed.resident_feed(order)
     if state.step >= num_epochs * steps_per_epoch:
         raise InputError(
             f"state.step={state.step} leaves nothing to train in num_epochs="

@@ -45,6 +45,18 @@ def geometric_mean_log_probs(logits: jax.Array, temperature: float = 1.0) -> jax
     return log_probs(log_probs(logits).mean(axis=0), temperature)
 
 
+def check_classes(logits: jax.Array) -> None:
+    """Raises InputError for logits [..., K] of one class.
+
+    Its probability is 1 whatever the input, and every loss and gradient 0.
+    """
+    if logits.shape[-1] == 1:
+        raise InputError(
+            f"logits have shape {logits.shape}; accepted: [..., K] of at least 2 "
+            "classes (for the one logit z of a sigmoid: 0 and z)"
+        )
+
+
 def check_labels(labels: jax.Array, num_classes: int) -> None:
     """Raises InputError for integer labels outside 0..K-1, if their values are known.
 
@@ -81,8 +93,10 @@ def cross_entropy(
       is 0, and so is its gradient (without smoothing).
 
     Raises:
-      InputError: outside `jit`, for integer labels outside 0..K-1.
+      InputError: for logits of one class; outside `jit`, for integer labels outside
+        0..K-1.
     """
+    check_classes(logits)
     chex.assert_rank(labels, {1, 2})
     chex.assert_axis_dimension(logits, -2, labels.shape[0])
     if label_smoothing:

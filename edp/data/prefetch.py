@@ -1,11 +1,12 @@
 """Training batches read ahead of the steps that use them."""
 
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,7 @@ class EpochOrder:
       bootstrap_key_data: None; or `jax.random.key_data` of the key of the members'
         bootstrap samples, which are the same in every epoch. An epoch visits all N
         draws of a sample, repeated examples included.
+      impl: `jax.random.key_impl` of both keys; None: JAX's default.
     """
 
     key_data: np.ndarray
@@ -39,13 +41,15 @@ class EpochOrder:
     batch_size: int = dataclasses.field(metadata=_STATIC)
     num_members: int | None = dataclasses.field(default=None, metadata=_STATIC)
     bootstrap_key_data: np.ndarray | None = None
+    impl: Hashable | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def __call__(self, epoch: jax.Array) -> jax.Array:
-        key = jax.random.fold_in(jax.random.wrap_key_data(self.key_data), epoch)
+        wrap = functools.partial(jax.random.wrap_key_data, impl=self.impl)
+        key = jax.random.fold_in(wrap(self.key_data), epoch)
         order = epoch_order(key, self.num_examples, self.batch_size, self.num_members)
         if self.bootstrap_key_data is None:
             return order
-        key = jax.random.wrap_key_data(self.bootstrap_key_data)
+        key = wrap(self.bootstrap_key_data)
         # Recomputed each epoch: stored, they would take M N numbers in every process.
         samples = bootstrap_samples(key, self.num_examples, self.num_members)
         return jax.vmap(jnp.take, in_axes=(0, 1), out_axes=1)(samples, order)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from edp import losses
 from edp.errors import InputError
 
 # Lowest and highest valid input, each a number or one per channel [C]; None: no limit.
@@ -63,11 +64,12 @@ def check_temperature(temperature: float | jax.Array) -> None:
 
 
 def check_members(logits: jax.Array) -> None:
-    """Raises InputError for the logits [M, B, K] of one member.
+    """Raises InputError for the logits [M, B, K] of one member, or of one class.
 
     The gradient of every measure of disagreement would be zero.
     """
     chex.assert_rank(logits, 3)
+    losses.check_classes(logits)
     if len(logits) < 2:
         raise InputError(
             f"logits_fn returns logits of shape {logits.shape}; accepted: [M, B, K] of "

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from edp.errors import InputError
@@ -73,15 +74,17 @@ def disagreement(
     scale = checks.as_scale(scale, x)
     radius = geometry.radius(x, step_size)
     length = radius / num_steps if step_length is None else step_length
-    perturbed = x
+    # In float32 between steps: short ones would be lost in the rounding of bfloat16.
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    perturbed = wide
     # Unrolled: on CPU, convolutions inside a loop primitive run many times slower.
     for step_key in jax.random.split(key, num_steps):
-        logits, pull_back = jax.vjp(logits_fn, perturbed)
+        logits, pull_back = jax.vjp(logits_fn, perturbed.astype(x.dtype))
         checks.check_members(logits)
         cotangent = QUANTITIES[quantity](step_key, logits, temperature)
         (gradient,) = pull_back(cotangent.astype(logits.dtype))
         perturbed = perturbed + geometry.ascent_step(gradient, length, scale)
         if num_steps > 1 or step_length is not None:
-            perturbed = geometry.within_ball(perturbed, x, radius, scale)
-        perturbed = geometry.clip_and_detach(perturbed, x, clip)
-    return perturbed
+            perturbed = geometry.within_ball(perturbed, wide, radius, scale)
+        perturbed = geometry.clip_and_detach(perturbed, wide, clip)
+    return perturbed.astype(x.dtype)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from edp import losses
 from edp.perturbations import checks, geometry, objectives
 
 LogitsFn = Callable[[jax.Array], jax.Array]
@@ -48,8 +49,9 @@ def ods(
       gradient is zero or not finite stays unchanged.
 
     Raises:
-      InputError: x is not floating-point or, outside `jit`, lies outside `clip`; see
-        `checks.check_input`, `checks.check_temperature` and `checks.as_scale`.
+      InputError: x is not floating-point or, outside `jit`, lies outside `clip`, or
+        there is one class; see `checks.check_input`, `checks.check_temperature`,
+        `checks.as_scale` and `losses.check_classes`.
     """
     checks.check_input(x, clip)
     checks.check_temperature(temperature)
@@ -90,6 +92,7 @@ def _gradient(key, logits_fn, x, temperature):
     """Computes the gradient [B, ...] of a random output and the confidence [B]."""
     logits, pull_back = jax.vjp(logits_fn, x)
     chex.assert_rank(logits, 2)
+    losses.check_classes(logits)
     cotangent = objectives.random_output(key, logits[None], temperature)[0]
     (gradient,) = pull_back(cotangent.astype(logits.dtype))
     scaled = logits.astype(jnp.promote_types(logits.dtype, jnp.float32)) / temperature

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from edp import losses
 from edp.perturbations import checks, geometry, objectives
 
 Pairs = tuple[jax.Array, jax.Array | None]
@@ -44,7 +45,8 @@ def tdiv_sdiv(
       gradient is zero or not finite stays unchanged.
 
     Raises:
-      InputError: see `checks.check_input` and `checks.as_scale`.
+      InputError: for logits of one class; see also `checks.check_input` and
+        `checks.as_scale`.
     """
     del key
     checks.check_input(x, clip)
@@ -62,6 +64,7 @@ def _cotangents(teachers: jax.Array, students: jax.Array | None) -> Pairs:
     dH(sg p_j, p_i) / dz_i = p_i − p_j; member j is held fixed and gets zero.
     """
     chex.assert_axis_dimension(teachers, 0, 2)
+    losses.check_classes(teachers)
     teacher_difference, log_scale = objectives.difference_of_two(teachers)
     if students is None:
         return _hold_second(teacher_difference, teachers), None

@@ -1,6 +1,7 @@
 """The distillation step against explicit formulas."""
 
 import functools
+import types
 
 import compiled
 import jax
@@ -20,6 +21,8 @@ from distillation_steps import (
 )
 
 from edp import distill, losses
+from edp.ensemble import Teachers
+from edp.errors import InputError
 from edp.models import native
 from edp.runtime import flops
 
@@ -229,3 +232,19 @@ def test_batch_ensemble_matches_one_to_one(teachers, batch):
             )
         ]
         assert all(close) == same
+
+
+def test_teachers_of_one_class_are_refused_as_their_targets_would_be_1():
+    teachers = Teachers(2, lambda x: jnp.ones((2, len(x), 1)), None)
+    batch = {"image": jnp.ones((3, 4)), "label": jnp.zeros(3, jnp.int32)}
+    student = types.SimpleNamespace(matched=None)
+    with pytest.raises(InputError, match=r"2, 3, 1\); accepted: .* at least 2 classes"):
+        distill.distill_step(
+            types.SimpleNamespace(variables=None, step=0),
+            batch,
+            jax.random.key(0),
+            student=student,
+            teachers=teachers,
+            perturb=lambda key, x, teachers, student: x,
+            tx=None,
+        )

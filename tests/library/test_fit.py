@@ -225,6 +225,16 @@ def test_a_workdir_of_another_training_is_left_as_it_is(tmp_path, name):
     assert path.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_of_another_implementation_than_the_default_are_accepted(impl):
+    options = {"num_epochs": 1, "batch_size": B}
+    key = jax.random.key(7, impl=impl)
+    with jax.default_prng_impl(impl):  # where it is the default, the same epoch
+        expected = fit(step, make_state(), make_data(), key, **options)
+    found = fit(step, make_state(), make_data(), key, **options)
+    assert found.history == expected.history
+
+
 def test_arguments_that_do_not_fit_are_named():
     data = make_data()
 

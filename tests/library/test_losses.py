@@ -136,3 +136,11 @@ def test_labels_out_of_range_are_refused_where_their_values_are_known():
     np.testing.assert_allclose(loss, [np.log(3), 0], rtol=1e-6)
     losses.check_labels(jnp.zeros(0, int), 3)
     losses.check_labels(-jnp.eye(3), 3)  # distributions are not checked
+
+
+def test_logits_of_one_class_are_refused():
+    for logits in (jnp.ones((3, 1)), jnp.ones((2, 3, 1))):
+        with pytest.raises(
+            InputError, match=r"3, 1\); accepted: .* at least 2 classes"
+        ):
+            losses.cross_entropy(logits, jnp.zeros(3, jnp.int32))

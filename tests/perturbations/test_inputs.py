@@ -124,6 +124,20 @@ def test_temperatures_that_would_leave_x_unchanged_are_refused():
                     perturb(inputs())
 
 
+def test_networks_of_one_class_are_refused_as_every_gradient_would_be_zero():
+    one_class = lambda x: x.reshape(1, len(x), -1)[..., :1] * jnp.ones((2, 1, 1))  # noqa: E731
+    teachers = FakeTeachers(2, one_class, lambda m, x: one_class(x)[m])
+    for name, method in perturbations.PERTURBATIONS.items():
+        config = {"perturbation": name, "step_size": 0.05}
+        perturb = perturbations.create_perturbation(config)
+        if not method.uses_gradients:
+            continue
+        with pytest.raises(
+            InputError, match=r"4, 1\); accepted: .* at least 2 classes"
+        ):
+            perturb(jax.random.key(0), inputs(batch=4), teachers)
+
+
 def test_wrong_scales_are_refused():
     x = inputs()
     for scale, message in (

@@ -227,6 +227,20 @@ def test_low_precision_inputs_keep_their_dtype(dtype):
     )
 
 
+def test_short_steps_add_up_in_low_precision():
+    x = (0.5 + 0.5 * inputs(batch=16)).astype(jnp.bfloat16)
+    wide = x.astype(jnp.float32)
+
+    def length(x, num_steps):
+        perturbed = perturbations.disagreement(
+            *(jax.random.key(0), mlp_members(3), x), step_size=0.01, num_steps=num_steps
+        )
+        return flat_norm(perturbed.astype(jnp.float32) - wide).mean()
+
+    # Ten steps of 0.001 are each below half a rounding step of bfloat16 at 0.5.
+    np.testing.assert_allclose(length(x, 10), length(wide, 10), rtol=0.1)
+
+
 def test_unit_survives_tiny_and_huge_gradients():
     direction = jnp.array([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0], [jnp.nan, 1.0]])
     expected = [[0.6, 0.8], [0.6, 0.8], [0.0, 0.0], [0.0, 0.0]]
