@@ -20,7 +20,7 @@ demo: install
 install: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n 2 -m "not long" tests
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not long" tests
 
 # For another Python: make test-fast PYTHON=python3.13 VENV=.venv-3.13
 test-fast: $(VENV)/.installed-test

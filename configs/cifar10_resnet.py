@@ -68,7 +68,8 @@ disagreement, mixup or neither), 0.54 (LatentBE); with twice the epochs at τ = 
 (none), 0.54 (disagreement), 0.53 (mixup) and 0.52 (LatentBE). Trained with mixup, four
 networks have 0.55, and 0.51 after 28 epochs; the student of these on mixtures has 0.54.
 Students of one teacher at τ = 4 have 0.59 (none) and 0.58 (mixup). With seed 2
-`be_conf_ods_tau4`, the paper's recipe, has 0.56, and its four teachers 0.55.
+`be_conf_ods_tau4`, the paper's recipe, and its control `be_none_tau4` have 0.56, and
+`single_none_tau4` and the four teachers 0.55.
 """
 
 import ml_collections

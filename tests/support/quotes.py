@@ -1,6 +1,7 @@
 """Numbers that pages quote in their prose, and the cells that they are from."""
 
 from result_sources import (
+    AFTER_BE_NONE,
     AFTER_NONE,
     ALONE,
     CHOOSING,
@@ -28,10 +29,12 @@ from result_sources import (
     OF_SIXTEEN,
     OF_SIXTEEN_BEST,
     OF_TWO,
+    PAPER,
     PUBLISHED,
     README,
-    RECIPE_BEST,
+    RECIPE_DISTANCE,
     RECIPE_GAP,
+    RECIPE_NOISE,
     RESULTS,
     SCORES,
     TWO,
@@ -81,7 +84,9 @@ QUOTES = {
         ("cNLL {0.553};", "single_none_tau4", TWO_CNLL),
         ("NLL is {0.631}.", "single_none_tau4", TWO_NLL),
         ("; here {90.5} % of the gap", "be_conf_ods_tau4", RECIPE_GAP),
+        ("passes; unperturbed {96.4} %)", "be_none_tau4", RECIPE_GAP),
         ("τ = 1, {60} % of", "single_conf_ods", TWO_GAP),
+        ("it (unperturbed {23} %)", "single_none", TWO_GAP),
     ],
     RESULTS: [
         ("differ on {0.2} % of", "training inputs", LARGE_DIFFER),
@@ -130,10 +135,10 @@ QUOTES = {
         (" {0.556} (", "single_mixup_tau4", (LARGE, "Results", "cNLL")),
         ("{81.0} %), DE-1", "single_mixup_tau4", (LARGE, "Results", "acc %")),
         (" {0.662}. -", "DE-1", (LARGE, "Results", "cNLL")),
-        ("closes {90.5} % of the gap", "be_conf_ods_tau4", RECIPE_GAP),
-        ("(best pool {72.6} %) with", "be_conf_ods_tau4", RECIPE_BEST),
-        ("plainly {96} ", "single_none_tau4", TWO_GAP),
-        ("({78}) %", "single_none_tau4", TWO_BEST),
+        ("{90.5} % of the gap with four", "be_conf_ods_tau4", RECIPE_GAP),
+        ("passes, {96.4} % unper", "be_none_tau4", RECIPE_GAP),
+        ("turbed (cNLL {+0.007} ", "be_conf_ods_tau4", AFTER_BE_NONE),
+        ("plainly {99.4} %", "single_none_tau4", RECIPE_GAP),
         ("(cNLL {-0.115} ", "single_none_tau4", AFTER_NONE),
         ("images, on {49} % of", "test inputs", DIFFER),
         ("by 16/255 on {41} %", "conf_ods, 16/255 (single_conf_ods)", DIFFER),
@@ -179,6 +184,15 @@ QUOTES = {
         ("student {6.8};", "single_mixup_tau4", OF_SIXTEEN),
         ("{5.0} and", "latent_be_mixup_tau4", OF_SIXTEEN_BEST),
         ("{3.8}. These", "single_mixup_tau4", OF_SIXTEEN_BEST),
+    ],
+    PAPER: [
+        ("closes {90.5} % of the gap, the", "be_conf_ods_tau4", RECIPE_GAP),
+        ("control {96.4} %,", "be_none_tau4", RECIPE_GAP),
+        ("τ = 4 {99.4} %.", "single_none_tau4", RECIPE_GAP),
+        ("divergence of {0.240}, not", "be_conf_ods_tau4", RECIPE_DISTANCE),
+        ("{0.255}), but", "be_none_tau4", RECIPE_DISTANCE),
+        ("AUROC {82} %,", "be_conf_ods_tau4", RECIPE_NOISE),
+        ("not {63} %)", "be_none_tau4", RECIPE_NOISE),
     ],
     CHOOSING: [
         ("distillation at τ = 4 closed {96} %, and", "single_none_tau4", TWO_GAP),
@@ -252,6 +266,9 @@ INTERVALS = {
     "[-0.043, -0.024]": (_ONE, _PAIRS, _PLAIN_LONG, f"{LATENT}_long"),
     "[-0.032, -0.013]": (_ONE, _PAIRS, _PLAIN_LONG, MIXTURES),
     "[-0.018, +0.000]": (_ONE, _PAIRS, _PLAIN_LONG, f"{DISAGREEMENT}_tau4_long"),
+    "[-0.003, +0.016]": (
+        *("paper-recipe-32x32", _PAIRS, "be_none_tau4", "be_conf_ods_tau4"),
+    ),
     "[-0.144, -0.084]": (_TWO_SEEDS, _CORRUPTED, "single_none", "single_none_tau4"),
 }
 # Differences in cNLL from single_none_tau4_long over seeds: folder, kind of the
@@ -273,6 +290,7 @@ DISTANCES = (
 # Further numbers in % or of three decimals: those of no single cell of the tables.
 OTHERS = {
     README: [],
+    PAPER: [],
     RESULTS: [
         *INTERVALS,
         *DIFFERENCES,
