@@ -17,14 +17,24 @@ def experiment(shared):
         return create_evaluated(shared / "evaluated", students.STUDENTS)
 
 
+class Exported(dict):
+    """Artifacts of a run by name, each exported when it is first read."""
+
+    def __init__(self, run, root):
+        super().__init__()
+        self._run, self._root = run, root
+
+    def __missing__(self, name):
+        assert from_run.export_predictor(self._run, name, self._root / name)
+        self[name] = self._root / name
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def exported(experiment, tmp_path_factory):
-    """Exports every predictor from the workdir alone; returns artifacts by name."""
-    root = tmp_path_factory.mktemp("exported")
+    """Exports predictors from the workdir alone; returns artifacts by name."""
     opened = open_run.open_run(experiment.run.workdir)
-    names = ["teachers", *students.STUDENTS]
-    assert all(from_run.export_predictor(opened, name, root / name) for name in names)
-    return {name: root / name for name in names}
+    return Exported(opened, tmp_path_factory.mktemp("exported"))
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 from distillation_steps import (
-    MATCHING,
     B,
     K,
     M,
@@ -75,7 +74,9 @@ def test_perturbations_receive_the_one_to_one_members(kind, members, batch, teac
         assert seen[0].shape == (M, B, K)
 
 
-@pytest.mark.parametrize("kind", MATCHING)
+@pytest.mark.parametrize(
+    "kind", ["single", pytest.param("batch_ensemble", marks=pytest.mark.long)]
+)
 def test_members_at_temperatures_of_their_own(kind, teachers, batch):
     """All 1 change no bit; others are those of members with divided logits."""
 
