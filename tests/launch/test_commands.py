@@ -248,7 +248,7 @@ def test_the_other_kinds_of_student_train_go_on_and_are_reported(
     costs = {row["model"]: row["inference_cost"] for row in rows}
     # Counted, with the frozen member and the steps of two samples.
     assert 1 < costs.pop("bridge") < 1.1
-    assert 2 < costs.pop("flow", 2.5) < 3
+    assert "flow" not in costs or 2 < costs.pop("flow") < 3
     assert costs == {n: {"functional": 8, "packed": 2}.get(n, 1) for n in costs}  # α²/M
     compared = json.loads((first / "analysis.json").read_text())["students"]
     page = (first / "report.html").read_text()

@@ -69,6 +69,16 @@ def check_accuracy(case):
     close(jitted(losses.accuracy)(z, jnp.full((b, k), 1 / k)), 1 / k)
 
 
+@covers(losses.check_classes)
+def check_number_of_classes(case):
+    m, b, _ = case.shape
+    z = case.logits(m, b)
+    losses.check_classes(z)
+    for one in (z[..., :1], z[0, 0, :1]):
+        with pytest.raises(InputError, match=r"accepted: .* of at least 2 classes"):
+            losses.check_classes(one)
+
+
 @covers(losses.check_labels)
 def check_label_range(case):
     _, b, k = case.shape
