@@ -147,6 +147,9 @@ def fit(
             "args sha256": _digest(args),
             "settings": json.loads(json.dumps(dict(settings or {}))),
         }
+        # Keys of two implementations may have equal data.
+        if (impl := str(jax.random.key_impl(key))) != "threefry2x32":
+            depends_on["key implementation"] = impl
         stage = Stage(storage.as_path(workdir), depends_on)
     select = None
     if validate is not None:

@@ -9,7 +9,7 @@
 #            number, and scaling does not change the predicted class.
 # Happens:   all three call torch.optim.LBFGS([T], lr=0.01) once, with 50 (pytorch-ood, bensemble)
 #            or 100 iterations (TorchCP) and no line search. LBFGS multiplies its Newton
-#            step by lr, so each iteration goes 1 % of the way. Overconfident networks keep
+#            step by lr, so each iteration goes 1 % of that step. Overconfident networks keep
 #            most of their overconfidence. (pytorch-ood's documentation says that the optimum is
 #            "only approximately reached"; TorchCP prints its result as "Optimal temperature", and
 #            bensemble's docstring says "Finds the optimal temperature".) The NLL is not convex in

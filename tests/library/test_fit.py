@@ -235,6 +235,15 @@ def test_keys_of_another_implementation_than_the_default_are_accepted(impl):
     assert found.history == expected.history
 
 
+def test_a_workdir_of_another_implementation_of_keys_is_refused(tmp_path):
+    keys = [jax.random.key(7, impl=impl) for impl in ("rbg", "unsafe_rbg")]
+    np.testing.assert_array_equal(*map(jax.random.key_data, keys))
+    options = {"num_epochs": 1, "batch_size": B, "workdir": tmp_path}
+    fit(step, make_state(), make_data(), keys[0], **options)
+    with pytest.raises(InputError, match="key implementation"):
+        fit(step, make_state(), make_data(), keys[1], **options)
+
+
 def test_arguments_that_do_not_fit_are_named():
     data = make_data()
 
