@@ -29,6 +29,7 @@ def test_an_interrupted_run_goes_on_to_the_same_end(finished, commands, tmp_path
     teachers = workdir / "teachers"
     first, second = (workdir / f"students/{name}" for name in STUDENTS[:2])
     moments = [
+        (signal.SIGTERM, (workdir / "config.json").exists),  # before a step
         (signal.SIGTERM, lambda: num_lines(teachers / "metrics.jsonl") >= 1),
         (signal.SIGKILL, (teachers / "complete.json").exists),  # between stages
         # Between the log and the checkpoint, perhaps.
